@@ -1,0 +1,82 @@
+"""RFC 6455, the WebSocket protocol, without I/O.
+
+Begin with `ServerHandshake` or `ClientHandshake`: each yields a `Connection`, which turns bytes into
+events, and calls into bytes.
+"""
+
+from rfc6455.connection import Connection
+from rfc6455.constants import CloseCode, Opcode, Role, State
+from rfc6455.errors import (
+    HandshakeError,
+    LocalProtocolError,
+    RemoteProtocolError,
+    WebSocketError,
+)
+from rfc6455.events import (
+    BinaryFragment,
+    BinaryMessage,
+    CloseReceived,
+    ConnectionClosed,
+    ConnectionFailed,
+    DataEvent,
+    Event,
+    Ping,
+    Pong,
+    TextFragment,
+    TextMessage,
+)
+from rfc6455.frames import FrameHeader, decode_header, encode_frame
+from rfc6455.handshake import (
+    ClientHandshake,
+    HandshakeAccepted,
+    HandshakeFailed,
+    HandshakeRejected,
+    ServerHandshake,
+    accept_value,
+)
+from rfc6455.headers import Extension, Headers
+from rfc6455.http11 import Request, Response
+from rfc6455.masking import apply_mask, new_mask_key
+from rfc6455.uri import WebSocketURI, parse_uri
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BinaryFragment",
+    "BinaryMessage",
+    "ClientHandshake",
+    "CloseCode",
+    "CloseReceived",
+    "Connection",
+    "ConnectionClosed",
+    "ConnectionFailed",
+    "DataEvent",
+    "Event",
+    "Extension",
+    "FrameHeader",
+    "HandshakeAccepted",
+    "HandshakeError",
+    "HandshakeFailed",
+    "HandshakeRejected",
+    "Headers",
+    "LocalProtocolError",
+    "Opcode",
+    "Ping",
+    "Pong",
+    "RemoteProtocolError",
+    "Request",
+    "Response",
+    "Role",
+    "ServerHandshake",
+    "State",
+    "TextFragment",
+    "TextMessage",
+    "WebSocketError",
+    "WebSocketURI",
+    "accept_value",
+    "apply_mask",
+    "decode_header",
+    "encode_frame",
+    "new_mask_key",
+    "parse_uri",
+]

@@ -1,0 +1,455 @@
+"""A connection after the opening handshake: bytes in, events out, for either role.
+
+Implements: RFC 6455 §5 (with `frames`, `masking`, `messages`), §6, §7 (closing), §8.1, §10.4.
+Left to others: the opening handshake (`handshake`), TCP, TLS and clocks (whoever embeds this).
+
+The way of a byte. `Connection.receive_data` keeps it. `Connection.next_event` first tries the hot path,
+`_read_plain_messages`: whole, unfragmented, uncompressed data frames, many in one go. Everything else, and
+everything wrong, is left to the plain path: `_start_frame` decodes one header and refuses what it must,
+`_continue_frame` takes what there is of the payload, and hands it to the message (`messages`)
+or, when it is complete, to the control frame's method. What the peer did wrong is raised as
+`RemoteProtocolError` wherever it is found, and caught in one place: `next_event`.
+
+The states (RFC 6455 §4.1, §7.1):
+
+    OPEN     to CLOSING  we sent a Close, or a client answered one
+    OPEN     to CLOSED   a server answered a Close; a failure; EOF
+    CLOSING  to CLOSED   the server has the peer's Close; EOF; a failure
+
+CLOSED means that nothing is left to wait for: TCP is to be closed, or is closed already.
+`ConnectionClosed` is yielded on the way into that state, and only there.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from rfc6455.constants import (
+    DEFAULT_MAX_CONTROL_FRAMES,
+    DEFAULT_MAX_EMPTY_FRAGMENTS,
+    DEFAULT_MAX_MESSAGE_SIZE,
+    CloseCode,
+    Opcode,
+    Role,
+    State,
+)
+from rfc6455.errors import LocalProtocolError, RemoteProtocolError
+from rfc6455.events import (
+    BinaryMessage,
+    CloseReceived,
+    ConnectionClosed,
+    ConnectionFailed,
+    Event,
+    Ping,
+    Pong,
+    TextMessage,
+)
+from rfc6455.frames import (
+    FIN,
+    MASK,
+    FrameHeader,
+    check_control_payload,
+    decode_close,
+    decode_header,
+    encode_close,
+    encode_header,
+)
+from rfc6455.masking import apply_mask, new_mask_key
+from rfc6455.messages import MessageAssembler
+
+_WHOLE_TEXT: Final = FIN | Opcode.TEXT
+_WHOLE_BINARY: Final = FIN | Opcode.BINARY
+
+_BATCH: Final = 256
+"""Messages that one call of the hot path parses at the most: an object is larger than a small frame."""
+
+
+class Connection:
+    """An open WebSocket connection, without I/O.
+
+    Feed it with `receive_data` and `receive_eof`, pull events with `next_event` or `events`, and write
+    `data_to_send()` to the socket after each round. The peer's violations are events, never
+    exceptions; the caller's misuse raises `LocalProtocolError` before anything has changed.
+
+    ``max_message_size``: bytes of one message, all fragments together.
+    ``max_control_frames``: control frames that may come between two calls of `data_to_send`.
+    ``max_empty_fragments``: fragments without payload in one message.
+    ``assemble``: False yields fragments as they come instead of whole messages.
+    ``trailing_data``: bytes that were read together with the opening handshake.
+    ``mask_key_source``: gives 4 unpredictable bytes a call; a client's frames need them.
+
+    Raises `ValueError` for a limit below 1.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        *,
+        subprotocol: str | None = None,
+        max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
+        max_control_frames: int = DEFAULT_MAX_CONTROL_FRAMES,
+        max_empty_fragments: int = DEFAULT_MAX_EMPTY_FRAGMENTS,
+        assemble: bool = True,
+        trailing_data: bytes = b"",
+        mask_key_source: Callable[[], bytes] = new_mask_key,
+    ) -> None:
+        if min(max_message_size, max_control_frames, max_empty_fragments) < 1:
+            raise ValueError("a limit is 1 at the least")
+        self.role = role
+        self.subprotocol = subprotocol
+        self._masks_input = role is Role.SERVER  # the peer's frames are masked; ours are not
+        self._new_mask_key = mask_key_source
+        self._max_message_size = max_message_size
+        self._max_control_frames = max_control_frames
+        self._assemble = assemble
+
+        self._state = State.OPEN
+        self._close_sent = False
+        self._close_received: tuple[int, str] | None = None
+        self._eof = False
+
+        # Input: what is being parsed, how far, and what has come in the meantime.
+        self._buffer = b""
+        self._position = 0
+        self._incoming = bytearray()
+        self._frame: FrameHeader | None = None  # its header is read, its payload is not
+        self._frame_read = 0
+        self._control_payload = b""
+        self._control_frames = 0
+        self._message = MessageAssembler(
+            max_size=max_message_size, max_empty_fragments=max_empty_fragments, assemble=assemble
+        )
+        self._events: deque[Event] = deque()
+
+        # Output: frames in their order, and the type of the message that is being sent in pieces.
+        self._output: list[bytes] = []
+        self._sending: Opcode | None = None
+
+        if trailing_data:
+            self.receive_data(trailing_data)
+
+    # State.
+
+    @property
+    def state(self) -> State:
+        """OPEN, CLOSING or CLOSED, as of the last event that was pulled."""
+        return self._state
+
+    @property
+    def close_expected(self) -> bool:
+        """Whether the peer is due to close: start a timer, and close TCP when it runs out.
+
+        True from our Close until the peer's; for a client then until EOF, because the server is the
+        one to close TCP (RFC 6455 §7.1.1).
+        """
+        return self._state is State.CLOSING
+
+    @property
+    def should_close(self) -> bool:
+        """Whether it is on us to close TCP, once `data_to_send` is written (RFC 6455 §7.1.1).
+
+        For a server after both Closes, for a client after the server's EOF, for both after a
+        failure (RFC 6455 §7.1.7).
+        """
+        return self._state is State.CLOSED
+
+    # Input.
+
+    def receive_data(self, data: bytes | bytearray | memoryview) -> None:
+        """Takes bytes from the network; pull the events afterwards.
+
+        Raises `LocalProtocolError` after `receive_eof`. Bytes after the end are discarded.
+        """
+        if self._eof:
+            raise LocalProtocolError("data after EOF", slug="data-after-eof")
+        if self._state is State.CLOSED or self._close_received is not None:
+            # RFC 6455 §5.5.1, §7.1.7: nothing that follows a Close or a failure is processed.
+            return
+        if self._position == len(self._buffer) and not self._incoming:
+            self._buffer = bytes(data)
+            self._position = 0
+        else:
+            self._incoming += data
+
+    def receive_eof(self) -> None:
+        """Takes the end of the input: the peer closed TCP, or TCP is lost; pull the events afterwards."""
+        self._eof = True
+
+    def events(self) -> Iterator[Event]:
+        """The events there are, pulled one at a time."""
+        return iter(self.next_event, None)
+
+    def next_event(self) -> Event | None:
+        """The next event, or ``None`` until more data comes. Never raises for what the peer sent."""
+        if self._events:
+            return self._events.popleft()
+        if self._state is State.CLOSED:
+            return None
+        try:
+            return self._read()
+        except RemoteProtocolError as error:
+            return self._fail_remote(error)
+
+    def _read(self) -> Event | None:
+        """Parses until there is an event or no more input."""
+        while self._close_received is None:
+            if self._frame is None:
+                if self._read_plain_messages():
+                    return self._events.popleft()
+                self._start_frame()
+            if self._frame is not None:
+                event = self._continue_frame(self._frame)
+                if event is not None:
+                    return event
+                if self._frame is None:
+                    continue
+            if not self._refill():
+                break
+        if self._eof:
+            return self._enter_closed(clean=self._close_sent and self._close_received is not None)
+        return None
+
+    def _refill(self) -> bool:
+        """Puts what came in the meantime behind what is left; False when nothing came.
+
+        What is left is part of a header at the most, so that each byte moves here once.
+        """
+        rest = self._buffer[self._position :]
+        self._buffer = rest + self._incoming
+        self._position = 0
+        refilled = bool(self._incoming)
+        self._incoming = bytearray()
+        return refilled
+
+    def _read_plain_messages(self) -> bool:
+        """The hot path: queues the whole, unfragmented data messages at the head of the buffer.
+
+        It takes nothing else, and judges nothing: the first frame that is not plain, not complete or
+        not right stays where it is, for the plain path. True when there are events now.
+        """
+        if self._message.opcode is not None or not self._assemble:
+            return False
+        data, position, end = self._buffer, self._position, len(self._buffer)
+        events = self._events
+        mask = MASK if self._masks_input else 0
+        key_size = 4 if mask else 0
+        while end - position >= 2 + key_size and len(events) < _BATCH:
+            first = data[position]
+            if first not in (_WHOLE_TEXT, _WHOLE_BINARY):
+                break
+            length = data[position + 1] ^ mask
+            start = position + 2 + key_size
+            if length > 125:
+                if length != 126 or end < start + 2:
+                    break
+                length = data[position + 2] << 8 | data[position + 3]
+                start += 2
+                if length < 126:
+                    break
+            stop = start + length
+            if stop > end or length > self._max_message_size:
+                break
+            payload = data[start:stop]
+            if mask:
+                payload = apply_mask(payload, data[start - 4 : start])
+            if first == _WHOLE_BINARY:
+                events.append(BinaryMessage(payload))
+            else:
+                try:
+                    text = payload.decode()
+                except UnicodeDecodeError:
+                    break
+                events.append(TextMessage(text))
+            position = stop
+        self._position = position
+        return bool(events)
+
+    def _start_frame(self) -> None:
+        """Takes the next frame's header, if all of it is there, and refuses what must not come now."""
+        frame = decode_header(self._buffer, self._position, masked=self._masks_input)
+        if frame is None:
+            return
+        if frame.opcode.is_control:
+            self._control_frames += 1
+            if self._control_frames > self._max_control_frames:
+                raise RemoteProtocolError(
+                    "a flood of control frames",
+                    slug="control-frames",
+                    code=CloseCode.POLICY_VIOLATION,
+                )
+        else:
+            self._message.start_frame(frame)
+        self._position += frame.size
+        self._frame = frame
+        self._frame_read = 0
+
+    def _continue_frame(self, frame: FrameHeader) -> Event | None:
+        """Takes what there is of the payload; leaves ``_frame`` as ``None`` when that was all of it."""
+        missing = frame.length - self._frame_read
+        chunk = self._buffer[self._position : self._position + missing]
+        self._position += len(chunk)
+        finished = len(chunk) == missing
+        if not chunk and not finished:
+            return None
+        if frame.mask_key is not None:
+            # The key goes on where the last piece of this frame left off (RFC 6455 §5.3).
+            turn = self._frame_read % 4
+            chunk = apply_mask(chunk, frame.mask_key[turn:] + frame.mask_key[:turn])
+        self._frame_read += len(chunk)
+        if finished:
+            self._frame = None
+        if not frame.opcode.is_control:
+            return self._message.receive(chunk, final=finished and frame.fin)
+        self._control_payload += chunk
+        return self._finish_control_frame(frame.opcode) if finished else None
+
+    def _finish_control_frame(self, opcode: Opcode) -> Event:
+        payload, self._control_payload = self._control_payload, b""
+        if opcode is Opcode.PING:
+            # RFC 6455 §5.5.2: a Ping MUST be answered unless a Close was received, and it was not.
+            self._send_frame(Opcode.PONG, payload)
+            return Ping(payload)
+        if opcode is Opcode.PONG:
+            return Pong(payload)
+        return self._finish_close(payload)
+
+    def _finish_close(self, payload: bytes) -> Event:
+        code, reason = self._close_received = decode_close(payload)
+        self._discard_input()
+        # RFC 6455 §5.5.1: MUST answer a Close with a Close, once; it echoes the code.
+        self._send_close(payload[:2])
+        if self.role is Role.SERVER:
+            # RFC 6455 §5.5.1: the server MUST close TCP immediately, the client waits for it.
+            self._events.append(self._enter_closed(clean=True))
+        return CloseReceived(code, reason)
+
+    def _enter_closed(self, *, clean: bool) -> ConnectionClosed:
+        self._state = State.CLOSED
+        self._discard_input()
+        # RFC 6455 §7.1.5, §7.1.6: code and reason are the peer's; 1006 when it sent no Close.
+        code, reason = self._close_received or (CloseCode.ABNORMAL_CLOSURE, "")
+        return ConnectionClosed(code, reason, clean)
+
+    def _discard_input(self) -> None:
+        self._buffer = b""
+        self._position = 0
+        self._incoming = bytearray()
+
+    def _fail_remote(self, error: RemoteProtocolError) -> ConnectionFailed:
+        reason = str(error)
+        self._send_close(encode_close(error.code, reason))
+        self._events.append(self._enter_closed(clean=False))
+        return ConnectionFailed(error.code, reason, error)
+
+    # Output.
+
+    def send_text(self, data: str, *, fin: bool = True) -> None:
+        """Queues a text message, or with ``fin=False`` a piece of one, to go on with.
+
+        Raises `LocalProtocolError` when the connection is not open, when a binary message is
+        unfinished, or when ``data`` has a surrogate and so no UTF-8 form.
+        """
+        try:
+            payload = str.encode(data)  # not data.encode(): bytes are refused with a TypeError
+        except UnicodeEncodeError:
+            raise LocalProtocolError("the text has a surrogate", slug="bad-text") from None
+        self._send_data(Opcode.TEXT, payload, fin)
+
+    def send_binary(self, data: bytes | bytearray | memoryview, *, fin: bool = True) -> None:
+        """Queues a binary message, or with ``fin=False`` a piece of one, to go on with.
+
+        Raises `LocalProtocolError` when the connection is not open or a text message is unfinished.
+        """
+        # Not bytes(data) alone: bytes(5) would be five zero bytes.
+        self._send_data(Opcode.BINARY, bytes(memoryview(data)), fin)
+
+    def send_encoded(self, frame: bytes) -> None:
+        """Queues a whole unfragmented data frame that `encode_frame` has made: a broadcast encodes once.
+
+        Servers only: a client MUST pick a fresh masking key for each frame (RFC 6455 §5.3). Raises
+        `LocalProtocolError` there, when the connection is not open, or inside an unfinished message.
+        """
+        if self.role is Role.CLIENT:
+            raise LocalProtocolError("a client masks each frame anew", slug="not-masked")
+        self._check_can_send(None)
+        self._output.append(frame)
+
+    def send_ping(self, data: bytes = b"") -> None:
+        """Queues a Ping of 125 bytes at the most (RFC 6455 §5.5.2); raises `LocalProtocolError`."""
+        self._send_control(Opcode.PING, data)
+
+    def send_pong(self, data: bytes = b"") -> None:
+        """Queues an unsolicited Pong of 125 bytes at the most; raises `LocalProtocolError`.
+
+        The Pong that answers a Ping needs no call (RFC 6455 §5.5.3).
+        """
+        self._send_control(Opcode.PONG, data)
+
+    def close(self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Starts the closing handshake (RFC 6455 §7.1.2); ``None`` sends a Close without a code.
+
+        Does nothing when a Close was sent already: the two ends may close at the same time. Raises
+        `LocalProtocolError` for a code that must not be sent or a reason above 123 bytes.
+        """
+        payload = encode_close(code, reason)
+        if self._state is State.OPEN:
+            self._send_close(payload)
+
+    def fail(self, code: int, reason: str = "") -> None:
+        """Fails the connection from this side (RFC 6455 §7.1.7): a Close, and no more input.
+
+        Unread events are dropped, `ConnectionClosed` follows. For policies and errors of the
+        caller's; to end a connection in an orderly way, use `close`. Raises `LocalProtocolError` as
+        `close` does.
+        """
+        payload = encode_close(code, reason)
+        if self._state is not State.CLOSED:
+            self._send_close(payload)
+            self._events.clear()
+            self._events.append(self._enter_closed(clean=False))
+
+    def data_to_send(self) -> bytes:
+        """The bytes to write to the socket now; each is given once."""
+        self._control_frames = 0
+        data = b"".join(self._output)
+        self._output.clear()
+        return data
+
+    def _check_can_send(self, opcode: Opcode | None) -> None:
+        if self._state is not State.OPEN:
+            # RFC 6455 §5.5.1: MUST NOT send any more data frames after a Close.
+            raise LocalProtocolError(f"the connection is {self._state.value}", slug="not-open")
+        if self._sending is not None and self._sending is not opcode:
+            # RFC 6455 §5.4: fragments of two messages MUST NOT be interleaved.
+            raise LocalProtocolError("another message is unfinished", slug="unfinished-message")
+
+    def _send_data(self, opcode: Opcode, payload: bytes, fin: bool) -> None:
+        self._check_can_send(opcode)
+        first = opcode if self._sending is None else Opcode.CONTINUATION
+        self._sending = None if fin else opcode
+        self._send_frame(first, payload, fin=fin)
+
+    def _send_control(self, opcode: Opcode, data: bytes) -> None:
+        check_control_payload(data)
+        if self._state is not State.OPEN:
+            raise LocalProtocolError(f"the connection is {self._state.value}", slug="not-open")
+        self._send_frame(opcode, data)
+
+    def _send_close(self, payload: bytes) -> None:
+        """Queues the one Close that this side sends, and enters CLOSING."""
+        if not self._close_sent:
+            self._close_sent = True
+            self._state = State.CLOSING
+            self._send_frame(Opcode.CLOSE, payload)
+
+    def _send_frame(self, opcode: Opcode, payload: bytes, *, fin: bool = True) -> None:
+        first = FIN | opcode if fin else int(opcode)
+        if self.role is Role.SERVER:
+            self._output += (encode_header(first, len(payload)), payload)
+        else:
+            # RFC 6455 §5.1, §5.3: a client MUST mask every frame, with a fresh key.
+            mask_key = self._new_mask_key()
+            self._output += (
+                encode_header(first, len(payload), mask_key),
+                apply_mask(payload, mask_key),
+            )

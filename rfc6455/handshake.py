@@ -1,0 +1,491 @@
+"""The opening handshake: a `Connection` comes out of it, or an HTTP answer does.
+
+Implements: RFC 6455 §4 for both roles, §1.3 (the accept value), §11.3 (which fields may stand once).
+Left to others: whether a path exists, an origin is welcome, a user is known: the caller decides between
+`ServerHandshake.accept` and `ServerHandshake.reject`. Redirects, authentication and proxies are the
+caller's too (RFC 6455 §4.1, §4.2.2).
+
+What the peer did wrong is raised as `HandshakeError` wherever it is found, and caught in one place, where
+it becomes `HandshakeFailed`; for a server, the answer is queued then.
+"""
+
+import os
+import re
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha1
+from typing import TypedDict, Unpack
+
+from rfc6455.connection import Connection
+from rfc6455.constants import (
+    DEFAULT_MAX_FIELDS,
+    DEFAULT_MAX_HEAD_SIZE,
+    DEFAULT_MAX_LINE_SIZE,
+    GUID,
+    VERSION,
+    Role,
+)
+from rfc6455.errors import HandshakeError, LocalProtocolError
+from rfc6455.headers import Headers, ascii_lower, is_token, parse_extensions, parse_token_list
+from rfc6455.http11 import Request, RequestParser, Response, ResponseParser, is_target
+
+# base64 of 16 bytes: 22 characters and two of padding (RFC 6455 §4.1, step 7; RFC 4648 §4)
+_KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
+
+# version = DIGIT / NZDIGIT DIGIT / "1" DIGIT DIGIT / "2" DIGIT DIGIT (RFC 6455 §4.3)
+_VERSION = re.compile(r"[0-9]|[1-9][0-9]|[12][0-9][0-9]")
+
+# Host = uri-host [ ":" port ], loosely: a name or an address, nothing that could end or split it
+_HOST = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]+|\[[0-9A-Za-z:.%\-_~]+\])(?::[0-9]{1,5})?")
+
+# Fields that the handshake writes itself, and those that would promise a body after a 101.
+_OWN_FIELDS = frozenset(
+    {
+        "connection",
+        "content-length",
+        "host",
+        "origin",
+        "sec-websocket-accept",
+        "sec-websocket-extensions",
+        "sec-websocket-key",
+        "sec-websocket-protocol",
+        "sec-websocket-version",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+_VERSION_FIELD = ("Sec-WebSocket-Version", str(VERSION))
+
+_MAX_INTERIM_RESPONSES = 8
+
+
+class ConnectionOptions(TypedDict, total=False):
+    """What a handshake passes on to its `Connection`; see there."""
+
+    max_message_size: int
+    max_control_frames: int
+    max_empty_fragments: int
+    assemble: bool
+    mask_key_source: Callable[[], bytes]
+
+
+class HeadLimits(TypedDict, total=False):
+    """The bounds of an HTTP head: bytes a line, fields, bytes in all."""
+
+    max_line_size: int
+    max_fields: int
+    max_head_size: int
+
+
+@dataclass(slots=True)
+class HandshakeFailed:
+    """The peer's half of the handshake is not acceptable; a server's answer is already queued."""
+
+    error: HandshakeError
+
+
+@dataclass(slots=True)
+class HandshakeAccepted:
+    """The server accepted (RFC 6455 §4.1): bytes that came with the response have moved along."""
+
+    response: Response
+    connection: Connection
+
+
+@dataclass(slots=True)
+class HandshakeRejected:
+    """The server answered with another status than 101: HTTP rules apply (RFC 6455 §4.1).
+
+    What has come of a body is in the handshake's ``trailing_data``.
+    """
+
+    response: Response
+
+
+def accept_value(key: str) -> str:
+    """``Sec-WebSocket-Accept`` for a ``Sec-WebSocket-Key`` (RFC 6455 §4.2.2, step 5.4)."""
+    return b64encode(sha1(key.encode() + GUID, usedforsecurity=False).digest()).decode()
+
+
+class ServerHandshake:
+    """The server's side: yields one `Request`, or one `HandshakeFailed`.
+
+    After a `Request`, call `accept` or `reject`. The keyword arguments bound the head, and the
+    others go to the `Connection`.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_line_size: int = DEFAULT_MAX_LINE_SIZE,
+        max_fields: int = DEFAULT_MAX_FIELDS,
+        max_head_size: int = DEFAULT_MAX_HEAD_SIZE,
+        **options: Unpack[ConnectionOptions],
+    ) -> None:
+        self._parser = RequestParser(
+            max_line_size=max_line_size, max_fields=max_fields, max_head_size=max_head_size
+        )
+        self._options = options
+        self._given: Request | None = None  # a head that somebody else parsed
+        self._early_data = bytearray()  # what came behind it
+        self._request: Request | None = None
+        self._eof = False
+        self._done = False
+        self._should_close = False
+        self._output = b""
+
+    @classmethod
+    def from_request(
+        cls,
+        request: Request,
+        *,
+        trailing_data: bytes = b"",
+        **options: Unpack[ConnectionOptions],
+    ) -> "ServerHandshake":
+        """For a server that has parsed the head itself; ``trailing_data`` is what it read beyond.
+
+        The request is judged all the same: `next_event` yields it, or `HandshakeFailed`.
+        """
+        handshake = cls(**options)
+        handshake._given = request
+        handshake._early_data += trailing_data
+        return handshake
+
+    @property
+    def should_close(self) -> bool:
+        """Whether to close TCP once `data_to_send` is written: the handshake failed or was rejected."""
+        return self._should_close
+
+    def receive_data(self, data: bytes | bytearray | memoryview) -> None:
+        """Takes bytes from the network; pull the event afterwards.
+
+        Raises `LocalProtocolError` after `accept`: later bytes belong to the `Connection`.
+        """
+        if self._done and not self._should_close:
+            raise LocalProtocolError("the connection takes the data now", slug="handshake-over")
+        if self._given is not None:
+            self._early_data += data
+        elif not self._should_close:
+            self._parser.receive_data(data)
+
+    def receive_eof(self) -> None:
+        """Takes the end of the input; without a request by then, the handshake fails."""
+        self._eof = True
+
+    def next_event(self) -> Request | HandshakeFailed | None:
+        """The `Request` or the failure, once; ``None`` before and afterwards."""
+        if self._request is not None or self._done:
+            return None
+        try:
+            request = self._given or self._parser.next_head()
+            if request is None:
+                if not self._eof:
+                    return None
+                raise HandshakeError("the request is incomplete", slug="incomplete")
+            _check_request(request)
+        except HandshakeError as error:
+            # RFC 6455 §4.2.1: MUST stop and answer with an appropriate error code.
+            body = f"{error}\n".encode()
+            self._answer(error.status, error.headers, body)
+            return HandshakeFailed(error)
+        self._request = request
+        return request
+
+    def accept(
+        self,
+        subprotocol: str | None = None,
+        *,
+        headers: Iterable[tuple[str, str]] = (),
+    ) -> Connection:
+        """Queues the 101 and gives the `Connection`; bytes that came early are in it already.
+
+        ``subprotocol`` is one of those that the client offered, or ``None``. ``headers`` are added
+        to the response. Raises `LocalProtocolError` otherwise, or without a pending request.
+        """
+        request = self._pending_request()
+        # RFC 6455 §4.2.2, step 4: what is chosen MUST come from the client's offer.
+        if subprotocol is not None and subprotocol not in request.subprotocols:
+            raise LocalProtocolError("a subprotocol that was not offered", slug="bad-subprotocol")
+        fields = Headers(
+            [
+                ("Upgrade", "websocket"),
+                ("Connection", "Upgrade"),
+                ("Sec-WebSocket-Accept", accept_value(request.headers["Sec-WebSocket-Key"])),
+            ]
+        )
+        if subprotocol is not None:
+            fields.add("Sec-WebSocket-Protocol", subprotocol)
+        _add_callers_fields(fields, headers)
+        self._output = Response(101, fields).encode()
+        self._done = True
+        return Connection(
+            Role.SERVER,
+            subprotocol=subprotocol,
+            trailing_data=bytes(self._early_data) if self._given else self._parser.trailing_data,
+            **self._options,
+        )
+
+    def reject(
+        self,
+        status: int,
+        *,
+        headers: Iterable[tuple[str, str]] = (),
+        body: bytes = b"",
+    ) -> None:
+        """Queues an HTTP answer instead of the 101: any final status from 200 to 599.
+
+        ``headers`` are added to ``Connection: close`` and ``Content-Length``. Raises
+        `LocalProtocolError` for another status, a body where there can be none (204, 304), a
+        field of ours, or without a pending request.
+        """
+        self._pending_request()
+        self._answer(status, headers, body)
+
+    def data_to_send(self) -> bytes:
+        """The bytes to write to the socket now; each is given once."""
+        data, self._output = self._output, b""
+        return data
+
+    def _pending_request(self) -> Request:
+        if self._request is None or self._done:
+            raise LocalProtocolError("no request waits for an answer", slug="no-request")
+        return self._request
+
+    def _answer(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> None:
+        if not 200 <= status <= 599:
+            raise LocalProtocolError(f"not a final status: {status}", slug="bad-status")
+        headers = list(headers)
+        # HTTP asks for the connection option with the Upgrade field (RFC 9110 §7.8).
+        upgrade = any(ascii_lower(name) == "upgrade" for name, _ in headers)
+        fields = Headers([("Connection", "close, Upgrade" if upgrade else "close")])
+        if status not in (204, 304):
+            fields.add("Content-Length", str(len(body)))
+        elif body:
+            raise LocalProtocolError(f"status {status} has no body", slug="bad-body")
+        _add_callers_fields(fields, headers, may_say={"upgrade", "sec-websocket-version"})
+        if body and "Content-Type" not in fields:
+            fields.add("Content-Type", "text/plain; charset=utf-8")
+        self._output = Response(status, fields).encode() + body
+        self._done = self._should_close = True
+
+
+class ClientHandshake:
+    """The client's side: yields `HandshakeAccepted`, `HandshakeRejected` or `HandshakeFailed`, once.
+
+    ``host`` is the value of the Host field: with ``:port`` unless it is the default one
+    (`rfc6455.uri.parse_uri` gives it as ``authority``). ``target`` is the resource name. ``key_source``
+    gives 16 random bytes (RFC 6455 §4.1, step 7). ``limits`` bound the response's head, and the other
+    keyword arguments go to the `Connection`.
+
+    Raises `LocalProtocolError` for anything that must not be written.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        target: str = "/",
+        *,
+        subprotocols: Sequence[str] = (),
+        origin: str | None = None,
+        headers: Iterable[tuple[str, str]] = (),
+        key_source: Callable[[], bytes] = lambda: os.urandom(16),
+        limits: HeadLimits | None = None,
+        **options: Unpack[ConnectionOptions],
+    ) -> None:
+        if _HOST.fullmatch(host) is None:
+            raise LocalProtocolError("not a host", slug="bad-host")
+        if not (target.startswith("/") and is_target(target)):
+            raise LocalProtocolError("not a resource name", slug="bad-target")
+        # RFC 6455 §4.1, step 10: tokens, and each of them once.
+        if not all(map(is_token, subprotocols)) or len(set(subprotocols)) < len(subprotocols):
+            raise LocalProtocolError("not a list of different tokens", slug="bad-subprotocol")
+        self._subprotocols = tuple(subprotocols)
+        self._options = options
+        self._limits = limits or HeadLimits()
+        self._parser = ResponseParser(**self._limits)
+        self._interim_responses = 0
+        self._key = b64encode(key_source()).decode()
+        self._eof = False
+        self._done = False
+        fields = Headers(
+            [
+                ("Host", host),
+                ("Upgrade", "websocket"),
+                ("Connection", "Upgrade"),
+                ("Sec-WebSocket-Key", self._key),
+                _VERSION_FIELD,
+            ]
+        )
+        if origin is not None:
+            fields.add("Origin", origin)
+        if subprotocols:
+            fields.add("Sec-WebSocket-Protocol", ", ".join(subprotocols))
+        _add_callers_fields(fields, headers)
+        self._output = Request("GET", target, fields).encode()
+
+    @property
+    def trailing_data(self) -> bytes:
+        """What came after the head of a response that is no 101: the beginning of its body."""
+        return self._parser.trailing_data
+
+    def receive_data(self, data: bytes | bytearray | memoryview) -> None:
+        """Takes bytes from the network; pull the event afterwards.
+
+        Raises `LocalProtocolError` after the event: later bytes belong to the `Connection`.
+        """
+        if self._done:
+            raise LocalProtocolError("the handshake is over", slug="handshake-over")
+        self._parser.receive_data(data)
+
+    def receive_eof(self) -> None:
+        """Takes the end of the input; without a response by then, the handshake fails."""
+        self._eof = True
+
+    def next_event(self) -> HandshakeAccepted | HandshakeRejected | HandshakeFailed | None:
+        """The outcome, once; ``None`` before and afterwards."""
+        if self._done:
+            return None
+        try:
+            response = self._next_response()
+            if response is None:
+                if not self._eof:
+                    return None
+                raise HandshakeError("the response is incomplete", slug="incomplete", status=0)
+            self._done = True
+            if response.status != 101:
+                return HandshakeRejected(response)
+            subprotocol = self._check_response(response)
+        except HandshakeError as error:
+            # RFC 6455 §4.1: MUST fail the connection; before it is established, without a word.
+            self._done = True
+            return HandshakeFailed(error)
+        connection = Connection(
+            Role.CLIENT,
+            subprotocol=subprotocol,
+            trailing_data=self._parser.trailing_data,
+            **self._options,
+        )
+        return HandshakeAccepted(response, connection)
+
+    def data_to_send(self) -> bytes:
+        """The bytes to write to the socket now; each is given once."""
+        data, self._output = self._output, b""
+        return data
+
+    def _next_response(self) -> Response | None:
+        """The final response: interim ones (100, 103) are skipped, as HTTP has it."""
+        while True:
+            response = self._parser.next_head()
+            if response is None or response.status == 101 or response.status >= 200:
+                return response
+            self._interim_responses += 1
+            if self._interim_responses > _MAX_INTERIM_RESPONSES:
+                raise HandshakeError("too many interim responses", slug="interim", status=0)
+            rest = self._parser.trailing_data
+            self._parser = ResponseParser(**self._limits)
+            self._parser.receive_data(rest)
+
+    def _check_response(self, response: Response) -> str | None:
+        """The subprotocol of a 101 that answers our request (RFC 6455 §4.1, the list of six)."""
+        headers = response.headers
+        if response.version != "1.1":
+            raise _bad_response("not HTTP/1.1", "bad-version")
+        if ascii_lower(headers.get("Upgrade") or "") != "websocket":
+            raise _bad_response("no Upgrade: websocket", "bad-upgrade")
+        if not _has_token(headers.get_all("Connection"), "upgrade"):
+            raise _bad_response("no Connection: Upgrade", "bad-connection")
+        if headers.get("Sec-WebSocket-Accept") != accept_value(self._key):
+            raise _bad_response("a wrong Sec-WebSocket-Accept", "bad-accept")
+        if parse_extensions(headers.get_all("Sec-WebSocket-Extensions")):
+            raise _bad_response("an extension that was not offered", "bad-extension")
+        subprotocol = headers.get("Sec-WebSocket-Protocol")
+        if subprotocol is not None and subprotocol not in self._subprotocols:
+            raise _bad_response("a subprotocol that was not offered", "bad-subprotocol")
+        _check_no_body(headers)
+        return subprotocol
+
+
+def _check_request(request: Request) -> None:
+    """Raises `HandshakeError` unless this is a client's opening handshake (RFC 6455 §4.2.1)."""
+    headers = request.headers
+    if request.version != "1.1":
+        # RFC 6455 §4.2.1, item 1: HTTP/1.1 or higher; what is higher has no Upgrade.
+        status = 505 if request.version[0] > "1" else 400
+        raise HandshakeError("HTTP/1.1 is needed", slug="bad-version", status=status)
+    if request.method != "GET":
+        raise HandshakeError(
+            "the method must be GET", slug="bad-method", status=405, headers=(("Allow", "GET"),)
+        )
+    if not is_target(request.target) or not _is_resource_name(request.target):
+        raise HandshakeError("the target is no resource name", slug="bad-target")
+    if _HOST.fullmatch(headers.get("Host") or "") is None:
+        raise HandshakeError("one Host is needed", slug="bad-host")
+    # A field that stands twice is an error, here and below: `get` raises it.
+    if not _has_token([headers.get("Upgrade") or ""], "websocket"):
+        raise _upgrade_required("Upgrade: websocket is needed", "bad-upgrade")
+    if not _has_token([headers.get("Connection") or ""], "upgrade"):
+        raise _upgrade_required("Connection: Upgrade is needed", "bad-connection")
+    if _KEY.fullmatch(headers.get("Sec-WebSocket-Key") or "") is None:
+        raise HandshakeError("Sec-WebSocket-Key must be base64 of 16 bytes", slug="bad-key")
+    _check_version(headers.get("Sec-WebSocket-Version"))
+    headers.get("Origin")
+    subprotocols = request.subprotocols
+    if len(set(subprotocols)) < len(subprotocols) or (
+        not subprotocols and "Sec-WebSocket-Protocol" in headers
+    ):
+        # RFC 6455 §4.1, step 10: one or more, and all different.
+        raise HandshakeError("subprotocols must be different tokens", slug="bad-subprotocol")
+    _ = request.extensions  # RFC 6455 §9.1: a value against the grammar fails the handshake
+    _check_no_body(headers)
+
+
+def _is_resource_name(target: str) -> bool:
+    return target.startswith("/") or ascii_lower(target).startswith(("http://", "https://"))
+
+
+def _check_version(version: str | None) -> None:
+    if version is None or _VERSION.fullmatch(version) is None:
+        raise HandshakeError(
+            "one Sec-WebSocket-Version is needed", slug="bad-version", headers=(_VERSION_FIELD,)
+        )
+    if version != str(VERSION):
+        # RFC 6455 §4.2.2: MUST abort, and say which versions are understood.
+        raise HandshakeError(
+            "the version must be 13",
+            slug="unsupported-version",
+            status=426,
+            headers=(("Upgrade", "websocket"), _VERSION_FIELD),
+        )
+
+
+def _check_no_body(headers: Headers) -> None:
+    """A body would be taken for frames, or frames for a body: two readings of one byte stream."""
+    content_length = headers.get("Content-Length", "0") or ""
+    if "Transfer-Encoding" in headers or re.fullmatch(r"0+", content_length) is None:
+        raise HandshakeError("the handshake has no body", slug="body")
+
+
+def _has_token(values: Iterable[str], token: str) -> bool:
+    return any(ascii_lower(element) == token for element in parse_token_list(values))
+
+
+def _upgrade_required(message: str, slug: str) -> HandshakeError:
+    return HandshakeError(
+        message, slug=slug, status=426, headers=(("Upgrade", "websocket"), _VERSION_FIELD)
+    )
+
+
+def _bad_response(message: str, slug: str) -> HandshakeError:
+    return HandshakeError(message, slug=slug, status=0)
+
+
+def _add_callers_fields(
+    fields: Headers, headers: Iterable[tuple[str, str]], may_say: Iterable[str] = ()
+) -> None:
+    refused = _OWN_FIELDS.difference(may_say)
+    for name, value in headers:
+        if ascii_lower(name) in refused:
+            raise LocalProtocolError(f"{name} is written by the handshake", slug="own-field")
+        fields.add(name, value)

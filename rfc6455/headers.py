@@ -1,0 +1,225 @@
+"""HTTP fields: an ordered multidict, and the grammar of lists and parameters in their values.
+
+Implements: the grammar that RFC 6455 §4.3 and §9.1 borrow from HTTP (token, quoted-string, 1#element
+lists, extension parameters), with the ASCII case-insensitivity of RFC 6455 §4.1.
+Left to others: which field must be there and what it must say (`handshake`), lines and bytes (`http11`).
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from rfc6455.errors import HandshakeError, LocalProtocolError
+
+# tchar = "!" / "#" / "$" / "%" / "&" / "'" / "*" / "+" / "-" / "." / "^" / "_" / "`" / "|" / "~"
+#       / DIGIT / ALPHA
+_TCHAR = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+_TOKEN = re.compile(_TCHAR + r"+", re.ASCII)
+
+# field-value = *( SP / HTAB / VCHAR / obs-text ), as characters of ISO-8859-1
+_FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
+# OWS = *( SP / HTAB )
+_OWS = " \t"
+
+# parameter = token [ OWS "=" OWS ( token / quoted-string ) ]
+# quoted-string = DQUOTE *( qdtext / quoted-pair ) DQUOTE
+_PARAMETER = re.compile(
+    rf"(?P<name>{_TCHAR}+)"
+    rf'(?:[ \t]*=[ \t]*(?:(?P<token>{_TCHAR}+)|"(?P<quoted>(?:[^"\\]|\\.)*)"))?',
+    re.ASCII,
+)
+
+_UPPER_TO_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
+
+
+def ascii_lower(text: str) -> str:
+    """``text`` with A to Z in lower case, and nothing else changed.
+
+    ``str.lower`` would turn U+212A (the Kelvin sign) into ``k``, and so let bytes that are not
+    ASCII pass for a keyword (RFC 6455 §4.1 asks for an ASCII case-insensitive match).
+    """
+    return text.lower() if text.isascii() else text.translate(_UPPER_TO_LOWER)
+
+
+def is_token(text: str) -> bool:
+    """Whether ``text`` is an HTTP token: one or more visible ASCII characters, no separators."""
+    return _TOKEN.fullmatch(text) is not None
+
+
+class Headers:
+    """HTTP fields in the order they came; names compare without regard to ASCII case.
+
+    A field may stand several times. `get` and ``headers[name]`` are for a field that may stand only
+    once and refuse to choose between two; `get_all` is for lists.
+    """
+
+    __slots__ = ("_pairs", "_values")
+
+    def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
+        """Takes (name, value) pairs.
+
+        Raises `LocalProtocolError` for a name that is not a token or a value with a control
+        character: nothing that is written from here can end a line early.
+        """
+        self._pairs: list[tuple[str, str]] = []
+        self._values: dict[str, list[str]] = {}  # by the name in lower case
+        for name, value in pairs:
+            self.add(name, value)
+
+    def add(self, name: str, value: str) -> None:
+        """Adds a field at the end; raises `LocalProtocolError` as the constructor does."""
+        if not is_token(name):
+            raise LocalProtocolError(f"not a field name: {name!r}", slug="bad-field-name")
+        if _FIELD_VALUE.fullmatch(value) is None:
+            raise LocalProtocolError(f"not a value for the field {name}", slug="bad-field-value")
+        value = value.strip(_OWS)
+        self._pairs.append((name, value))
+        self._values.setdefault(name.lower(), []).append(value)
+
+    def get_all(self, name: str) -> list[str]:
+        """The values of every field of that name, in order; empty when there is none."""
+        return list(self._values.get(ascii_lower(name), ()))
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        """The value of the one field of that name, or ``default``.
+
+        Raises `HandshakeError` (status 400) when the field stands more than once.
+        """
+        values = self._values.get(ascii_lower(name))
+        if values is None:
+            return default
+        if len(values) > 1:
+            raise HandshakeError(f"more than one field {name}", slug="doubled-field")
+        return values[0]
+
+    def __getitem__(self, name: str) -> str:
+        value = self.get(name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and ascii_lower(name) in self._values
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._pairs)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    __hash__ = None  # type: ignore[assignment]  # it can be added to
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Headers):
+            return NotImplemented
+        return [(name.lower(), value) for name, value in self] == [
+            (name.lower(), value) for name, value in other
+        ]
+
+    def __repr__(self) -> str:
+        return f"Headers({self._pairs!r})"
+
+
+class Extension(NamedTuple):
+    """One element of ``Sec-WebSocket-Extensions``: a name, and parameters in their order.
+
+    A parameter without ``=`` has the value ``None``. A name may stand twice; whether it may is for
+    the extension to say.
+    """
+
+    name: str
+    parameters: tuple[tuple[str, str | None], ...] = ()
+
+    def __str__(self) -> str:
+        parameters = (
+            f"; {name}" if value is None else f"; {name}={value}" for name, value in self.parameters
+        )
+        return self.name + "".join(parameters)
+
+
+def parse_token_list(values: Iterable[str]) -> list[str]:
+    """The tokens of a ``1#token`` field that may be split over several lines.
+
+    Empty elements are skipped, as HTTP asks of a recipient. Raises `HandshakeError` for
+    anything else that is not a token.
+    """
+    tokens = []
+    for value in values:
+        for element in value.split(","):
+            token = element.strip(_OWS)
+            if not token:
+                continue
+            if not is_token(token):
+                raise HandshakeError("not a list of tokens", slug="bad-token-list")
+            tokens.append(token)
+    return tokens
+
+
+def parse_extensions(values: Iterable[str]) -> list[Extension]:
+    """The elements of ``Sec-WebSocket-Extensions`` (RFC 6455 §9.1), linear in the input.
+
+    Raises `HandshakeError` where the value does not follow the grammar.
+    """
+    extensions = []
+    for value in values:
+        scanner = _Scanner(value)
+        while True:
+            while scanner.skip(","):
+                pass
+            if scanner.at_end():
+                break
+            extensions.append(_parse_extension(scanner))
+            if not scanner.at_end() and not scanner.skip(","):
+                raise _bad_extensions()
+    return extensions
+
+
+def _parse_extension(scanner: "_Scanner") -> Extension:
+    name, value = scanner.parameter()
+    if value is not None:
+        raise _bad_extensions()
+    parameters = []
+    while scanner.skip(";"):
+        parameters.append(scanner.parameter())
+    return Extension(name, tuple(parameters))
+
+
+class _Scanner:
+    """A position in a field value, with white space skipped before each step."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.position = 0
+
+    def _skip_white_space(self) -> None:
+        while self.text[self.position : self.position + 1] in (" ", "\t"):
+            self.position += 1
+
+    def at_end(self) -> bool:
+        self._skip_white_space()
+        return self.position == len(self.text)
+
+    def skip(self, character: str) -> bool:
+        self._skip_white_space()
+        found = self.text.startswith(character, self.position)
+        self.position += found
+        return found
+
+    def parameter(self) -> tuple[str, str | None]:
+        self._skip_white_space()
+        match = _PARAMETER.match(self.text, self.position)
+        if match is None:
+            raise _bad_extensions()
+        self.position = match.end()
+        value = match["token"]
+        if match["quoted"] is not None:
+            value = re.sub(r"\\(.)", r"\1", match["quoted"])
+            # RFC 6455 §9.1: after unescaping, a quoted value must be a token all the same.
+            if not is_token(value):
+                raise _bad_extensions()
+        return match["name"], value
+
+
+def _bad_extensions() -> HandshakeError:
+    return HandshakeError("malformed Sec-WebSocket-Extensions", slug="bad-extensions")

@@ -1,0 +1,83 @@
+"""Masking: the XOR of a payload with a repeated key of four bytes, and where keys come from.
+
+Implements: RFC 6455 §5.3; the reason why it exists is in §10.3.
+Left to others: who masks (`frames`, `connection`).
+
+Python has no operation on all bytes of a string but two: arithmetic on big integers, and
+``bytes.translate``. Which is the faster depends on the size; ``benchmarks/masking.py`` has the figures.
+
+- Small payloads become an integer; the key becomes one as long by a multiplication with
+  0x…0000000100000001, from a table. One XOR, and back.
+- From `_INTEGER_LIMIT` on, every fourth byte is translated by the table for its byte of the key,
+  in pieces that stay in the processor's cache.
+"""
+
+import os
+from typing import Final
+
+_INTEGER_LIMIT: Final = 640
+"""From this size on, translation beats integers."""
+
+_PIECE: Final = 65536
+"""Bytes translated at a time: a multiple of four, so that each piece starts with the key's first byte."""
+
+REPEATED: Final = tuple(
+    int.from_bytes(b"\0\0\0\1" * ((size + 3) // 4), "big") for size in range(_INTEGER_LIMIT)
+)
+"""``key * REPEATED[size]`` is the key repeated over ``size`` bytes, rounded up to whole keys."""
+
+EXCESS: Final = tuple(-size % 4 * 8 for size in range(_INTEGER_LIMIT))
+"""The bits that ``REPEATED[size]`` has beyond ``size`` bytes."""
+
+_IDENTITY: Final = int.from_bytes(bytes(range(256)), "big")
+_XOR_TABLES: Final = tuple(
+    (_IDENTITY ^ int.from_bytes(bytes((octet,)) * 256, "big")).to_bytes(256, "big") for octet in range(256)
+)
+"""``_XOR_TABLES[k][i]`` is ``i ^ k``: what ``bytes.translate`` needs for one byte of the key."""
+
+_KEYS_AT_A_TIME: Final = 1024
+
+_keys: list[bytes] = []
+
+
+def apply_mask(data: bytes | bytearray | memoryview, key: bytes) -> bytes:
+    """``data`` masked with ``key``; the same call unmasks it (RFC 6455 §5.3).
+
+    ``key`` has 4 bytes, else `ValueError`. The result is as long as ``data``.
+    """
+    if len(key) != 4:
+        raise ValueError(f"a masking key has 4 bytes, not {len(key)}")
+    size = len(data)
+    if size >= _INTEGER_LIMIT:
+        return _translate(data, key)
+    masked = int.from_bytes(data, "big") ^ (int.from_bytes(key, "big") * REPEATED[size] >> EXCESS[size])
+    return masked.to_bytes(size, "big")
+
+
+def _translate(data: bytes | bytearray | memoryview, key: bytes) -> bytes:
+    tables = [_XOR_TABLES[octet] for octet in key]
+    pieces = []
+    for start in range(0, len(data), _PIECE):
+        piece = bytearray(data[start : start + _PIECE])
+        for lane, table in enumerate(tables):
+            piece[lane::4] = piece[lane::4].translate(table)
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def new_mask_key() -> bytes:
+    """A fresh masking key of 4 bytes, from the operating system's randomness (RFC 6455 §5.3, §10.3).
+
+    Keys are drawn in blocks, because a system call for each would cost more than the masking. A key
+    is handed out once, whatever the number of threads: ``list.pop`` is atomic.
+    """
+    while True:
+        try:
+            return _keys.pop()
+        except IndexError:
+            block = os.urandom(4 * _KEYS_AT_A_TIME)
+            _keys.extend(block[start : start + 4] for start in range(0, len(block), 4))
+
+
+# A forked child must not hand out the keys that its parent will.
+os.register_at_fork(after_in_child=_keys.clear)

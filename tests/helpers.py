@@ -1,0 +1,120 @@
+"""What several test modules share: frames by hand, and ways to feed a connection."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+
+import pytest
+
+from rfc6455 import Connection, ConnectionFailed, Event, Opcode, Role, apply_mask
+
+KEY = b"\x37\xfa\x21\x3d"  # the masking key of RFC 6455 §5.7
+
+both_roles = pytest.mark.parametrize("role", list(Role), ids=lambda role: role.value)
+
+
+def raw_frame(
+    role: Role,
+    opcode: int,
+    payload: bytes = b"",
+    *,
+    fin: bool = True,
+    rsv: int = 0,
+    masked: bool | None = None,
+    length: int | None = None,
+    length_form: int | None = None,
+    key: bytes = KEY,
+) -> bytes:
+    """A frame as the peer of ``role`` sends it, built apart from the code under test, with any flaw.
+
+    ``length_form`` forces 7, 16 or 64 bits; ``length`` declares another length than the payload's.
+    """
+    if masked is None:
+        masked = role is Role.SERVER
+    declared = len(payload) if length is None else length
+    form = length_form or (7 if declared < 126 else 16 if declared < 65536 else 64)
+    first = (0x80 if fin else 0) | rsv << 4 | opcode
+    mask = 0x80 if masked else 0
+    if form == 7:
+        header = bytes([first, mask | declared])
+    elif form == 16:
+        header = bytes([first, mask | 126]) + declared.to_bytes(2, "big")
+    else:
+        header = bytes([first, mask | 127]) + declared.to_bytes(8, "big")
+    if not masked:
+        return header + payload
+    return header + key + bytes(byte ^ key[i % 4] for i, byte in enumerate(payload))
+
+
+def make_connection(role: Role, **options: object) -> Connection:
+    """A connection whose masking keys are always `KEY`, so that its output can be compared."""
+    return Connection(role, mask_key_source=lambda: KEY, **options)  # type: ignore[arg-type]
+
+
+def sent_frames(role: Role, data: bytes) -> list[tuple[int, bytes]]:
+    """(first byte, unmasked payload) of each frame that a connection of ``role`` has sent."""
+    frames = []
+    position = 0
+    while position < len(data):
+        first, second = data[position], data[position + 1]
+        assert bool(second & 0x80) is (role is Role.CLIENT)
+        length = second & 0x7F
+        position += 2
+        if length >= 126:
+            size = 2 if length == 126 else 8
+            length = int.from_bytes(data[position : position + size], "big")
+            position += size
+        key = b"\0\0\0\0"
+        if second & 0x80:
+            key = data[position : position + 4]
+            position += 4
+        frames.append((first, apply_mask(data[position : position + length], key)))
+        position += length
+    assert position == len(data)
+    return frames
+
+
+def split_at(data: bytes, cuts: Iterable[int]) -> list[bytes]:
+    """``data`` cut at the given offsets, each taken modulo its size."""
+    offsets = sorted({cut % (len(data) + 1) for cut in cuts} | {0, len(data)})
+    return [data[a:b] for a, b in itertools.pairwise(offsets)]
+
+
+def feed(connection: Connection, chunks: Sequence[bytes], *, eof: bool = False) -> list[Event]:
+    """The events of all chunks, pulled after each."""
+    events: list[Event] = []
+    for chunk in chunks:
+        connection.receive_data(chunk)
+        events += connection.events()
+    if eof:
+        connection.receive_eof()
+        events += connection.events()
+    return events
+
+
+def plain(event: Event) -> object:
+    """The event in a form that compares by value: exceptions compare by identity."""
+    if isinstance(event, ConnectionFailed):
+        return event.code, event.reason, event.error.slug
+    return event
+
+
+def pump(client: Connection, server: Connection) -> tuple[list[Event], list[Event]]:
+    """Moves bytes both ways until nothing is left; gives (the client's events, the server's)."""
+    seen: tuple[list[Event], list[Event]] = ([], [])
+    while True:
+        moved = False
+        for source, target, events_of_target in ((client, server, seen[1]), (server, client, seen[0])):
+            data = source.data_to_send()
+            if data:
+                moved = True
+                target.receive_data(data)
+            events_of_target.extend(target.events())
+        if not moved:
+            return seen
+
+
+def close_payload(code: int, reason: bytes = b"") -> bytes:
+    return code.to_bytes(2, "big") + reason
+
+
+DATA_OPCODES = (Opcode.TEXT, Opcode.BINARY)

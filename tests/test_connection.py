@@ -1,0 +1,623 @@
+"""The state machine, one rule at a time, for both roles."""
+
+import functools
+import tracemalloc
+from collections.abc import Callable
+
+import pytest
+
+from rfc6455 import (
+    BinaryFragment,
+    BinaryMessage,
+    CloseReceived,
+    Connection,
+    ConnectionClosed,
+    ConnectionFailed,
+    Event,
+    LocalProtocolError,
+    Opcode,
+    Ping,
+    Pong,
+    Role,
+    State,
+    TextFragment,
+    TextMessage,
+    encode_frame,
+)
+from rfc6455.connection import _BATCH
+from tests.helpers import (
+    DATA_OPCODES,
+    KEY,
+    both_roles,
+    close_payload,
+    feed,
+    make_connection,
+    plain,
+    raw_frame,
+    sent_frames,
+)
+from tests.rules import RULES
+
+TEXT, BINARY, CONTINUATION = Opcode.TEXT, Opcode.BINARY, Opcode.CONTINUATION
+ABNORMAL = ConnectionClosed(1006, "", False)
+
+
+def outcome(role: Role, data: bytes, **options: object) -> tuple[list[Event], list[tuple[int, bytes]]]:
+    """Events and sent frames; the same at once and byte by byte."""
+    results = []
+    for chunks in ([data[i : i + 1] for i in range(len(data))], [data]):
+        connection = make_connection(role, **options)
+        events = feed(connection, chunks)
+        results.append((events, sent_frames(role, connection.data_to_send())))
+    comparable = [([plain(event) for event in events], sent) for events, sent in results]
+    assert comparable[0] == comparable[1]
+    return results[0]
+
+
+@pytest.mark.parametrize(("role", "code", "slug", "data"), RULES)
+def test_a_violation_fails_the_connection(role: Role, code: int, slug: str, data: bytes) -> None:
+    events, sent = outcome(role, data)
+    failed, closed = events
+    assert isinstance(failed, ConnectionFailed)
+    assert (failed.code, failed.error.slug, failed.error.code) == (code, slug, code)
+    assert closed == ABNORMAL
+    # One Close, which says the same, and nothing else.
+    assert sent == [(0x88, close_payload(code, failed.reason.encode()))]
+
+
+@pytest.mark.parametrize(("role", "code", "slug", "data"), RULES)
+def test_what_came_before_a_violation_is_delivered(role: Role, code: int, slug: str, data: bytes) -> None:
+    good = raw_frame(role, TEXT, b"good") + raw_frame(role, 9, b"ping") + raw_frame(role, BINARY, b"too")
+    connection = make_connection(role)
+    connection.receive_data(good + data)
+    seen = []
+    for event in connection.events():
+        seen.append(event)
+        if isinstance(event, TextMessage | BinaryMessage):
+            connection.send_binary(b"echo")  # still open: the violation has not been read yet
+    assert seen[:3] == [TextMessage("good"), Ping(b"ping"), BinaryMessage(b"too")]
+    assert isinstance(seen[3], ConnectionFailed)
+    assert seen[4:] == [ABNORMAL]
+    sent = sent_frames(role, connection.data_to_send())
+    assert [first for first, _ in sent] == [0x82, 0x8A, 0x82, 0x88]
+
+
+@both_roles
+def test_after_a_failure_nothing_is_processed(role: Role) -> None:
+    connection = make_connection(role)
+    feed(connection, [raw_frame(role, 3)])
+    assert connection.state is State.CLOSED
+    assert connection.should_close
+    assert not connection.close_expected
+    connection.data_to_send()
+    reply = raw_frame(role, 8, close_payload(1002)) + raw_frame(role, TEXT, b"more")
+    assert feed(connection, [reply], eof=True) == []
+    assert connection.data_to_send() == b""
+
+
+# Good messages.
+
+
+@both_roles
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 128, 65535, 65536, 1 << 20])
+def test_messages_of_every_length_form(role: Role, size: int) -> None:
+    frame = raw_frame(role, BINARY, b"\xfe" * size) + raw_frame(role, TEXT, b"x" * size)
+    connection = make_connection(role)
+    assert feed(connection, [frame]) == [BinaryMessage(b"\xfe" * size), TextMessage("x" * size)]
+    pieces = [frame[i : i + 8000] for i in range(0, len(frame), 8000)]
+    assert feed(connection, pieces) == [BinaryMessage(b"\xfe" * size), TextMessage("x" * size)]
+
+
+@both_roles
+def test_the_size_limit_is_exact(role: Role) -> None:
+    at_limit = raw_frame(role, BINARY, bytes(300))
+    fragments = raw_frame(role, BINARY, bytes(299), fin=False) + raw_frame(role, CONTINUATION, b"\0")
+    events, _ = outcome(
+        role, at_limit + fragments + raw_frame(role, BINARY, bytes(301)), max_message_size=300
+    )
+    assert events[:2] == [BinaryMessage(bytes(300)), BinaryMessage(bytes(300))]
+    assert [plain(event) for event in events[2:]] == [
+        (1009, "a message above 300 bytes", "message-too-big"),
+        ABNORMAL,
+    ]
+
+
+@both_roles
+def test_an_oversized_frame_is_refused_before_its_payload(role: Role) -> None:
+    connection = make_connection(role)
+    frame = raw_frame(role, BINARY, length=1 << 62)
+    assert feed(connection, [frame[:-1]]) == [] if role is Role.SERVER else True
+    events = feed(connection, [frame[-1:]] if role is Role.SERVER else [frame])
+    assert isinstance(events[0], ConnectionFailed)
+    assert events[0].code == 1009
+
+
+@both_roles
+def test_fragments_with_control_frames_between(role: Role) -> None:
+    data = (
+        raw_frame(role, TEXT, b"\xe2", fin=False)
+        + raw_frame(role, 9, b"1")
+        + raw_frame(role, CONTINUATION, b"\x82", fin=False)
+        + raw_frame(role, 10, b"2")
+        + raw_frame(role, CONTINUATION, b"", fin=False)
+        + raw_frame(role, CONTINUATION, b"\xac!")
+        + raw_frame(role, BINARY, b"next")
+    )
+    connection = make_connection(role)
+    expected = [Ping(b"1"), Pong(b"2"), TextMessage("€!"), BinaryMessage(b"next")]
+    assert feed(connection, [data]) == expected
+    assert sent_frames(role, connection.data_to_send()) == [(0x8A, b"1")]
+    assert feed(connection, [data[i : i + 1] for i in range(len(data))]) == expected
+
+
+@both_roles
+def test_bad_utf8_is_reported_when_its_byte_comes(role: Role) -> None:
+    """RFC 6455 §8.1; the frame and the message are unfinished (Autobahn 6.4.3, 6.4.4)."""
+    good, bad = "Hello-µ@ßöä".encode(), b"\xf4\x90"
+    frame = raw_frame(role, TEXT, good + bad + b"\x80\x80edited", fin=False)
+    header = len(frame) - len(good) - 10
+    connection = make_connection(role)
+    end = header + len(good) + 1
+    assert feed(connection, [frame[:end]]) == []
+    failed = feed(connection, [frame[end : end + 1]])[0]
+    assert isinstance(failed, ConnectionFailed)
+    assert failed.code == 1007
+
+
+@both_roles
+def test_many_small_messages_of_one_read(role: Role) -> None:
+    count = 3 * _BATCH + 1
+    connection = make_connection(role)
+    data = b"".join(raw_frame(role, TEXT, b"%d" % i) for i in range(count))
+    assert feed(connection, [data]) == [TextMessage(str(i)) for i in range(count)]
+
+
+@both_roles
+def test_memory_is_bounded_however_many_messages_wait(role: Role) -> None:
+    """Objects are larger than empty frames: they must not be made before they are asked for."""
+    connection = make_connection(role)
+    connection.receive_data(raw_frame(role, BINARY) * 200_000)
+    tracemalloc.start()
+    assert connection.next_event() == BinaryMessage(b"")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100_000
+
+
+@both_roles
+def test_bytes_that_are_not_pulled_are_kept_once(role: Role) -> None:
+    connection = make_connection(role)
+    data = raw_frame(role, TEXT, b"a" * 100) * 1000
+    for start in range(0, len(data), 7):
+        connection.receive_data(data[start : start + 7])
+    assert list(connection.events()) == [TextMessage("a" * 100)] * 1000
+
+
+@both_roles
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_any_kind_of_bytes(role: Role, kind: type) -> None:
+    connection = make_connection(role)
+    data = bytearray(raw_frame(role, TEXT, b"Hello"))
+    connection.receive_data(kind(data))
+    connection.receive_data(kind(data))
+    data[:] = bytes(len(data))
+    assert next(iter(connection.events())) == TextMessage("Hello")
+
+
+def test_bytes_that_came_with_the_handshake() -> None:
+    connection = Connection(Role.SERVER, trailing_data=raw_frame(Role.SERVER, TEXT, b"early"))
+    assert list(connection.events()) == [TextMessage("early")]
+
+
+# In pieces: assemble=False.
+
+
+@both_roles
+def test_fragments_as_they_come(role: Role) -> None:
+    connection = make_connection(role, assemble=False)
+    frame = raw_frame(role, TEXT, b"ab\xe2\x82\xac")
+    cut = len(frame) - 4
+    assert feed(connection, [frame[:cut], frame[cut : cut + 2], frame[cut + 2 :]]) == [
+        TextFragment("a", False),
+        TextFragment("b", False),
+        TextFragment("€", True),
+    ]
+    data = raw_frame(role, BINARY, b"ab", fin=False) + raw_frame(role, 9) + raw_frame(role, CONTINUATION)
+    assert feed(connection, [data]) == [BinaryFragment(b"ab", False), Ping(b""), BinaryFragment(b"", True)]
+    assert feed(connection, [raw_frame(role, BINARY)]) == [BinaryFragment(b"", True)]
+
+
+@both_roles
+def test_a_large_message_in_pieces_holds_one_read(role: Role) -> None:
+    connection = make_connection(role, assemble=False, max_message_size=1 << 30)
+    header = raw_frame(role, BINARY, length=64 << 20, key=b"\0\0\0\0")
+    chunk = bytes(1 << 16)
+    feed(connection, [header])
+    tracemalloc.start()
+    total = 0
+    for _ in range(1 << 10):
+        connection.receive_data(chunk)
+        for event in connection.events():
+            assert isinstance(event, BinaryFragment)
+            total += len(event.data)
+            ended = event.final
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert total == 64 << 20
+    assert ended
+    assert peak < 1 << 20
+
+
+@both_roles
+def test_the_size_limit_holds_in_pieces_too(role: Role) -> None:
+    connection = make_connection(role, assemble=False, max_message_size=4)
+    events = feed(
+        connection, [raw_frame(role, BINARY, b"abc", fin=False) + raw_frame(role, CONTINUATION, b"de")]
+    )
+    assert events[0] == BinaryFragment(b"abc", False)
+    assert isinstance(events[1], ConnectionFailed)
+    assert events[1].code == 1009
+
+
+# Control frames and floods.
+
+
+@both_roles
+def test_ten_pings_get_ten_pongs(role: Role) -> None:
+    connection = make_connection(role)
+    events = feed(connection, [b"".join(raw_frame(role, 9, b"%d" % i) for i in range(10))])
+    assert events == [Ping(b"%d" % i) for i in range(10)]
+    assert sent_frames(role, connection.data_to_send()) == [(0x8A, b"%d" % i) for i in range(10)]
+
+
+@both_roles
+def test_control_frames_of_125_bytes(role: Role) -> None:
+    payload = bytes(range(125))
+    assert outcome(role, raw_frame(role, 9, payload)) == ([Ping(payload)], [(0x8A, payload)])
+    assert outcome(role, raw_frame(role, 10, payload)) == ([Pong(payload)], [])
+
+
+@both_roles
+@pytest.mark.parametrize("opcode", [9, 10])
+def test_a_flood_of_control_frames(role: Role, opcode: int) -> None:
+    connection = make_connection(role, max_control_frames=3)
+    frame = raw_frame(role, opcode)
+    for _ in range(4):
+        assert len(feed(connection, [frame * 3])) == 3
+        connection.data_to_send()  # what is written is not queued any more
+    events = feed(connection, [frame * 4])
+    assert len(events) == 5
+    assert isinstance(events[3], ConnectionFailed)
+    assert (events[3].code, events[3].error.slug) == (1008, "control-frames")
+
+
+@both_roles
+def test_a_flood_of_empty_fragments(role: Role) -> None:
+    connection = make_connection(role, max_empty_fragments=3)
+    empty = raw_frame(role, CONTINUATION, fin=False)
+    whole = raw_frame(role, TEXT, fin=False) + empty * 2 + raw_frame(role, CONTINUATION)
+    assert feed(connection, [whole * 3]) == [TextMessage("")] * 3
+    events = feed(connection, [raw_frame(role, TEXT, fin=False) + empty * 3])
+    assert isinstance(events[0], ConnectionFailed)
+    assert (events[0].code, events[0].error.slug) == (1008, "empty-fragments")
+
+
+@pytest.mark.parametrize("name", ["max_message_size", "max_control_frames", "max_empty_fragments"])
+def test_a_limit_is_at_least_one(name: str) -> None:
+    with pytest.raises(ValueError, match="limit"):
+        Connection(Role.SERVER, **{name: 0})  # type: ignore[arg-type]
+
+
+# The closing handshake.
+
+CLOSES = [
+    (b"", 1005, "", b""),
+    (close_payload(1000), 1000, "", close_payload(1000)),
+    (close_payload(1001, "é€".encode()), 1001, "é€", close_payload(1001)),
+    (close_payload(4999, b"x" * 123), 4999, "x" * 123, close_payload(4999)),
+]
+
+
+@both_roles
+@pytest.mark.parametrize(("payload", "code", "reason", "reply"), CLOSES)
+def test_the_peer_closes(role: Role, payload: bytes, code: int, reason: str, reply: bytes) -> None:
+    connection = make_connection(role)
+    received = CloseReceived(code, reason)
+    closed = ConnectionClosed(code, reason, True)
+    events = feed(connection, [raw_frame(role, 8, payload) + raw_frame(role, TEXT, b"after")])
+    # RFC 6455 §7.1.1: a server closes TCP at once, a client waits for it.
+    if role is Role.SERVER:
+        assert events == [received, closed]
+        assert (connection.should_close, connection.close_expected) == (True, False)
+        assert feed(connection, [b"\xff"], eof=True) == []
+    else:
+        assert events == [received]
+        assert (connection.should_close, connection.close_expected) == (False, True)
+        assert feed(connection, [b"\xff"], eof=True) == [closed]
+        assert (connection.should_close, connection.close_expected) == (True, False)
+    assert connection.state is State.CLOSED
+    assert sent_frames(role, connection.data_to_send()) == [(0x88, reply)]
+
+
+@both_roles
+def test_we_close(role: Role) -> None:
+    connection = make_connection(role)
+    connection.close(1001, "bye")
+    assert connection.state is State.CLOSING
+    assert (connection.should_close, connection.close_expected) == (False, True)
+    assert sent_frames(role, connection.data_to_send()) == [(0x88, close_payload(1001, b"bye"))]
+    # What was on its way is delivered; a Ping is answered until the peer's Close (RFC 6455 §5.5.2).
+    assert feed(connection, [raw_frame(role, TEXT, b"late") + raw_frame(role, 9, b"p")]) == [
+        TextMessage("late"),
+        Ping(b"p"),
+    ]
+    assert sent_frames(role, connection.data_to_send()) == [(0x8A, b"p")]
+    events = feed(connection, [raw_frame(role, 8, close_payload(1001))], eof=True)
+    assert events == [CloseReceived(1001, ""), ConnectionClosed(1001, "", True)]
+    assert connection.data_to_send() == b""
+    assert connection.should_close
+
+
+def test_closes_that_cross() -> None:
+    for role in Role:
+        connection = make_connection(role)
+        connection.receive_data(raw_frame(role, 8, close_payload(3000, b"mine")))
+        connection.close(4000, "ours")  # before the peer's Close is pulled
+        connection.receive_eof()
+        assert list(connection.events()) == [
+            CloseReceived(3000, "mine"),
+            ConnectionClosed(3000, "mine", True),
+        ]
+        assert sent_frames(role, connection.data_to_send()) == [(0x88, close_payload(4000, b"ours"))]
+
+
+@both_roles
+def test_close_is_sent_once(role: Role) -> None:
+    connection = make_connection(role)
+    connection.close()
+    connection.close(1001)
+    assert sent_frames(role, connection.data_to_send()) == [(0x88, close_payload(1000))]
+    feed(connection, [raw_frame(role, 8)], eof=True)
+    connection.close()
+    connection.fail(1002)
+    assert connection.data_to_send() == b""
+    assert list(connection.events()) == []
+
+
+@both_roles
+def test_a_close_without_code(role: Role) -> None:
+    connection = make_connection(role)
+    connection.close(None)
+    assert sent_frames(role, connection.data_to_send()) == [(0x88, b"")]
+
+
+@both_roles
+def test_a_close_inside_a_fragmented_message_is_answered(role: Role) -> None:
+    data = raw_frame(role, TEXT, b"a", fin=False) + raw_frame(role, 8, close_payload(1000))
+    connection = make_connection(role)
+    assert feed(connection, [data], eof=True) == [CloseReceived(1000, ""), ConnectionClosed(1000, "", True)]
+    assert sent_frames(role, connection.data_to_send()) == [(0x88, close_payload(1000))]
+
+
+@both_roles
+def test_we_close_inside_a_message_that_we_send(role: Role) -> None:
+    connection = make_connection(role)
+    connection.send_text("a", fin=False)
+    connection.close()
+    with pytest.raises(LocalProtocolError):
+        connection.send_text("b")
+    assert [first for first, _ in sent_frames(role, connection.data_to_send())] == [0x01, 0x88]
+
+
+@both_roles
+@pytest.mark.parametrize(
+    "before",
+    [b"", "header", "payload", "message"],
+    ids=["between frames", "in a header", "in a payload", "in a message"],
+)
+def test_eof_without_a_close_is_1006(role: Role, before: str) -> None:
+    frame = raw_frame(role, TEXT, b"abc")
+    data = {
+        "": b"",
+        "header": frame[:1],
+        "payload": frame[:-1],
+        "message": raw_frame(role, TEXT, fin=False),
+    }
+    connection = make_connection(role)
+    assert feed(connection, [data.get(before, b"")], eof=True) == [ABNORMAL]
+    assert connection.state is State.CLOSED
+    assert connection.should_close
+    assert connection.data_to_send() == b""
+    assert list(connection.events()) == []
+
+
+@both_roles
+def test_eof_comes_after_what_was_received(role: Role) -> None:
+    connection = make_connection(role)
+    connection.receive_data(raw_frame(role, TEXT, b"last"))
+    connection.receive_eof()
+    assert connection.state is State.OPEN
+    assert list(connection.events()) == [TextMessage("last"), ABNORMAL]
+
+
+@both_roles
+def test_eof_while_our_close_is_unanswered(role: Role) -> None:
+    connection = make_connection(role)
+    connection.close()
+    assert feed(connection, [], eof=True) == [ABNORMAL]
+
+
+@both_roles
+def test_a_violation_while_our_close_is_unanswered(role: Role) -> None:
+    connection = make_connection(role)
+    connection.close()
+    connection.data_to_send()
+    failed, closed = feed(connection, [raw_frame(role, 3)])
+    assert isinstance(failed, ConnectionFailed)
+    assert closed == ABNORMAL
+    assert connection.data_to_send() == b""
+
+
+@both_roles
+def test_we_fail_the_connection(role: Role) -> None:
+    connection = make_connection(role)
+    connection.receive_data(raw_frame(role, TEXT, b"one") + raw_frame(role, TEXT, b"two"))
+    assert connection.next_event() == TextMessage("one")
+    connection.fail(1008, "policy")
+    assert list(connection.events()) == [ABNORMAL]
+    assert connection.should_close
+    assert sent_frames(role, connection.data_to_send()) == [(0x88, close_payload(1008, b"policy"))]
+
+
+@both_roles
+def test_data_after_eof_is_a_mistake(role: Role) -> None:
+    connection = make_connection(role)
+    connection.receive_eof()
+    with pytest.raises(LocalProtocolError) as caught:
+        connection.receive_data(b"x")
+    assert caught.value.slug == "data-after-eof"
+
+
+# Sending.
+
+
+@both_roles
+def test_messages_are_sent(role: Role) -> None:
+    connection = make_connection(role)
+    connection.send_text("é€")
+    connection.send_binary(bytearray(b"\xff"))
+    connection.send_binary(memoryview(b"\xfe"))
+    connection.send_ping(b"1")
+    connection.send_ping()
+    connection.send_pong(b"2")
+    connection.send_pong()
+    expected = [(0x81, "é€".encode()), (0x82, b"\xff"), (0x82, b"\xfe")]
+    expected += [(0x89, b"1"), (0x89, b""), (0x8A, b"2"), (0x8A, b"")]
+    assert sent_frames(role, connection.data_to_send()) == expected
+    assert connection.data_to_send() == b""
+
+
+@both_roles
+@pytest.mark.parametrize("opcode", DATA_OPCODES)
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536])
+def test_every_length_form_is_sent(role: Role, opcode: Opcode, size: int) -> None:
+    connection = make_connection(role)
+    if opcode is TEXT:
+        connection.send_text("x" * size)
+    else:
+        connection.send_binary(b"x" * size)
+    key = KEY if role is Role.CLIENT else None
+    assert connection.data_to_send() == encode_frame(opcode, b"x" * size, mask_key=key)
+
+
+@both_roles
+def test_messages_are_sent_in_pieces(role: Role) -> None:
+    connection = make_connection(role)
+    connection.send_text("a", fin=False)
+    connection.send_ping()
+    connection.send_text("", fin=False)
+    connection.send_text("b")
+    connection.send_binary(b"c", fin=False)
+    connection.send_binary(b"d", fin=True)
+    connection.send_text("e")
+    sent = sent_frames(role, connection.data_to_send())
+    assert sent == [
+        (0x01, b"a"), (0x89, b""), (0x00, b""), (0x80, b"b"), (0x02, b"c"), (0x80, b"d"), (0x81, b"e")
+    ]  # fmt: skip
+
+
+def test_a_frame_encoded_beforehand() -> None:
+    connection = Connection(Role.SERVER)
+    frame = encode_frame(TEXT, b"to many")
+    connection.send_encoded(frame)
+    assert connection.data_to_send() == frame
+    connection.send_text("a", fin=False)
+    with pytest.raises(LocalProtocolError) as caught:
+        connection.send_encoded(frame)
+    assert caught.value.slug == "unfinished-message"
+    with pytest.raises(LocalProtocolError) as caught:
+        Connection(Role.CLIENT).send_encoded(frame)
+    assert caught.value.slug == "not-masked"
+
+
+@both_roles
+def test_misuse_changes_nothing(role: Role) -> None:
+    connection = make_connection(role)
+    connection.send_text("a", fin=False)
+    connection.data_to_send()
+    misuses = [
+        ("unfinished-message", lambda: connection.send_binary(b"")),
+        ("bad-text", lambda: connection.send_text("\ud83d")),
+        ("control-too-long", lambda: connection.send_ping(bytes(126))),
+        ("control-too-long", lambda: connection.send_pong(bytes(126))),
+        ("bad-close-code", lambda: connection.close(1005)),
+        ("bad-close-code", lambda: connection.fail(1006)),
+        ("control-too-long", lambda: connection.close(1000, "x" * 124)),
+        ("bad-close-reason", lambda: connection.close(None, "x")),
+    ]
+    for slug, misuse in misuses:
+        with pytest.raises(LocalProtocolError) as caught:
+            misuse()  # type: ignore[no-untyped-call]
+        assert caught.value.slug == slug
+    assert connection.state is State.OPEN
+    assert connection.data_to_send() == b""
+    connection.send_text("b")
+    assert sent_frames(role, connection.data_to_send()) == [(0x80, b"b")]
+
+
+@both_roles
+def test_the_wrong_type_is_a_type_error(role: Role) -> None:
+    connection = make_connection(role)
+    with pytest.raises(TypeError):
+        connection.send_text(b"bytes")  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        connection.send_binary("str")  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        connection.send_binary(5)  # type: ignore[arg-type]
+    assert connection.data_to_send() == b""
+
+
+@both_roles
+def test_nothing_is_sent_after_a_close(role: Role) -> None:
+    closing, closed = make_connection(role), make_connection(role)
+    closing.close()
+    feed(closed, [raw_frame(role, 8)], eof=True)
+    for connection in (closing, closed):
+        connection.data_to_send()
+        calls: list[Callable[[], None]] = [
+            functools.partial(connection.send_text, ""),
+            functools.partial(connection.send_binary, b""),
+            connection.send_ping,
+            connection.send_pong,
+        ]
+        for call in calls:
+            with pytest.raises(LocalProtocolError) as caught:
+                call()
+            assert caught.value.slug == "not-open"
+        assert connection.data_to_send() == b""
+    server = Connection(Role.SERVER)
+    server.close()
+    with pytest.raises(LocalProtocolError) as caught:
+        server.send_encoded(encode_frame(TEXT, b""))
+    assert caught.value.slug == "not-open"
+
+
+def test_a_clients_frames_have_fresh_keys() -> None:
+    """RFC 6455 §5.3: a fresh, unpredictable key for each frame."""
+    connection = Connection(Role.CLIENT)
+    for _ in range(1000):
+        connection.send_binary(b"\0\0\0\0")
+    data = connection.data_to_send()
+    keys = {data[i + 2 : i + 6] for i in range(0, len(data), 10)}
+    assert len(keys) >= 999
+    connection = Connection(Role.CLIENT, mask_key_source=lambda: b"\1\2\3\4")
+    connection.send_ping()
+    assert connection.data_to_send() == b"\x89\x80\1\2\3\4"
+
+
+@both_roles
+def test_an_idle_connection_keeps_no_input(role: Role) -> None:
+    connection = make_connection(role)
+    feed(connection, [raw_frame(role, BINARY, bytes(100_000)) + raw_frame(role, TEXT, b"x")[:3]])
+    held = len(connection._buffer) + len(connection._incoming)
+    assert held <= 3

@@ -1,0 +1,93 @@
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rfc6455 import apply_mask, masking, new_mask_key
+
+# Sizes at which another path, or another piece, begins.
+EDGES = sorted(
+    {0, 1, 2, 3, 4, 5, 125, 126}
+    | {masking._INTEGER_LIMIT + d for d in (-2, -1, 0, 1)}
+    | {masking._PIECE + d for d in (-1, 0, 1, 2, 3, 4)}
+    | {3 * masking._PIECE + 5}
+)
+
+
+def xor_by_the_letter(data: bytes, key: bytes) -> bytes:
+    return bytes(octet ^ key[i % 4] for i, octet in enumerate(data))
+
+
+def test_the_example_of_the_rfc() -> None:
+    assert apply_mask(b"Hello", b"\x37\xfa\x21\x3d") == b"\x7f\x9f\x4d\x51\x58"
+
+
+@pytest.mark.parametrize("size", EDGES)
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_every_size_where_something_changes(size: int, kind: type) -> None:
+    data, key = os.urandom(size), b"\x00\x01\x80\xff"
+    masked = apply_mask(kind(data), key)
+    assert type(masked) is bytes
+    assert masked == xor_by_the_letter(data, key)
+
+
+@given(st.binary(max_size=2000), st.binary(min_size=4, max_size=4))
+def test_masking_is_xor_and_undoes_itself(data: bytes, key: bytes) -> None:
+    masked = apply_mask(data, key)
+    assert masked == xor_by_the_letter(data, key)
+    assert apply_mask(masked, key) == data
+
+
+@pytest.mark.parametrize("key", [b"", b"abc", b"abcde"])
+def test_a_key_has_four_bytes(key: bytes) -> None:
+    with pytest.raises(ValueError, match="4 bytes"):
+        apply_mask(b"data", key)
+
+
+def test_keys_come_from_the_operating_system_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def urandom(size: int) -> bytes:
+        calls.append(size)
+        return bytes(index & 0xFF for index in range(size))
+
+    monkeypatch.setattr(os, "urandom", urandom)
+    monkeypatch.setattr(masking, "_keys", [])
+    block = {bytes([i & 0xFF, i + 1 & 0xFF, i + 2 & 0xFF, i + 3 & 0xFF]) for i in range(0, 4096, 4)}
+    drawn = [new_mask_key() for _ in range(masking._KEYS_AT_A_TIME + 1)]
+    assert set(drawn) <= block
+    assert calls == [4 * masking._KEYS_AT_A_TIME] * 2
+
+
+def test_no_key_is_handed_out_twice_whatever_the_threads() -> None:
+    drawn: list[bytes] = []
+    threads = [
+        threading.Thread(target=lambda: drawn.extend([new_mask_key() for _ in range(5000)]))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # 20,000 random keys of 32 bits: some 0.05 pairs are equal by chance, hardly ever five.
+    assert len(set(drawn)) > len(drawn) - 5
+
+
+def test_a_forked_child_does_not_repeat_the_keys_of_its_parent() -> None:
+    program = (
+        "import os, rfc6455\n"
+        "rfc6455.new_mask_key()\n"
+        "read, write = os.pipe()\n"
+        "if os.fork() == 0:\n"
+        "    os.write(write, b''.join(rfc6455.new_mask_key() for _ in range(64)))\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+        "child = os.read(read, 256)\n"
+        "print(child == b''.join(rfc6455.new_mask_key() for _ in range(64)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
