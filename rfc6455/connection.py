@@ -21,7 +21,7 @@ CLOSED means that nothing is left to wait for: TCP is to be closed, or is closed
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from rfc6455.constants import (
@@ -189,6 +189,24 @@ class Connection:
             return self._read()
         except RemoteProtocolError as error:
             return self._fail_remote(error)
+
+    def next_batch(self) -> Sequence[Event]:
+        """The events that `next_event` would give next without looking at more input; empty for none.
+
+        Whole messages come together; a frame that may end the connection never comes with
+        messages before it, so that they can be answered first.
+        """
+        event = self.next_event()
+        if event is None:
+            return ()
+        batch = [event, *self._events]
+        self._events.clear()
+        return batch
+
+    @property
+    def unread(self) -> bool:
+        """Whether there is input that no event has been made of yet: pull again."""
+        return self._position < len(self._buffer) or bool(self._incoming)
 
     def _read(self) -> Event | None:
         """Parses until there is an event or no more input."""

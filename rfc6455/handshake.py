@@ -81,9 +81,14 @@ class HeadLimits(TypedDict, total=False):
 
 @dataclass(slots=True)
 class HandshakeFailed:
-    """The peer's half of the handshake is not acceptable; a server's answer is already queued."""
+    """The peer's half of the handshake is not acceptable; a server's answer is already queued.
+
+    ``request`` is what a client asked for, where that much could be read: a server that speaks plain
+    HTTP on the same port answers it instead, and leaves what is queued.
+    """
 
     error: HandshakeError
+    request: Request | None = None
 
 
 @dataclass(slots=True)
@@ -178,8 +183,9 @@ class ServerHandshake:
         """The `Request` or the failure, once; ``None`` before and afterwards."""
         if self._request is not None or self._done:
             return None
+        request = self._given
         try:
-            request = self._given or self._parser.next_head()
+            request = request or self._parser.next_head()
             if request is None:
                 if not self._eof:
                     return None
@@ -189,7 +195,7 @@ class ServerHandshake:
             # RFC 6455 §4.2.1: MUST stop and answer with an appropriate error code.
             body = f"{error}\n".encode()
             self._answer(error.status, error.headers, body)
-            return HandshakeFailed(error)
+            return HandshakeFailed(error, request)
         self._request = request
         return request
 

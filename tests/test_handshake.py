@@ -208,6 +208,10 @@ for _name in ("Origin", "Content-Length"):
     REFUSED[f"two {_name}"] = (400, "doubled-field", head(REQUEST_LINE, changed(_name, "0", "0")))
 
 
+UNREADABLE = {"bad-request-line", "bad-field-line", "bare-line-feed", "start-line-too-long"}
+UNREADABLE |= {"head-too-large", "too-many-fields"}
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_requests_that_are_refused(name: str) -> None:
     status, slug, data = REFUSED[name]
@@ -222,6 +226,7 @@ def test_requests_that_are_refused(name: str) -> None:
         (failed,) = events
         assert isinstance(failed, HandshakeFailed)
         assert (failed.error.status, failed.error.slug) == (status, slug)
+        assert (failed.request is None) is (slug in UNREADABLE)
         assert handshake.should_close
         answer = handshake.data_to_send()
         answered, fields, body = parsed_response(answer)

@@ -1,0 +1,47 @@
+# `make serve` and `make test` set up what they need, and do not do it twice.
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8765
+VENV := .venv
+RUN := $(VENV)/bin
+
+.PHONY: serve test cover lint types format clean
+
+serve: $(VENV)/.server
+	$(RUN)/rfc6455-server --host $(HOST) --port $(PORT)
+
+test: $(VENV)/.dev tests/node/node_modules/.installed
+	$(RUN)/pytest --cov --cov-report= $(ARGS)
+
+cover: $(VENV)/.dev tests/node/node_modules/.installed
+	$(RUN)/pytest --cov --cov-report=term-missing --cov-report=html:build/coverage $(ARGS)
+
+lint: $(VENV)/.dev
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(RUN)/mypy
+
+format: $(VENV)/.dev
+	$(RUN)/ruff check --fix .
+	$(RUN)/ruff format .
+
+clean:
+	rm -rf $(VENV) tests/node/node_modules build dist
+
+$(RUN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.server: pyproject.toml | $(RUN)/python
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.dev: pyproject.toml | $(RUN)/python
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@ $(VENV)/.server
+
+# Without npm, the tests that need it say so and skip; in CI they fail.
+tests/node/node_modules/.installed: tests/node/package-lock.json
+	if command -v npm >/dev/null; then npm ci --prefix tests/node --no-audit --no-fund --loglevel=error; fi
+	mkdir -p $(@D) && touch $@

@@ -1,0 +1,8 @@
+"""``python -m rfc6455_server`` is the command ``rfc6455-server``."""
+
+import sys
+
+from rfc6455_server.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""`connect`: a small asyncio client.
+
+Implements: what RFC 6455 §4.1 asks of whoever opens the connection: the address, TLS with certificate
+verification and server name (steps 3 to 5), one deadline for all of it.
+Left to others: the handshake itself (`rfc6455.handshake`), reconnecting.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Generator, Iterable, Sequence
+from types import TracebackType
+from typing import Final, Unpack
+
+from rfc6455 import (
+    ClientHandshake,
+    HandshakeAccepted,
+    HandshakeFailed,
+    HandshakeRejected,
+    Response,
+    WebSocketError,
+    parse_uri,
+)
+from rfc6455.handshake import ConnectionOptions
+from rfc6455_server.outbox import Tick
+from rfc6455_server.websocket import CodecProtocol, WebSocket
+
+OPEN_TIMEOUT: Final = 10.0
+"""Seconds for TCP, TLS and the opening handshake together."""
+
+
+class HandshakeRejectedError(WebSocketError):
+    """The server answered with another status than 101; ``response`` is its head."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(f"the server answered {response.status}", slug="rejected")
+        self.response = response
+
+
+class connect:  # noqa: N801 - it is called like a function
+    """Opens a connection: ``ws = await connect(uri)``, or ``async with connect(uri) as ws``.
+
+    ``uri`` is ``ws://host[:port]/path`` (port 80) or ``wss://…`` (port 443, the certificate is verified, by
+    ``ssl_context`` if it is given). ``subprotocols`` are offered in this order; ``headers`` are added to
+    the request. The other keyword arguments go to the `rfc6455.Connection`.
+
+    Raises `rfc6455.LocalProtocolError` for a URI of bad form, `OSError` when there is no connection,
+    `HandshakeRejectedError` and `rfc6455.HandshakeError` when the server does not agree,
+    and `TimeoutError` after ``open_timeout`` seconds.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        subprotocols: Sequence[str] = (),
+        origin: str | None = None,
+        headers: Iterable[tuple[str, str]] = (),
+        ssl_context: ssl.SSLContext | None = None,
+        open_timeout: float = OPEN_TIMEOUT,
+        **options: Unpack[ConnectionOptions],
+    ) -> None:
+        self._uri = parse_uri(uri)
+        self._handshake = ClientHandshake(
+            self._uri.authority,
+            self._uri.resource_name,
+            subprotocols=subprotocols,
+            origin=origin,
+            headers=headers,
+            **options,
+        )
+        self._ssl_context = ssl_context
+        self._open_timeout = open_timeout
+        self._websocket: WebSocket | None = None
+
+    def __await__(self) -> Generator[object, None, WebSocket]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> WebSocket:
+        self._websocket = await self._open()
+        return self._websocket
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._websocket is not None:
+            await self._websocket.close()
+
+    async def _open(self) -> WebSocket:
+        context = (self._ssl_context or ssl.create_default_context()) if self._uri.secure else None
+        async with asyncio.timeout(self._open_timeout):
+            loop = asyncio.get_running_loop()
+            transport, protocol = await loop.create_connection(
+                lambda: CodecProtocol(loop),
+                self._uri.host,
+                self._uri.port,
+                ssl=context,
+                server_hostname=self._uri.host if context else None,
+            )
+            try:
+                return await self._shake_hands(transport, protocol, loop)
+            except BaseException:
+                transport.abort()
+                raise
+
+    async def _shake_hands(
+        self,
+        transport: asyncio.WriteTransport,
+        protocol: CodecProtocol,
+        loop: asyncio.AbstractEventLoop,
+    ) -> WebSocket:
+        writer = asyncio.StreamWriter(transport, protocol, protocol.reader, loop)
+        writer.write(self._handshake.data_to_send())
+        while (event := self._handshake.next_event()) is None:
+            data = await protocol.reader.read_early()
+            if data:
+                self._handshake.receive_data(data)
+            else:
+                self._handshake.receive_eof()
+        match event:
+            case HandshakeAccepted(connection=connection):
+                return WebSocket(connection, None, protocol, writer, Tick(loop))
+            case HandshakeRejected(response=response):
+                raise HandshakeRejectedError(response)
+            case HandshakeFailed(error=error):
+                raise error

@@ -1,0 +1,506 @@
+"""One `Connection` over a StreamReader and a StreamWriter.
+
+Implements: what RFC 6455 leaves to whoever owns TCP: closing it in the right order (§7.1.1), the
+timers of the closing handshake.
+Left to others: accepting and connecting (`listener`, `client`), the opening handshake.
+
+The way of a byte. `CodecReader` is a StreamReader whose ``feed_data`` hands the bytes over as they come.
+The `WebSocket` pulls the events at once: control frames are answered whatever the handler is doing,
+messages wait for `WebSocket.recv`. When too many bytes wait, reading stops, and TCP pushes back.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from rfc6455 import (
+    BinaryMessage,
+    CloseCode,
+    CloseReceived,
+    Connection,
+    ConnectionClosed,
+    ConnectionFailed,
+    Event,
+    LocalProtocolError,
+    Ping,
+    Pong,
+    Request,
+    Role,
+    State,
+    TextMessage,
+    WebSocketError,
+    new_mask_key,
+)
+from rfc6455_server.outbox import Outbox, Tick
+
+CLOSE_TIMEOUT: Final = 10.0
+"""Seconds that the peer has for its half of the closing handshake, and to read what we sent."""
+
+LINGER_TIMEOUT: Final = 2.0
+"""Seconds that we go on reading after a failure, so that the peer gets our Close and not a reset."""
+
+MAX_QUEUED: Final = 1 << 16
+"""Bytes of unread messages from which on reading stops; one read may go beyond."""
+
+MAX_UNSENT: Final = 4 << 20
+"""Bytes that a member of a room may be behind; more ends its connection."""
+
+_MESSAGE_OVERHEAD: Final = 64
+"""Bytes counted for a message besides its payload: empty ones are not free."""
+
+
+class ConnectionClosedError(WebSocketError):
+    """The connection has ended: ``code``, ``reason`` and ``clean`` as in `rfc6455.ConnectionClosed`."""
+
+    def __init__(self, code: int, reason: str, *, clean: bool) -> None:
+        super().__init__(f"closed with {code}" + (f": {reason!r}" if reason else ""), slug="closed")
+        self.code = code
+        self.reason = reason
+        self.clean = clean
+
+
+class CodecReader(asyncio.StreamReader):
+    """A StreamReader that keeps nothing: once a `WebSocket` is attached, bytes go straight to it.
+
+    Until then `read_early` gives them, for the opening handshake.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self._event_loop = loop
+        self._websocket: WebSocket | None = None
+        self._early = bytearray()
+        self._early_waiter: asyncio.Future[None] | None = None
+        self._ended = False
+        self._reading: asyncio.ReadTransport | None = None
+
+    def set_transport(self, transport: asyncio.BaseTransport) -> None:
+        """Called when the connection is made."""
+        super().set_transport(transport)
+        assert isinstance(transport, asyncio.ReadTransport)  # noqa: S101 - for the type
+        self._reading = transport
+
+    def feed_data(self, data: bytes) -> None:  # type: ignore[override]  # transports give bytes
+        """Called with bytes from the network."""
+        if self._websocket is not None:
+            self._websocket.receive_data(data)
+            return
+        self._early += data
+        if len(self._early) > MAX_QUEUED:
+            self.pause()
+        self._wake()
+
+    def feed_eof(self) -> None:
+        """Called when the peer has closed its half, or the connection is lost."""
+        self._ended = True
+        if self._websocket is not None:
+            self._websocket.receive_eof()
+        self._wake()
+
+    def set_exception(self, exc: Exception) -> None:
+        """Called when the connection is lost with an error."""
+        super().set_exception(exc)
+        self.feed_eof()
+
+    async def read_early(self) -> bytes:
+        """The bytes since the last call, at least one; ``b""`` at EOF."""
+        while not self._early and not self._ended:
+            self._early_waiter = self._event_loop.create_future()
+            await self._early_waiter
+        return self._take_early()
+
+    def attach(self, websocket: "WebSocket") -> None:
+        """Hands ``websocket`` what has come since `read_early`, and all that follows."""
+        self._websocket = websocket
+        early = self._take_early()
+        if early:
+            websocket.receive_data(early)
+        if self._ended:
+            websocket.receive_eof()
+
+    def pause(self) -> None:
+        """Stops reading: TCP pushes back on the peer."""
+        if self._reading is not None:
+            self._reading.pause_reading()
+
+    def resume(self) -> None:
+        """Goes on reading."""
+        if self._reading is not None and not self._reading.is_closing():
+            self._reading.resume_reading()
+
+    def _take_early(self) -> bytes:
+        early = bytes(self._early)
+        self._early.clear()
+        if len(early) > MAX_QUEUED:
+            self.resume()
+        return early
+
+    def _wake(self) -> None:
+        if self._early_waiter is not None and not self._early_waiter.done():
+            self._early_waiter.set_result(None)
+
+
+class CodecProtocol(asyncio.StreamReaderProtocol):
+    """Joins a `CodecReader` to a transport; tells whether the transport's buffer is full."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        connected: "Callable[[CodecProtocol, asyncio.StreamWriter], None] | None" = None,
+    ) -> None:
+        self.reader = CodecReader(loop)
+        self._connected = connected
+        super().__init__(self.reader, self._accepted if connected else None, loop=loop)
+        self.full = False
+        self.lost: Callable[[], None] | None = None
+
+    def _accepted(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert self._connected is not None  # noqa: S101 - for the type
+        self._connected(self, writer)
+
+    def pause_writing(self) -> None:
+        """Called when the transport's buffer is full."""
+        self.full = True
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """Called when it has drained."""
+        self.full = False
+        super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called when TCP is gone, whoever closed it."""
+        super().connection_lost(exc)
+        if self.lost is not None:
+            self.lost()
+
+
+class WebSocket:
+    """An open connection, as a handler or a client sees it.
+
+    ``async for message in ws`` gives each message, str or bytes, and ends with the connection.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_close_timer",
+        "_closed",
+        "_closed_waiters",
+        "_connection",
+        "_ended",
+        "_failure",
+        "_held",
+        "_loop",
+        "_messages",
+        "_outbox",
+        "_pings",
+        "_protocol",
+        "_queued",
+        "_reader",
+        "_tcp_closed",
+        "_waiter",
+        "_writer",
+        "on_closed",
+        "request",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        request: Request | None,
+        protocol: CodecProtocol,
+        writer: asyncio.StreamWriter,
+        tick: Tick,
+    ) -> None:
+        self._connection = connection
+        self.request = request
+        """The request that opened the connection; ``None`` at a client."""
+        self._loop = asyncio.get_running_loop()
+        self._reader = protocol.reader
+        self._writer = writer
+        self._protocol = protocol
+        self._outbox = Outbox(connection, writer.transport, tick)
+        self._messages: deque[str | bytes] = deque()
+        self._queued = 0  # bytes in _messages
+        self._held = False  # too many: reading has stopped
+        self._ended = False  # the peer has closed its half of TCP
+        self._waiter: asyncio.Future[None] | None = None
+        self._pings: dict[bytes, tuple[asyncio.Future[float], float]] | None = None
+        self._closed: ConnectionClosed | None = None
+        self._failure: ConnectionFailed | None = None
+        self._tcp_closed = False
+        self._closed_waiters: list[asyncio.Future[None]] = []
+        self._close_timer: asyncio.TimerHandle | None = None
+        self.on_closed: list[Callable[[WebSocket], object]] = []
+        """Called once each when the connection has ended, whatever ended it."""
+        protocol.lost = self._lost
+        self._reader.attach(self)
+        self._pull()  # what came with the opening handshake is in the connection already
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol in use."""
+        return self._connection.subprotocol
+
+    @property
+    def closed(self) -> ConnectionClosed | None:
+        """How the connection ended: code, reason, and whether cleanly; ``None`` while it is open."""
+        return self._closed
+
+    @property
+    def failure(self) -> ConnectionFailed | None:
+        """What the peer did wrong, if that ended the connection."""
+        return self._failure
+
+    # Receiving.
+
+    async def recv(self) -> str | bytes:
+        """The next message. Safe to cancel: nothing is lost.
+
+        Raises `ConnectionClosedError` once the connection has ended and all messages are taken, and
+        `LocalProtocolError` when another task is waiting here.
+        """
+        while not self._messages:
+            if self._closed is not None:
+                raise self._closed_error()
+            if self._waiter is not None:
+                raise LocalProtocolError("another task is waiting in recv()", slug="concurrent-recv")
+            # What the handler has sent leaves before it waits.
+            self._outbox.flush()
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self._take()
+
+    def __aiter__(self) -> "WebSocket":
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        if self._messages:
+            return self._take()
+        try:
+            return await self.recv()
+        except ConnectionClosedError:
+            raise StopAsyncIteration from None
+
+    def _take(self) -> str | bytes:
+        message = self._messages.popleft()
+        self._queued -= len(message) + _MESSAGE_OVERHEAD
+        if self._held and self._queued <= MAX_QUEUED // 2:
+            self._held = False
+            self._pull()
+            if not self._held and self._closed is None:
+                self._reader.resume()
+        return message
+
+    def receive_data(self, data: bytes) -> None:
+        """Takes bytes from the network."""
+        self._connection.receive_data(data)
+        self._pull()
+
+    def receive_eof(self) -> None:
+        """Takes the end of the input."""
+        self._ended = True
+        if self._closed is None:
+            self._connection.receive_eof()
+            self._held = False  # what is left is one read, and the last
+            self._pull()
+        else:
+            # The peer has seen our Close or is gone: nothing is left to linger for.
+            self._writer.transport.close()
+
+    def _pull(self) -> None:
+        """Turns what has come into messages for the handler, and answers control frames."""
+        connection = self._connection
+        while not self._held:
+            batch = connection.next_batch()
+            if not batch:
+                return
+            for event in batch:
+                if type(event) is TextMessage or type(event) is BinaryMessage:
+                    self._queue(event.data)
+                else:
+                    self._handle(event)
+            if not self._messages:
+                continue
+            if self._queued > MAX_QUEUED and connection.state is State.OPEN:
+                self._held = True
+                self._reader.pause()
+            if self._waiter is not None and not self._waiter.done():
+                self._waiter.set_result(None)
+                if connection.unread and not self._held:
+                    # The handler answers what it has before we look at a frame that may be the last.
+                    self._loop.call_soon(self._pull)
+                    return
+
+    def _queue(self, message: str | bytes) -> None:
+        if self._queued > MAX_QUEUED and self._connection.state is not State.OPEN:
+            return  # we have closed, and nobody reads: only the peer's Close is waited for
+        self._messages.append(message)
+        self._queued += len(message) + _MESSAGE_OVERHEAD
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case Ping():
+                self._outbox.schedule()
+            case Pong(data=data):
+                self._finish_ping(data)
+            case CloseReceived():
+                self._outbox.flush()
+                if self._connection.close_expected:
+                    self._start_close_timer()
+            case ConnectionFailed():
+                self._failure = event
+            case ConnectionClosed():
+                self._finish(event)
+
+    # Sending.
+
+    async def send(self, message: str | bytes) -> None:
+        """Sends a message; waits while the peer is too far behind.
+
+        Raises `ConnectionClosedError` when the connection is closing or has ended.
+        """
+        try:
+            if isinstance(message, str):
+                self._connection.send_text(message)
+            else:
+                self._connection.send_binary(message)
+        except LocalProtocolError:
+            if self._connection.state is State.OPEN:
+                raise
+            raise self._closed_error() from None
+        if len(message) > MAX_QUEUED:
+            self._outbox.flush()
+        else:
+            self._outbox.schedule()
+        if self._protocol.full:
+            try:
+                await self._writer.drain()
+            except ConnectionError:
+                raise self._closed_error() from None
+
+    def post(self, frame: bytes) -> None:
+        """Queues a frame encoded beforehand, without waiting; nothing happens when it is too late.
+
+        A peer that is more than `MAX_UNSENT` bytes behind loses its connection with 1008.
+        """
+        if self._connection.state is not State.OPEN:
+            return
+        if self._outbox.size > MAX_UNSENT:
+            self.fail(CloseCode.POLICY_VIOLATION, "too slow")
+            return
+        self._connection.send_encoded(frame)
+        self._outbox.schedule()
+
+    async def ping(self) -> float:
+        """Sends a Ping and waits for its Pong; gives the seconds between.
+
+        Raises `ConnectionClosedError` when the connection ends before.
+        """
+        if self._connection.state is not State.OPEN:
+            raise self._closed_error()
+        data = new_mask_key()
+        answered: asyncio.Future[float] = self._loop.create_future()
+        if self._pings is None:
+            self._pings = {}
+        self._pings[data] = (answered, self._loop.time())
+        self._connection.send_ping(data)
+        self._outbox.flush()
+        try:
+            return await answered
+        finally:
+            self._pings.pop(data, None)
+
+    def _finish_ping(self, data: bytes) -> None:
+        answered, sent_at = (self._pings or {}).get(data, (None, 0.0))
+        if answered is not None and not answered.done():
+            answered.set_result(self._loop.time() - sent_at)
+
+    # Closing.
+
+    async def close(self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Closes the connection, and waits until it has ended; some `CLOSE_TIMEOUT` seconds at most.
+
+        Raises `LocalProtocolError` for a code that must not be sent.
+        """
+        self.start_close(code, reason)
+        await self.wait_closed()
+
+    def start_close(self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Starts the closing handshake without waiting; raises as `close` does."""
+        self._connection.close(code, reason)
+        self._outbox.flush()
+        if self._closed is None:
+            self._start_close_timer()
+            self._go_on_reading()
+
+    def fail(self, code: int, reason: str = "") -> None:
+        """Ends the connection at once, with a Close but without waiting for the peer's."""
+        self._connection.fail(code, reason)
+        self._go_on_reading()
+
+    def _go_on_reading(self) -> None:
+        """The end is near: it is looked for behind whatever waits unread."""
+        self._held = False
+        self._reader.resume()
+        self._pull()
+
+    async def wait_closed(self) -> None:
+        """Waits until the connection has ended and TCP is closed."""
+        while not self._tcp_closed:
+            waiter = self._loop.create_future()
+            self._closed_waiters.append(waiter)
+            await waiter
+
+    def _start_close_timer(self) -> None:
+        if self._close_timer is None:
+            self._close_timer = self._loop.call_later(CLOSE_TIMEOUT, self._writer.transport.abort)
+
+    def _finish(self, closed: ConnectionClosed) -> None:
+        self._closed = closed
+        self._outbox.flush()
+        error = self._closed_error()
+        for answered, _ in (self._pings or {}).values():
+            if not answered.done():
+                answered.set_exception(error)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        for callback in self.on_closed:
+            callback(self)
+        self.on_closed.clear()
+        self._close_tcp()
+
+    def _close_tcp(self) -> None:
+        transport = self._writer.transport
+        self._start_close_timer()
+        if self._ended or (self._closed is not None and self._closed.clean):
+            transport.close()
+            return
+        # RFC 6455 §7.1.1: closing with bytes unread would reset the connection, and the peer would
+        # never see our Close. So: no more from us, read on, and close when the peer does.
+        if transport.can_write_eof():
+            transport.write_eof()
+        self._loop.call_later(LINGER_TIMEOUT, transport.close)
+
+    def _lost(self) -> None:
+        """TCP is gone."""
+        self._tcp_closed = True
+        for waiter in self._closed_waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        if self._close_timer is not None:
+            self._close_timer.cancel()
+
+    def _closed_error(self) -> ConnectionClosedError:
+        closed = self._closed
+        if closed is None:
+            return ConnectionClosedError(CloseCode.ABNORMAL_CLOSURE, "closing", clean=False)
+        return ConnectionClosedError(closed.code, closed.reason, clean=closed.clean)
+
+    def __repr__(self) -> str:
+        role = "server" if self._connection.role is Role.SERVER else "client"
+        return f"<WebSocket {role} {self._connection.state.value}>"

@@ -1,0 +1,111 @@
+"""A server on a free port, and a peer that is nothing but a socket."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from rfc6455 import ClientHandshake, Opcode, encode_frame
+from rfc6455_server import Server, WebSocket
+from tests.helpers import KEY
+
+ROOT = Path(__file__).parent.parent
+REQUIRE_ALL = os.environ.get("CI") == "true"
+
+
+def need(part: str, present: bool) -> None:
+    """Skips where an optional part is missing; in CI that is a failure."""
+    if not present:
+        if REQUIRE_ALL:
+            pytest.fail(f"{part} is missing")
+        pytest.skip(f"{part} is missing")
+
+
+def find_program(*names: str) -> str | None:
+    return next((path for name in names if (path := shutil.which(name))), None)
+
+
+@asynccontextmanager
+async def serving(server: Server) -> AsyncIterator[str]:
+    """The URL of the started server."""
+    await server.start("127.0.0.1", 0)
+    try:
+        yield f"ws://127.0.0.1:{server.port}"
+    finally:
+        await server.stop()
+
+
+def echo_server(**options: object) -> Server:
+    server = Server(**options)  # type: ignore[arg-type]
+
+    @server.websocket("/echo")
+    async def echo(ws: WebSocket) -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    return server
+
+
+class RawPeer:
+    """Sends and receives bytes, and knows nothing."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def connect(cls, url: str) -> "RawPeer":
+        port = int(url.rsplit(":", 1)[1].split("/", maxsplit=1)[0])
+        return cls(*await asyncio.open_connection("127.0.0.1", port))
+
+    @classmethod
+    async def upgraded(cls, url: str, path: str = "/echo", *, early: bytes = b"") -> "RawPeer":
+        peer = await cls.connect(url)
+        peer.writer.write(ClientHandshake("127.0.0.1", path).data_to_send() + early)
+        head = await peer.reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 "), head
+        return peer
+
+    def send(self, opcode: int, payload: bytes = b"", *, fin: bool = True) -> None:
+        self.writer.write(encode_frame(Opcode(opcode), payload, fin=fin, mask_key=KEY))
+
+    async def read(self, size: int) -> bytes:
+        async with asyncio.timeout(20):
+            return await self.reader.readexactly(size)
+
+    async def read_to_end(self) -> bytes:
+        async with asyncio.timeout(20):
+            return await self.reader.read()
+
+    async def close(self) -> None:
+        self.writer.close()
+        try:
+            await self.writer.wait_closed()
+        except ConnectionError:
+            pass
+
+
+@contextmanager
+def running_command(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The command rfc6455-server on a free port, and its http URL; ended if it still runs."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rfc6455_server", "--port", "0", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("serving on http://"), line
+        yield process, line.split()[-1]
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.communicate(timeout=30)

@@ -1,0 +1,181 @@
+import asyncio
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from rfc6455 import HandshakeError, LocalProtocolError, Request, ServerHandshake
+from rfc6455_server import HandshakeRejectedError, connect, websocket
+from tests.server_helpers import echo_server, find_program, need, serving
+
+Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]]
+
+
+@asynccontextmanager
+async def listening(handle: Handle, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """The port of a server; at the end, its connections are closed."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await handle(reader, writer)
+        writer.close()
+
+    server = await asyncio.start_server(keep, "127.0.0.1", 0, ssl=context)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+        for writer in writers:
+            writer.close()
+            try:
+                await writer.wait_closed()
+            except (ConnectionError, ssl.SSLError):
+                pass
+        await asyncio.sleep(0.05)  # what never became a connection: refused certificates
+
+
+async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A server of four lines: it accepts, says what it was asked, and closes."""
+    handshake = ServerHandshake()
+    handshake.receive_data(await reader.readuntil(b"\r\n\r\n"))
+    request = handshake.next_event()
+    assert isinstance(request, Request)
+    connection = handshake.accept(request.subprotocols[-1] if request.subprotocols else None)
+    connection.send_text(f"{request.headers['Host']} {request.target}")
+    connection.close()
+    writer.write(handshake.data_to_send() + connection.data_to_send())
+    await reader.read(100)  # the client's Close
+
+
+async def test_with_and_without_a_context() -> None:
+    async with serving(echo_server()) as url:
+        async with connect(url + "/echo") as ws:
+            await ws.send("a")
+            assert await ws.recv() == "a"
+        assert ws.closed is not None
+        assert ws.closed.clean
+        ws = await connect(url + "/echo")
+        await ws.close()
+
+
+async def test_subprotocol_host_and_resource_name() -> None:
+    async with listening(accept) as port:
+        ws = await connect(f"ws://127.0.0.1:{port}/a%20b?c=é", subprotocols=["one", "two"])
+        assert ws.subprotocol == "two"
+        assert ws.request is None
+        assert await ws.recv() == f"127.0.0.1:{port} /a%20b?c=%C3%A9"
+        await ws.close()
+
+
+async def test_default_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 6455 §3: 80 and 443."""
+    asked: list[tuple[object, ...]] = []
+
+    async def create_connection(_: object, host: str, port: int, **options: object) -> None:
+        context = options["ssl"]
+        assert context is None or (isinstance(context, ssl.SSLContext) and context.check_hostname)
+        asked.append((host, port, context is not None, options["server_hostname"]))
+        raise OSError("not in this test")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", create_connection)
+    for uri in ("ws://example.com/", "wss://example.com/", "wss://[::1]:9/"):
+        with pytest.raises(OSError, match="not in this test"):
+            await connect(uri)
+    assert asked == [
+        ("example.com", 80, False, None),
+        ("example.com", 443, True, "example.com"),
+        ("::1", 9, True, "::1"),
+    ]
+
+
+async def test_a_rejection_says_its_status() -> None:
+    async with serving(echo_server()) as url:
+        with pytest.raises(HandshakeRejectedError) as caught:
+            await connect(url + "/nothing-here")
+        assert caught.value.response.status == 404
+        assert caught.value.slug == "rejected"
+
+
+@pytest.mark.parametrize(
+    ("answer", "slug"),
+    [(b"", "incomplete"), (b"HTTP/1.1 101 x\r\n\r\n", "bad-upgrade"), (b"220 mail\r\n", "bad-status-line")],
+)
+async def test_a_server_that_speaks_something_else(answer: bytes, slug: str) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+
+    async with listening(handle) as port:
+        with pytest.raises(HandshakeError) as caught:
+            await connect(f"ws://127.0.0.1:{port}/")
+        assert caught.value.slug == slug
+
+
+async def test_a_server_that_says_nothing() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with listening(handle) as port:
+        with pytest.raises(TimeoutError):
+            await connect(f"ws://127.0.0.1:{port}/", open_timeout=0.1)
+
+
+async def test_nobody_listens() -> None:
+    async with listening(accept) as port:
+        pass
+    with pytest.raises(ConnectionRefusedError):
+        await connect(f"ws://127.0.0.1:{port}/")
+
+
+def test_a_bad_uri() -> None:
+    with pytest.raises(LocalProtocolError):
+        connect("http://example.com/")
+
+
+async def test_a_server_that_does_not_close_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 6455 §7.1.1: the client waits for the server, and at last closes itself."""
+    monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 0.1)
+
+    async def stay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handshake = ServerHandshake()
+        handshake.receive_data(await reader.readuntil(b"\r\n\r\n"))
+        handshake.next_event()
+        connection = handshake.accept()
+        connection.close(1001)
+        writer.write(handshake.data_to_send() + connection.data_to_send())
+        await reader.read()
+
+    async with listening(stay) as port:
+        ws = await connect(f"ws://127.0.0.1:{port}/")
+        async with asyncio.timeout(10):
+            await ws.wait_closed()
+        assert ws.closed is not None
+        assert (ws.closed.code, ws.closed.clean) == (1001, True)
+
+
+def make_certificate(openssl: str, key: Path, certificate: Path) -> None:
+    """A certificate for localhost that vouches for itself."""
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    command += ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+async def test_tls_and_certificate_verification(tmp_path: Path) -> None:
+    openssl = find_program("openssl")
+    need("openssl", openssl is not None)
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    make_certificate(str(openssl), key, certificate)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    async with listening(accept, context) as port:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await connect(f"wss://localhost:{port}/")
+        trusting = ssl.create_default_context(cafile=str(certificate))
+        ws = await connect(f"wss://localhost:{port}/tls", ssl_context=trusting)
+        assert await ws.recv() == f"localhost:{port} /tls"
+        await ws.close()
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await connect(f"wss://127.0.0.1:{port}/", ssl_context=trusting)

@@ -1,0 +1,85 @@
+"""Clients that others wrote, against our server: Python's websockets and Node's ws."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import websockets
+from websockets.typing import Subprotocol
+
+from rfc6455_server import connect
+from tests.server_helpers import ROOT, echo_server, find_program, need, running_command, serving
+
+NODE = ROOT / "tests" / "node"
+MESSAGES: list[str | bytes] = [
+    "",
+    "Hello",
+    "é€😀",
+    b"",
+    b"\x00\xff\x80",
+    "x" * 70_000,
+    bytes(16 << 20),
+    "€" * (5 << 20),
+]
+
+
+def run_node(script: str, *arguments: str, timeout: float = 60) -> None:
+    node = find_program("node")
+    need("Node", node is not None)
+    need("tests/node/node_modules (npm ci)", (NODE / "node_modules").is_dir())
+    done = subprocess.run(
+        [str(node), str(NODE / script), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_node_ws() -> None:
+    with running_command("--max-message-size", str(17 << 20)) as (_, url):
+        run_node("echo.js", url.replace("http", "ws") + "/echo")
+
+
+async def test_python_websockets() -> None:
+    async with serving(echo_server(max_message_size=17 << 20)) as url:
+        async with websockets.connect(url + "/echo", max_size=None, compression=None) as ws:
+            for message in MESSAGES:
+                await ws.send(message)
+                assert await ws.recv() == message
+            # In fragments, with a Ping between.
+            await ws.send(["fr", "ag", "ments"])
+            await (await ws.ping(b"now"))
+            assert await ws.recv() == "fragments"
+        assert ws.close_code == 1000
+
+
+async def test_our_client_with_a_websockets_server() -> None:
+    async def echo(connection: websockets.ServerConnection) -> None:
+        async for message in connection:
+            await connection.send(message)
+
+    async with websockets.serve(
+        echo, "127.0.0.1", 0, max_size=None, subprotocols=[Subprotocol("chat")]
+    ) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        uri = f"ws://127.0.0.1:{port}/"
+        async with connect(uri, max_message_size=17 << 20, subprotocols=["chat"]) as ws:
+            assert ws.subprotocol == "chat"
+            for message in MESSAGES:
+                await ws.send(message)
+                assert await ws.recv() == message
+            assert await ws.ping() > 0
+        assert ws.closed is not None
+        assert (ws.closed.code, ws.closed.clean) == (1000, True)
+
+
+def test_the_lock_file_names_no_host() -> None:
+    lock = Path(NODE / "package-lock.json").read_text()
+    assert "://" not in lock.replace("https://opencollective.com", "")
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in NODE.glob("*.js")))
+def test_scripts_say_what_they_do(script: str) -> None:
+    assert (NODE / script).read_text().startswith("// ")

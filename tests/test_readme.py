@@ -1,0 +1,93 @@
+"""The README is true: its programs are run as they stand."""
+
+import asyncio
+import re
+import socket
+import subprocess
+import sys
+import threading
+
+from rfc6455_server import connect
+from tests.server_helpers import ROOT, running_command
+
+README = (ROOT / "README.md").read_text()
+PROGRAMS = re.findall(r"<!-- run by tests/test_readme.py -->\n```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_every_program_is_run() -> None:
+    assert len(PROGRAMS) == README.count("```python") == 3
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def test_rooms_in_ten_lines() -> None:
+    lines = [line for line in PROGRAMS[0].splitlines() if line]
+    assert len(lines) <= 10
+    port = free_port()
+    process = subprocess.Popen(  # noqa: ASYNC220 - it only starts
+        [sys.executable, "-c", PROGRAMS[0].replace("8765", str(port))]
+    )
+    try:
+        for _ in range(200):
+            try:
+                a = await connect(f"ws://127.0.0.1:{port}/rooms/x")
+                break
+            except ConnectionRefusedError:
+                await asyncio.sleep(0.05)
+        b = await connect(f"ws://127.0.0.1:{port}/rooms/x")
+        await b.ping()
+        await a.send("hello")
+        assert await b.recv() == "hello"
+    finally:
+        process.terminate()
+        await asyncio.to_thread(process.wait, 20)
+    assert process.returncode == 0
+    await a.wait_closed()
+    await b.wait_closed()
+    assert a.closed is not None
+    assert a.closed.code == 1001
+
+
+def test_the_client() -> None:
+    with running_command() as (_, url):
+        program = PROGRAMS[1].replace("8765", url.rsplit(":", 1)[1])
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"round trip: 0\.\d{6} s\n", done.stdout)
+
+
+async def test_the_codec_in_fifteen_lines() -> None:
+    lines = [line for line in PROGRAMS[2].splitlines() if line]
+    assert len(lines) == 15
+    namespace: dict[str, object] = {}
+    exec(PROGRAMS[2], namespace)
+    echo = namespace["echo"]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        thread = threading.Thread(target=lambda: [echo(server.accept()[0]) for _ in range(2)])  # type: ignore[operator]
+        thread.start()
+        ws = await connect(f"ws://127.0.0.1:{port}/")
+        for message in ("Hello", "x" * 100_000):
+            await ws.send(message)
+            assert await ws.recv() == message
+        await ws.close()
+        assert ws.closed is not None
+        assert ws.closed.clean
+        with socket.create_connection(("127.0.0.1", port)) as raw:
+            raw.sendall(b"GET / HTTP/1.1\n")
+            assert raw.recv(100).startswith(b"HTTP/1.1 400 ")
+        await asyncio.to_thread(thread.join, 20)
+    assert not thread.is_alive()
+
+
+def test_explain_prints_what_is_shown() -> None:
+    shown = re.search(r"\$ python -m (rfc6455 explain .*?)\n(.*?)```", README, re.DOTALL)
+    assert shown is not None
+    done = subprocess.run(
+        [sys.executable, "-m", *shown[1].split()], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == shown[2]
