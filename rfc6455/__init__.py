@@ -6,6 +6,7 @@ events, and calls into bytes.
 
 from rfc6455.connection import Connection
 from rfc6455.constants import CloseCode, Opcode, Role, State
+from rfc6455.deflate import DeflateParameters, PerMessageDeflate
 from rfc6455.errors import (
     HandshakeError,
     LocalProtocolError,
@@ -37,6 +38,7 @@ from rfc6455.handshake import (
 from rfc6455.headers import Extension, Headers
 from rfc6455.http11 import Request, Response
 from rfc6455.masking import apply_mask, new_mask_key
+from rfc6455.messages import PreparedMessage
 from rfc6455.uri import WebSocketURI, parse_uri
 
 __version__ = "0.1.0"
@@ -51,6 +53,7 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionFailed",
     "DataEvent",
+    "DeflateParameters",
     "Event",
     "Extension",
     "FrameHeader",
@@ -61,8 +64,10 @@ __all__ = [
     "Headers",
     "LocalProtocolError",
     "Opcode",
+    "PerMessageDeflate",
     "Ping",
     "Pong",
+    "PreparedMessage",
     "RemoteProtocolError",
     "Request",
     "Response",

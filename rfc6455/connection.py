@@ -33,6 +33,7 @@ from rfc6455.constants import (
     Role,
     State,
 )
+from rfc6455.deflate import DeflateParameters, Deflater, Inflater
 from rfc6455.errors import LocalProtocolError, RemoteProtocolError
 from rfc6455.events import (
     BinaryMessage,
@@ -47,6 +48,7 @@ from rfc6455.events import (
 from rfc6455.frames import (
     FIN,
     MASK,
+    RSV1,
     FrameHeader,
     check_control_payload,
     decode_close,
@@ -55,7 +57,7 @@ from rfc6455.frames import (
     encode_header,
 )
 from rfc6455.masking import apply_mask, new_mask_key
-from rfc6455.messages import MessageAssembler
+from rfc6455.messages import MessageAssembler, PreparedMessage
 
 _WHOLE_TEXT: Final = FIN | Opcode.TEXT
 _WHOLE_BINARY: Final = FIN | Opcode.BINARY
@@ -71,7 +73,8 @@ class Connection:
     `data_to_send()` to the socket after each round. The peer's violations are events, never
     exceptions; the caller's misuse raises `LocalProtocolError` before anything has changed.
 
-    ``max_message_size``: bytes of one message, all fragments together.
+    ``deflate``: what both ends agreed on for permessage-deflate, or ``None``.
+    ``max_message_size``: bytes of one message, all fragments together, after inflation.
     ``max_control_frames``: control frames that may come between two calls of `data_to_send`.
     ``max_empty_fragments``: fragments without payload in one message.
     ``assemble``: False yields fragments as they come instead of whole messages.
@@ -86,6 +89,7 @@ class Connection:
         role: Role,
         *,
         subprotocol: str | None = None,
+        deflate: DeflateParameters | None = None,
         max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
         max_control_frames: int = DEFAULT_MAX_CONTROL_FRAMES,
         max_empty_fragments: int = DEFAULT_MAX_EMPTY_FRAGMENTS,
@@ -116,14 +120,21 @@ class Connection:
         self._frame_read = 0
         self._control_payload = b""
         self._control_frames = 0
+        peer = Role.CLIENT if role is Role.SERVER else Role.SERVER
         self._message = MessageAssembler(
-            max_size=max_message_size, max_empty_fragments=max_empty_fragments, assemble=assemble
+            max_size=max_message_size,
+            max_empty_fragments=max_empty_fragments,
+            assemble=assemble,
+            inflater=Inflater(deflate, peer) if deflate else None,
         )
         self._events: deque[Event] = deque()
 
         # Output: frames in their order, and the type of the message that is being sent in pieces.
         self._output: list[bytes] = []
         self._sending: Opcode | None = None
+        self._sending_compressed = False
+        self.deflate = deflate
+        self._deflater = Deflater(deflate, role) if deflate else None
 
         if trailing_data:
             self.receive_data(trailing_data)
@@ -206,11 +217,15 @@ class Connection:
     @property
     def unread(self) -> bool:
         """Whether there is input that no event has been made of yet: pull again."""
-        return self._position < len(self._buffer) or bool(self._incoming)
+        return self._position < len(self._buffer) or bool(self._incoming) or self._message.pending
 
     def _read(self) -> Event | None:
         """Parses until there is an event or no more input."""
         while self._close_received is None:
+            if self._message.pending:
+                fragment = self._message.resume()
+                if fragment is not None:
+                    return fragment
             if self._frame is None:
                 if self._read_plain_messages():
                     return self._events.popleft()
@@ -284,7 +299,12 @@ class Connection:
 
     def _start_frame(self) -> None:
         """Takes the next frame's header, if all of it is there, and refuses what must not come now."""
-        frame = decode_header(self._buffer, self._position, masked=self._masks_input)
+        frame = decode_header(
+            self._buffer,
+            self._position,
+            masked=self._masks_input,
+            rsv1_allowed=self.deflate is not None,
+        )
         if frame is None:
             return
         if frame.opcode.is_control:
@@ -325,7 +345,7 @@ class Connection:
         payload, self._control_payload = self._control_payload, b""
         if opcode is Opcode.PING:
             # RFC 6455 §5.5.2: a Ping MUST be answered unless a Close was received, and it was not.
-            self._send_frame(Opcode.PONG, payload)
+            self._send_frame(FIN | Opcode.PONG, payload)
             return Ping(payload)
         if opcode is Opcode.PONG:
             return Pong(payload)
@@ -371,7 +391,7 @@ class Connection:
             payload = str.encode(data)  # not data.encode(): bytes are refused with a TypeError
         except UnicodeEncodeError:
             raise LocalProtocolError("the text has a surrogate", slug="bad-text") from None
-        self._send_data(Opcode.TEXT, payload, fin)
+        self._send_data(Opcode.TEXT, payload, fin=fin)
 
     def send_binary(self, data: bytes | bytearray | memoryview, *, fin: bool = True) -> None:
         """Queues a binary message, or with ``fin=False`` a piece of one, to go on with.
@@ -379,10 +399,10 @@ class Connection:
         Raises `LocalProtocolError` when the connection is not open or a text message is unfinished.
         """
         # Not bytes(data) alone: bytes(5) would be five zero bytes.
-        self._send_data(Opcode.BINARY, bytes(memoryview(data)), fin)
+        self._send_data(Opcode.BINARY, bytes(memoryview(data)), fin=fin)
 
-    def send_encoded(self, frame: bytes) -> None:
-        """Queues a whole unfragmented data frame that `encode_frame` has made: a broadcast encodes once.
+    def send_prepared(self, message: PreparedMessage) -> None:
+        """Queues a message that many connections are sent: it is encoded, and compressed, once.
 
         Servers only: a client MUST pick a fresh masking key for each frame (RFC 6455 §5.3). Raises
         `LocalProtocolError` there, when the connection is not open, or inside an unfinished message.
@@ -390,7 +410,11 @@ class Connection:
         if self.role is Role.CLIENT:
             raise LocalProtocolError("a client masks each frame anew", slug="not-masked")
         self._check_can_send(None)
-        self._output.append(frame)
+        frame = message.frame(self.deflate)
+        if frame is None:
+            self._send_data(message.opcode, message.payload, fin=True)
+        else:
+            self._output.append(frame)
 
     def send_ping(self, data: bytes = b"") -> None:
         """Queues a Ping of 125 bytes at the most (RFC 6455 §5.5.2); raises `LocalProtocolError`."""
@@ -441,27 +465,35 @@ class Connection:
             # RFC 6455 §5.4: fragments of two messages MUST NOT be interleaved.
             raise LocalProtocolError("another message is unfinished", slug="unfinished-message")
 
-    def _send_data(self, opcode: Opcode, payload: bytes, fin: bool) -> None:
+    def _send_data(self, opcode: Opcode, payload: bytes, *, fin: bool) -> None:
         self._check_can_send(opcode)
-        first = opcode if self._sending is None else Opcode.CONTINUATION
+        begins = self._sending is None
         self._sending = None if fin else opcode
-        self._send_frame(first, payload, fin=fin)
+        first = int(opcode if begins else Opcode.CONTINUATION)
+        if self._deflater is not None and self.deflate is not None:
+            if begins:
+                # How long a message in pieces becomes is not known: it is compressed.
+                self._sending_compressed = not fin or len(payload) >= self.deflate.threshold
+                # RFC 7692 §6.1: RSV1 is set on the first frame of a compressed message, and only there.
+                first |= RSV1 if self._sending_compressed else 0
+            if self._sending_compressed:
+                payload = self._deflater.compress(payload, fin=fin)
+        self._send_frame(FIN | first if fin else first, payload)
 
     def _send_control(self, opcode: Opcode, data: bytes) -> None:
         check_control_payload(data)
         if self._state is not State.OPEN:
             raise LocalProtocolError(f"the connection is {self._state.value}", slug="not-open")
-        self._send_frame(opcode, data)
+        self._send_frame(FIN | opcode, data)
 
     def _send_close(self, payload: bytes) -> None:
         """Queues the one Close that this side sends, and enters CLOSING."""
         if not self._close_sent:
             self._close_sent = True
             self._state = State.CLOSING
-            self._send_frame(Opcode.CLOSE, payload)
+            self._send_frame(FIN | Opcode.CLOSE, payload)
 
-    def _send_frame(self, opcode: Opcode, payload: bytes, *, fin: bool = True) -> None:
-        first = FIN | opcode if fin else int(opcode)
+    def _send_frame(self, first: int, payload: bytes) -> None:
         if self.role is Role.SERVER:
             self._output += (encode_header(first, len(payload)), payload)
         else:

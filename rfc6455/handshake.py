@@ -1,6 +1,7 @@
 """The opening handshake: a `Connection` comes out of it, or an HTTP answer does.
 
-Implements: RFC 6455 §4 for both roles, §1.3 (the accept value), §11.3 (which fields may stand once).
+Implements: RFC 6455 §4 for both roles, §1.3 (the accept value), §11.3 (which fields may stand once);
+with `deflate`, RFC 7692 §5.
 Left to others: whether a path exists, an origin is welcome, a user is known: the caller decides between
 `ServerHandshake.accept` and `ServerHandshake.reject`. Redirects, authentication and proxies are the
 caller's too (RFC 6455 §4.1, §4.2.2).
@@ -26,6 +27,7 @@ from rfc6455.constants import (
     VERSION,
     Role,
 )
+from rfc6455.deflate import DeflateParameters, PerMessageDeflate
 from rfc6455.errors import HandshakeError, LocalProtocolError
 from rfc6455.headers import Headers, ascii_lower, is_token, parse_extensions, parse_token_list
 from rfc6455.http11 import Request, RequestParser, Response, ResponseParser, is_target
@@ -117,13 +119,15 @@ def accept_value(key: str) -> str:
 class ServerHandshake:
     """The server's side: yields one `Request`, or one `HandshakeFailed`.
 
-    After a `Request`, call `accept` or `reject`. The keyword arguments bound the head, and the
-    others go to the `Connection`.
+    After a `Request`, call `accept` or `reject`. ``deflate`` says on which terms compression is accepted;
+    ``None`` declines it. ``max_line_size``, ``max_fields`` and ``max_head_size`` bound the head, and the
+    other keyword arguments go to the `Connection`.
     """
 
     def __init__(
         self,
         *,
+        deflate: PerMessageDeflate | None = None,
         max_line_size: int = DEFAULT_MAX_LINE_SIZE,
         max_fields: int = DEFAULT_MAX_FIELDS,
         max_head_size: int = DEFAULT_MAX_HEAD_SIZE,
@@ -132,6 +136,7 @@ class ServerHandshake:
         self._parser = RequestParser(
             max_line_size=max_line_size, max_fields=max_fields, max_head_size=max_head_size
         )
+        self._deflate = deflate
         self._options = options
         self._given: Request | None = None  # a head that somebody else parsed
         self._early_data = bytearray()  # what came behind it
@@ -147,13 +152,14 @@ class ServerHandshake:
         request: Request,
         *,
         trailing_data: bytes = b"",
+        deflate: PerMessageDeflate | None = None,
         **options: Unpack[ConnectionOptions],
     ) -> "ServerHandshake":
         """For a server that has parsed the head itself; ``trailing_data`` is what it read beyond.
 
         The request is judged all the same: `next_event` yields it, or `HandshakeFailed`.
         """
-        handshake = cls(**options)
+        handshake = cls(deflate=deflate, **options)
         handshake._given = request
         handshake._early_data += trailing_data
         return handshake
@@ -223,12 +229,16 @@ class ServerHandshake:
         )
         if subprotocol is not None:
             fields.add("Sec-WebSocket-Protocol", subprotocol)
+        agreement = self._deflate.accept(request.extensions) if self._deflate else None
+        if agreement is not None:
+            fields.add("Sec-WebSocket-Extensions", str(agreement[1]))
         _add_callers_fields(fields, headers)
         self._output = Response(101, fields).encode()
         self._done = True
         return Connection(
             Role.SERVER,
             subprotocol=subprotocol,
+            deflate=agreement[0] if agreement else None,
             trailing_data=bytes(self._early_data) if self._given else self._parser.trailing_data,
             **self._options,
         )
@@ -281,9 +291,9 @@ class ClientHandshake:
     """The client's side: yields `HandshakeAccepted`, `HandshakeRejected` or `HandshakeFailed`, once.
 
     ``host`` is the value of the Host field: with ``:port`` unless it is the default one
-    (`rfc6455.uri.parse_uri` gives it as ``authority``). ``target`` is the resource name. ``key_source``
-    gives 16 random bytes (RFC 6455 §4.1, step 7). ``limits`` bound the response's head, and the other
-    keyword arguments go to the `Connection`.
+    (`rfc6455.uri.parse_uri` gives it as ``authority``). ``target`` is the resource name. ``deflate`` offers
+    compression. ``key_source`` gives 16 random bytes (RFC 6455 §4.1, step 7). ``limits`` bound the
+    response's head, and the other keyword arguments go to the `Connection`.
 
     Raises `LocalProtocolError` for anything that must not be written.
     """
@@ -296,6 +306,7 @@ class ClientHandshake:
         subprotocols: Sequence[str] = (),
         origin: str | None = None,
         headers: Iterable[tuple[str, str]] = (),
+        deflate: PerMessageDeflate | None = None,
         key_source: Callable[[], bytes] = lambda: os.urandom(16),
         limits: HeadLimits | None = None,
         **options: Unpack[ConnectionOptions],
@@ -308,6 +319,7 @@ class ClientHandshake:
         if not all(map(is_token, subprotocols)) or len(set(subprotocols)) < len(subprotocols):
             raise LocalProtocolError("not a list of different tokens", slug="bad-subprotocol")
         self._subprotocols = tuple(subprotocols)
+        self._deflate = deflate
         self._options = options
         self._limits = limits or HeadLimits()
         self._parser = ResponseParser(**self._limits)
@@ -328,6 +340,8 @@ class ClientHandshake:
             fields.add("Origin", origin)
         if subprotocols:
             fields.add("Sec-WebSocket-Protocol", ", ".join(subprotocols))
+        if deflate is not None:
+            fields.add("Sec-WebSocket-Extensions", str(deflate.offer()))
         _add_callers_fields(fields, headers)
         self._output = Request("GET", target, fields).encode()
 
@@ -362,7 +376,7 @@ class ClientHandshake:
             self._done = True
             if response.status != 101:
                 return HandshakeRejected(response)
-            subprotocol = self._check_response(response)
+            subprotocol, deflate = self._check_response(response)
         except HandshakeError as error:
             # RFC 6455 §4.1: MUST fail the connection; before it is established, without a word.
             self._done = True
@@ -370,6 +384,7 @@ class ClientHandshake:
         connection = Connection(
             Role.CLIENT,
             subprotocol=subprotocol,
+            deflate=deflate,
             trailing_data=self._parser.trailing_data,
             **self._options,
         )
@@ -393,8 +408,8 @@ class ClientHandshake:
             self._parser = ResponseParser(**self._limits)
             self._parser.receive_data(rest)
 
-    def _check_response(self, response: Response) -> str | None:
-        """The subprotocol of a 101 that answers our request (RFC 6455 §4.1, the list of six)."""
+    def _check_response(self, response: Response) -> tuple[str | None, DeflateParameters | None]:
+        """What a 101 that answers our request agrees to (RFC 6455 §4.1, the list of six)."""
         headers = response.headers
         if response.version != "1.1":
             raise _bad_response("not HTTP/1.1", "bad-version")
@@ -404,13 +419,16 @@ class ClientHandshake:
             raise _bad_response("no Connection: Upgrade", "bad-connection")
         if headers.get("Sec-WebSocket-Accept") != accept_value(self._key):
             raise _bad_response("a wrong Sec-WebSocket-Accept", "bad-accept")
-        if parse_extensions(headers.get_all("Sec-WebSocket-Extensions")):
+        # RFC 6455 §11.3.2: MUST NOT appear more than once in a response; `get` sees to that.
+        extensions = parse_extensions([headers.get("Sec-WebSocket-Extensions") or ""])
+        if extensions and self._deflate is None:
             raise _bad_response("an extension that was not offered", "bad-extension")
+        deflate = self._deflate.agree(extensions) if self._deflate else None
         subprotocol = headers.get("Sec-WebSocket-Protocol")
         if subprotocol is not None and subprotocol not in self._subprotocols:
             raise _bad_response("a subprotocol that was not offered", "bad-subprotocol")
         _check_no_body(headers)
-        return subprotocol
+        return subprotocol, deflate
 
 
 def _check_request(request: Request) -> None:

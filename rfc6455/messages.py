@@ -1,42 +1,68 @@
-"""The message that is being received: its fragments become one, its text is checked as it comes.
+"""Messages: one that is being received, and one that is sent to many.
 
-Implements: RFC 6455 §5.4 (fragmentation), §5.6 and §8.1 (UTF-8), §10.4 (limits).
-Left to others: frames and masking (`frames`, `connection`).
+Implements: RFC 6455 §5.4 (fragmentation), §5.6 and §8.1 (UTF-8), §10.4 (limits); RFC 7692 §6.2 (receiving).
+Left to others: frames and masking (`frames`, `connection`), inflation itself (`deflate`).
 
 Fragments are joined as they come, so that what is held is the message and not its pieces: a million
-fragments of one byte are one buffer of a million bytes.
+fragments of one byte are one buffer of a million bytes. Text is checked as it comes. Compressed data is
+inflated in pieces, and no further than the size limit.
 """
 
 import codecs
+from typing import Final
 
-from rfc6455.constants import CloseCode, Opcode
+from rfc6455.constants import CloseCode, Opcode, Role
+from rfc6455.deflate import DeflateParameters, Deflater, Inflater
 from rfc6455.errors import RemoteProtocolError
 from rfc6455.events import BinaryFragment, BinaryMessage, DataEvent, TextFragment, TextMessage
-from rfc6455.frames import FrameHeader
+from rfc6455.frames import FIN, RSV1, FrameHeader, encode_frame, encode_header
 
 _Utf8Decoder = codecs.getincrementaldecoder("utf-8")
+
+_PIECE: Final = 65536
+"""Bytes that are inflated at a time."""
+
+_MAX_EXPANSION: Final = 8
+"""How many times its own size a message may have when it is compressed.
+
+Compression may make data larger: a flush after each byte, say. Beyond this factor, a frame is refused by
+what it declares; what is held is bounded anyway, because it is inflated as it comes.
+"""
 
 
 class MessageAssembler:
     """Takes the headers and the unmasked payload of data frames, and gives messages.
 
     With ``assemble=False`` it gives fragments instead, as they come. ``opcode`` is the type of the
-    message that has begun and not ended, or ``None``.
+    message that has begun and not ended, or ``None``. ``inflater`` is for messages with RSV1.
     """
 
     __slots__ = (
         "_assemble",
         "_buffer",
+        "_compressed",
         "_decoder",
         "_empty_fragments",
+        "_final",
+        "_inflated",
+        "_inflater",
         "_max_empty_fragments",
         "_max_size",
         "_size",
         "opcode",
     )
 
-    def __init__(self, *, max_size: int, max_empty_fragments: int, assemble: bool) -> None:
+    def __init__(
+        self,
+        *,
+        max_size: int,
+        max_empty_fragments: int,
+        assemble: bool,
+        inflater: Inflater | None = None,
+    ) -> None:
         self._max_size = max_size
+        self._inflater = inflater
+        self._final = False
         self._max_empty_fragments = max_empty_fragments
         self._assemble = assemble
         self._reset()
@@ -44,6 +70,8 @@ class MessageAssembler:
     def _reset(self) -> None:
         self.opcode: Opcode | None = None
         self._size = 0  # declared so far, by all headers of the message
+        self._compressed = False
+        self._inflated = 0
         self._empty_fragments = 0
         self._decoder: codecs.IncrementalDecoder | None = None  # of a text message
         self._buffer: bytes | bytearray = b""
@@ -65,16 +93,13 @@ class MessageAssembler:
             raise RemoteProtocolError("a message inside a message", slug="expected-continuation")
         else:
             self.opcode = frame.opcode
+            self._compressed = frame.rsv1
             if frame.opcode is Opcode.TEXT:
                 self._decoder = _Utf8Decoder()
         self._size += frame.length
-        if self._size > self._max_size:
-            # RFC 6455 §10.4: the limit holds for the message, not only for the frame.
-            raise RemoteProtocolError(
-                f"a message above {self._max_size} bytes",
-                slug="message-too-big",
-                code=CloseCode.MESSAGE_TOO_BIG,
-            )
+        # RFC 6455 §10.4: the limit holds for the message, not only for the frame.
+        if self._size > (self._max_size * _MAX_EXPANSION if self._compressed else self._max_size):
+            raise self._too_big()
         if frame.length == 0 and not frame.fin:
             self._empty_fragments += 1
             if self._empty_fragments > self._max_empty_fragments:
@@ -88,8 +113,38 @@ class MessageAssembler:
         """Takes the next bytes of the message; ``final`` says that they are its last.
 
         Gives the message, or the fragment, or ``None`` when there is nothing to give yet. Raises
-        `RemoteProtocolError` 1007 as soon as the text cannot become UTF-8 any more.
+        `RemoteProtocolError`: 1007 as soon as the text cannot become UTF-8 any more, or cannot be
+        inflated; 1009 when it is inflated beyond the limit.
         """
+        if not self._compressed or self._inflater is None:
+            return self._receive_plain(data, final)
+        self._inflater.feed(data, final=final)
+        self._final = final
+        return self.resume()
+
+    @property
+    def pending(self) -> bool:
+        """Whether `resume` has more to give before the next frame."""
+        return self._inflater is not None and not self._inflater.drained
+
+    def resume(self) -> DataEvent | None:
+        """Goes on inflating what `receive` took; gives and raises as it does.
+
+        Whoever takes fragments is given one at a time, so that little data which inflates to much is
+        never inflated faster than it is asked for.
+        """
+        inflater = self._inflater
+        event = None
+        while inflater is not None and not inflater.drained and event is None:
+            # No further than the first byte beyond the limit: what follows it is never looked at.
+            data = inflater.read(min(_PIECE, self._max_size - self._inflated + 1))
+            self._inflated += len(data)
+            if self._inflated > self._max_size:
+                raise self._too_big()
+            event = self._receive_plain(data, self._final and inflater.drained)
+        return event
+
+    def _receive_plain(self, data: bytes, final: bool) -> DataEvent | None:
         if self._decoder is None:
             if not self._assemble:
                 return self._binary_fragment(data, final)
@@ -99,6 +154,13 @@ class MessageAssembler:
                 return self._text_fragment(text, final)
         self._append(data)
         return self._finish() if final else None
+
+    def _too_big(self) -> RemoteProtocolError:
+        return RemoteProtocolError(
+            f"a message above {self._max_size} bytes",
+            slug="message-too-big",
+            code=CloseCode.MESSAGE_TOO_BIG,
+        )
 
     @staticmethod
     def _decode(decoder: codecs.IncrementalDecoder, data: bytes, final: bool) -> str:
@@ -144,3 +206,36 @@ def _bad_utf8() -> RemoteProtocolError:
     return RemoteProtocolError(
         "the text is not UTF-8", slug="bad-utf8", code=CloseCode.INVALID_PAYLOAD_DATA
     )
+
+
+class PreparedMessage:
+    """A message that a server sends to many connections: encoded once, compressed once.
+
+    Raises `UnicodeEncodeError` for text with a surrogate, `TypeError` for what is neither str nor bytes.
+    """
+
+    __slots__ = ("_compressed_frames", "_frame", "opcode", "payload")
+
+    def __init__(self, message: str | bytes | bytearray | memoryview) -> None:
+        if isinstance(message, str):
+            self.opcode, self.payload = Opcode.TEXT, message.encode()
+        else:
+            self.opcode, self.payload = Opcode.BINARY, bytes(memoryview(message))
+        self._frame = encode_frame(self.opcode, self.payload)
+        self._compressed_frames: dict[DeflateParameters, bytes] = {}
+
+    def frame(self, deflate: DeflateParameters | None) -> bytes | None:
+        """The frame for a connection that agreed on ``deflate``; the same object for all that did.
+
+        ``None`` where compression depends on what that connection was sent before.
+        """
+        if deflate is None or len(self.payload) < deflate.threshold:
+            return self._frame
+        if not deflate.server_no_context_takeover:
+            return None
+        frame = self._compressed_frames.get(deflate)
+        if frame is None:
+            payload = Deflater(deflate, Role.SERVER).compress(self.payload, fin=True)
+            frame = encode_header(FIN | RSV1 | self.opcode, len(payload)) + payload
+            self._compressed_frames[deflate] = frame
+        return frame

@@ -94,3 +94,27 @@ def test_what_is_no_message_of_the_page_is_left_out(browser: Browser, url: str) 
     expect(page.get_by_role("listitem")).to_have_count(1)
     expect(page.get_by_role("listitem")).to_contain_text("Eve: fine")
     assert problems == []
+
+
+def test_compression_with_the_browser(browser: Browser) -> None:
+    problems: list[str] = []
+    with running_command("--compression") as (_, url):
+        page = open_tab(browser, url, problems)
+        extensions, same = page.evaluate(
+            """() => new Promise((resolve, reject) => {
+                const socket = new WebSocket(location.href.replace("http", "ws") + "echo");
+                const texts = ["Hello", "long ".repeat(10000), "세계😀".repeat(2000), ""];
+                const back = [];
+                socket.onopen = () => texts.forEach((text) => socket.send(text));
+                socket.onclose = () => reject(new Error("closed"));
+                socket.onmessage = (event) => {
+                    back.push(event.data);
+                    if (back.length === texts.length) {
+                        resolve([socket.extensions, texts.every((text, i) => text === back[i])]);
+                    }
+                };
+            })"""
+        )
+        assert extensions.startswith("permessage-deflate")
+        assert same
+        assert problems == []

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import websockets
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.typing import Subprotocol
 
+from rfc6455 import PerMessageDeflate
 from rfc6455_server import connect
 from tests.server_helpers import ROOT, echo_server, find_program, need, running_command, serving
 
@@ -37,9 +39,11 @@ def run_node(script: str, *arguments: str, timeout: float = 60) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_node_ws() -> None:
-    with running_command("--max-message-size", str(17 << 20)) as (_, url):
-        run_node("echo.js", url.replace("http", "ws") + "/echo")
+@pytest.mark.parametrize("compression", [False, True])
+def test_node_ws(compression: bool) -> None:
+    options = ["--compression"] if compression else []
+    with running_command("--max-message-size", str(17 << 20), *options) as (_, url):
+        run_node("echo.js", url.replace("http", "ws") + "/echo", *(["deflate"] if compression else []))
 
 
 async def test_python_websockets() -> None:
@@ -55,7 +59,29 @@ async def test_python_websockets() -> None:
         assert ws.close_code == 1000
 
 
-async def test_our_client_with_a_websockets_server() -> None:
+@pytest.mark.parametrize(
+    "wishes",
+    [
+        {},
+        {"server_no_context_takeover": True, "client_no_context_takeover": True},
+        {"server_max_window_bits": 9, "client_max_window_bits": 9},
+    ],
+)
+async def test_python_websockets_with_compression(wishes: dict[str, int]) -> None:
+    factory = ClientPerMessageDeflateFactory(**wishes)  # type: ignore[arg-type]
+    server = echo_server(max_message_size=17 << 20, compression=PerMessageDeflate())
+    async with (
+        serving(server) as url,
+        websockets.connect(url + "/echo", max_size=None, compression=None, extensions=[factory]) as ws,
+    ):
+        assert [extension.name for extension in ws.protocol.extensions] == ["permessage-deflate"]
+        for message in MESSAGES:
+            await ws.send(message)
+            assert await ws.recv() == message
+
+
+@pytest.mark.parametrize("compression", [None, PerMessageDeflate(), PerMessageDeflate(True, True, 9, 9)])
+async def test_our_client_with_a_websockets_server(compression: PerMessageDeflate | None) -> None:
     async def echo(connection: websockets.ServerConnection) -> None:
         async for message in connection:
             await connection.send(message)
@@ -65,7 +91,9 @@ async def test_our_client_with_a_websockets_server() -> None:
     ) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         uri = f"ws://127.0.0.1:{port}/"
-        async with connect(uri, max_message_size=17 << 20, subprotocols=["chat"]) as ws:
+        async with connect(
+            uri, max_message_size=17 << 20, subprotocols=["chat"], compression=compression
+        ) as ws:
             assert ws.subprotocol == "chat"
             for message in MESSAGES:
                 await ws.send(message)

@@ -18,6 +18,7 @@ from rfc6455 import (
     Opcode,
     Ping,
     Pong,
+    PreparedMessage,
     Role,
     State,
     TextFragment,
@@ -526,17 +527,17 @@ def test_messages_are_sent_in_pieces(role: Role) -> None:
     ]  # fmt: skip
 
 
-def test_a_frame_encoded_beforehand() -> None:
+def test_a_message_encoded_beforehand() -> None:
     connection = Connection(Role.SERVER)
-    frame = encode_frame(TEXT, b"to many")
-    connection.send_encoded(frame)
-    assert connection.data_to_send() == frame
+    message = PreparedMessage("to many")
+    connection.send_prepared(message)
+    assert connection.data_to_send() == encode_frame(TEXT, b"to many")
     connection.send_text("a", fin=False)
     with pytest.raises(LocalProtocolError) as caught:
-        connection.send_encoded(frame)
+        connection.send_prepared(message)
     assert caught.value.slug == "unfinished-message"
     with pytest.raises(LocalProtocolError) as caught:
-        Connection(Role.CLIENT).send_encoded(frame)
+        Connection(Role.CLIENT).send_prepared(message)
     assert caught.value.slug == "not-masked"
 
 
@@ -598,7 +599,7 @@ def test_nothing_is_sent_after_a_close(role: Role) -> None:
     server = Connection(Role.SERVER)
     server.close()
     with pytest.raises(LocalProtocolError) as caught:
-        server.send_encoded(encode_frame(TEXT, b""))
+        server.send_prepared(PreparedMessage(""))
     assert caught.value.slug == "not-open"
 
 

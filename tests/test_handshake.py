@@ -10,12 +10,14 @@ from rfc6455 import (
     BinaryMessage,
     ClientHandshake,
     Connection,
+    DeflateParameters,
     HandshakeAccepted,
     HandshakeFailed,
     HandshakeRejected,
     Headers,
     LocalProtocolError,
     Opcode,
+    PerMessageDeflate,
     Request,
     Role,
     ServerHandshake,
@@ -526,6 +528,7 @@ for _name, _slug, _values in [
     ("Sec-WebSocket-Protocol", "doubled-field", [["chat", "chat"]]),
     ("Sec-WebSocket-Extensions", "bad-extension", [["permessage-deflate"], ["x"]]),
     ("Sec-WebSocket-Extensions", "bad-extensions", [["x;"]]),
+    ("Sec-WebSocket-Extensions", "doubled-field", [["", ""]]),
     ("Content-Length", "body", [["5"]]),
     ("Transfer-Encoding", "body", [["chunked"]]),
 ]:
@@ -659,3 +662,43 @@ def test_time_is_linear_when_bytes_come_one_at_a_time() -> None:
         handshake.receive_data(bytes([octet]))
         event = handshake.next_event()
     assert isinstance(event, Request)
+
+
+@pytest.mark.parametrize("embedded", [False, True])
+def test_compression_is_negotiated(embedded: bool) -> None:
+    client = ClientHandshake("h", "/", deflate=PerMessageDeflate(client_max_window_bits=9))
+    request = client.data_to_send()
+    offer = b"\r\nSec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=9\r\n"
+    assert offer in request
+    server, event = serve(request, deflate=PerMessageDeflate())
+    if embedded:
+        assert isinstance(event, Request)
+        server = ServerHandshake.from_request(event, deflate=PerMessageDeflate())
+        server.next_event()
+    connection = server.accept()
+    response = server.data_to_send()
+    assert offer in response
+    connection.send_text("a" * 1000)
+    client.receive_data(response + connection.data_to_send())
+    accepted = client.next_event()
+    assert isinstance(accepted, HandshakeAccepted)
+    assert accepted.connection.deflate == connection.deflate == DeflateParameters(client_max_window_bits=9)
+    assert list(accepted.connection.events()) == [TextMessage("a" * 1000)]
+
+
+def test_compression_that_nobody_wants() -> None:
+    server, _ = serve(ClientHandshake("h", deflate=PerMessageDeflate()).data_to_send())
+    assert server.accept().deflate is None
+    assert b"Extensions" not in server.data_to_send()
+    server, _ = serve(ClientHandshake("h").data_to_send(), deflate=PerMessageDeflate())
+    assert server.accept().deflate is None
+    assert b"Extensions" not in server.data_to_send()
+
+
+def test_an_answer_that_the_offer_does_not_allow() -> None:
+    handshake = sample_client(deflate=PerMessageDeflate(server_max_window_bits=9))
+    answer = ("Sec-WebSocket-Extensions", "permessage-deflate; server_max_window_bits=10")
+    handshake.receive_data(head(STATUS_LINE, [*RESPONSE_FIELDS, answer]))
+    failed = handshake.next_event()
+    assert isinstance(failed, HandshakeFailed)
+    assert failed.error.slug == "bad-extension"

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rfc6455 import ConnectionClosed
+from rfc6455 import ConnectionClosed, PreparedMessage
 from rfc6455_server import Rooms
 
 
@@ -14,7 +14,9 @@ class Member:
         self.closed: ConnectionClosed | None = None
         self.frames: list[bytes] = []
 
-    def post(self, frame: bytes) -> None:
+    def post(self, message: PreparedMessage) -> None:
+        frame = message.frame(None)
+        assert frame is not None
         self.frames.append(frame)
 
     def end(self) -> None:
@@ -98,8 +100,8 @@ def test_members_may_leave_during_a_broadcast() -> None:
     lobby = rooms["lobby"]
 
     class Leaving(Member):
-        def post(self, frame: bytes) -> None:
-            super().post(frame)
+        def post(self, message: PreparedMessage) -> None:
+            super().post(message)
             lobby.leave(self)
 
     members = [Leaving() for _ in range(3)]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import NoReturn
 
+from rfc6455 import PerMessageDeflate
 from rfc6455.constants import DEFAULT_MAX_MESSAGE_SIZE
 from rfc6455_server.app import Server
 from rfc6455_server.websocket import WebSocket
@@ -18,9 +19,11 @@ _PAGES = {
 }
 
 
-def make_server(max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE) -> Server:
+def make_server(
+    max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE, compression: PerMessageDeflate | None = None
+) -> Server:
     """The server of the command: ``/echo``, ``/rooms/{name}``, and a chat at ``/``."""
-    server = Server(max_message_size=max_message_size)
+    server = Server(max_message_size=max_message_size, compression=compression)
 
     @server.websocket("/echo")
     async def echo(ws: WebSocket) -> None:
@@ -81,9 +84,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="BYTES",
         help="larger messages are refused with 1009 (%(default)s)",
     )
+    parser.add_argument(
+        "--compression",
+        action="store_true",
+        help="accept permessage-deflate: some 300 KiB a connection that uses it (off)",
+    )
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
-    server = make_server(options.max_message_size)
+    server = make_server(options.max_message_size, PerMessageDeflate() if options.compression else None)
     shown_host = f"[{options.host}]" if ":" in options.host else options.host
 
     def started() -> None:

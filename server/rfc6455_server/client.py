@@ -16,6 +16,7 @@ from rfc6455 import (
     HandshakeAccepted,
     HandshakeFailed,
     HandshakeRejected,
+    PerMessageDeflate,
     Response,
     WebSocketError,
     parse_uri,
@@ -41,7 +42,7 @@ class connect:  # noqa: N801 - it is called like a function
 
     ``uri`` is ``ws://host[:port]/path`` (port 80) or ``wss://…`` (port 443, the certificate is verified, by
     ``ssl_context`` if it is given). ``subprotocols`` are offered in this order; ``headers`` are added to
-    the request. The other keyword arguments go to the `rfc6455.Connection`.
+    the request; ``compression`` is offered. The other keyword arguments go to the `rfc6455.Connection`.
 
     Raises `rfc6455.LocalProtocolError` for a URI of bad form, `OSError` when there is no connection,
     `HandshakeRejectedError` and `rfc6455.HandshakeError` when the server does not agree,
@@ -55,6 +56,7 @@ class connect:  # noqa: N801 - it is called like a function
         subprotocols: Sequence[str] = (),
         origin: str | None = None,
         headers: Iterable[tuple[str, str]] = (),
+        compression: PerMessageDeflate | None = None,
         ssl_context: ssl.SSLContext | None = None,
         open_timeout: float = OPEN_TIMEOUT,
         **options: Unpack[ConnectionOptions],
@@ -66,6 +68,7 @@ class connect:  # noqa: N801 - it is called like a function
             subprotocols=subprotocols,
             origin=origin,
             headers=headers,
+            deflate=compression,
             **options,
         )
         self._ssl_context = ssl_context

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from rfc6455 import CloseCode, HandshakeFailed, Request, ServerHandshake
+from rfc6455 import CloseCode, HandshakeFailed, PerMessageDeflate, Request, ServerHandshake
 from rfc6455.handshake import ConnectionOptions
 from rfc6455.headers import ascii_lower
 from rfc6455_server.http import Page, respond
@@ -61,11 +61,13 @@ class Listener:
         routes: list[Route],
         pages: Mapping[str, Page],
         origins: Collection[str] | None,
+        compression: PerMessageDeflate | None,
         options: ConnectionOptions,
     ) -> None:
         self._routes = routes
         self._pages = pages
         self._origins = origins
+        self._compression = compression
         self._options = options
         self._loop = asyncio.get_running_loop()
         self._tick = Tick(self._loop)
@@ -118,7 +120,7 @@ class Listener:
         self, reader: CodecReader, writer: asyncio.StreamWriter
     ) -> tuple[ServerHandshake, Request, Route, dict[str, str]] | None:
         """Reads a request and answers it, unless it opens a WebSocket that may be accepted."""
-        handshake = ServerHandshake(**self._options)
+        handshake = ServerHandshake(deflate=self._compression, **self._options)
         while (event := handshake.next_event()) is None:
             data = await reader.read_early()
             if not data:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
-from rfc6455 import ConnectionClosed, Opcode, encode_frame
+from rfc6455 import ConnectionClosed, PreparedMessage
 
 
 class Member(Protocol):
@@ -20,8 +20,8 @@ class Member(Protocol):
     def closed(self) -> ConnectionClosed | None:
         """How the connection ended, ``None`` while it is open."""
 
-    def post(self, frame: bytes) -> None:
-        """Queues a frame encoded beforehand, without waiting."""
+    def post(self, message: PreparedMessage) -> None:
+        """Queues a message without waiting."""
 
 
 class Room:
@@ -62,14 +62,11 @@ class Room:
 
         A member that is too far behind loses its connection (`WebSocket.post`).
         """
-        if isinstance(message, str):
-            frame = encode_frame(Opcode.TEXT, message.encode())
-        else:
-            frame = encode_frame(Opcode.BINARY, bytes(memoryview(message)))
+        prepared = PreparedMessage(message)
         excluded = set(exclude)
         for member in self.members:
             if member not in excluded:
-                member.post(frame)
+                member.post(prepared)
 
 
 class Rooms:

@@ -25,6 +25,7 @@ from rfc6455 import (
     LocalProtocolError,
     Ping,
     Pong,
+    PreparedMessage,
     Request,
     Role,
     State,
@@ -383,8 +384,8 @@ class WebSocket:
             except ConnectionError:
                 raise self._closed_error() from None
 
-    def post(self, frame: bytes) -> None:
-        """Queues a frame encoded beforehand, without waiting; nothing happens when it is too late.
+    def post(self, message: PreparedMessage) -> None:
+        """Queues a message without waiting; nothing happens when it is too late.
 
         A peer that is more than `MAX_UNSENT` bytes behind loses its connection with 1008.
         """
@@ -393,7 +394,7 @@ class WebSocket:
         if self._outbox.size > MAX_UNSENT:
             self.fail(CloseCode.POLICY_VIOLATION, "too slow")
             return
-        self._connection.send_encoded(frame)
+        self._connection.send_prepared(message)
         self._outbox.schedule()
 
     async def ping(self) -> float:
