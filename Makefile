@@ -45,3 +45,11 @@ $(VENV)/.dev: pyproject.toml | $(RUN)/python
 tests/node/node_modules/.installed: tests/node/package-lock.json
 	if command -v npm >/dev/null; then npm ci --prefix tests/node --no-audit --no-fund --loglevel=error; fi
 	mkdir -p $(@D) && touch $@
+
+# Every case for both roles: some 20 minutes on a quiet machine; and a sample of it, in some 5.
+.PHONY: conformance conformance-quick
+conformance: $(VENV)/.dev
+	$(RUN)/python -m conformance run
+
+conformance-quick: $(VENV)/.dev
+	$(RUN)/python -m conformance run --quick

@@ -131,10 +131,8 @@ class PerMessageDeflate:
         # The last but one is what must be; the others are hints that cost us nothing to follow. A bare
         # client_max_window_bits is an offer of 15.
         agreed = self._agreement(
-            server_no_context_takeover=offered.server_no_context_takeover
-            or self.server_no_context_takeover,
-            client_no_context_takeover=offered.client_no_context_takeover
-            or self.client_no_context_takeover,
+            server_no_context_takeover=offered.server_no_context_takeover or self.server_no_context_takeover,
+            client_no_context_takeover=offered.client_no_context_takeover or self.client_no_context_takeover,
             server_max_window_bits=min(
                 offered.server_max_window_bits or MAX_WINDOW_BITS, self.server_max_window_bits
             ),

@@ -120,9 +120,7 @@ def encode_header(first: int, length: int, mask_key: bytes | None = None) -> byt
     return header if mask_key is None else header + mask_key
 
 
-def encode_frame(
-    opcode: Opcode, payload: bytes, *, fin: bool = True, mask_key: bytes | None = None
-) -> bytes:
+def encode_frame(opcode: Opcode, payload: bytes, *, fin: bool = True, mask_key: bytes | None = None) -> bytes:
     """A whole frame (RFC 6455 §5.2). ``mask_key`` has 4 bytes and makes it a client's frame.
 
     Raises `LocalProtocolError` for a control frame that is fragmented or longer than 125 bytes, and

@@ -496,9 +496,7 @@ def _has_token(values: Iterable[str], token: str) -> bool:
 
 
 def _upgrade_required(message: str, slug: str) -> HandshakeError:
-    return HandshakeError(
-        message, slug=slug, status=426, headers=(("Upgrade", "websocket"), _VERSION_FIELD)
-    )
+    return HandshakeError(message, slug=slug, status=426, headers=(("Upgrade", "websocket"), _VERSION_FIELD))
 
 
 def _bad_response(message: str, slug: str) -> HandshakeError:

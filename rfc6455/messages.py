@@ -85,9 +85,7 @@ class MessageAssembler:
         if frame.opcode is Opcode.CONTINUATION:
             if self.opcode is None:
                 # RFC 6455 §5.4: a continuation continues something.
-                raise RemoteProtocolError(
-                    "a continuation without a message", slug="unexpected-continuation"
-                )
+                raise RemoteProtocolError("a continuation without a message", slug="unexpected-continuation")
         elif self.opcode is not None:
             # RFC 6455 §5.4: fragments of two messages MUST NOT be interleaved.
             raise RemoteProtocolError("a message inside a message", slug="expected-continuation")
@@ -203,9 +201,7 @@ class MessageAssembler:
 def _bad_utf8() -> RemoteProtocolError:
     # RFC 6455 §8.1: an endpoint MUST fail the connection. The codec's own reason stays out: it depends
     # on how the bytes were split.
-    return RemoteProtocolError(
-        "the text is not UTF-8", slug="bad-utf8", code=CloseCode.INVALID_PAYLOAD_DATA
-    )
+    return RemoteProtocolError("the text is not UTF-8", slug="bad-utf8", code=CloseCode.INVALID_PAYLOAD_DATA)
 
 
 class PreparedMessage:

@@ -64,7 +64,5 @@ def violations(role: Role) -> list[tuple[str, int, str, bytes]]:
 
 
 RULES = [
-    pytest.param(role, *rest, id=f"{role.value}: {name}")
-    for role in Role
-    for name, *rest in violations(role)
+    pytest.param(role, *rest, id=f"{role.value}: {name}") for role in Role for name, *rest in violations(role)
 ]

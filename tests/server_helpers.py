@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -50,6 +51,27 @@ def echo_server(**options: object) -> Server:
             await ws.send(message)
 
     return server
+
+
+class Certificate:
+    """A certificate for localhost that vouches for itself."""
+
+    def __init__(self, folder: Path) -> None:
+        openssl = find_program("openssl")
+        need("openssl", openssl is not None)
+        self.key, self.certificate = folder / "key.pem", folder / "cert.pem"
+        command = [str(openssl), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+        command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+        command += ["-keyout", str(self.key), "-out", str(self.certificate)]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def server_context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate, self.key)
+        return context
+
+    def client_context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.certificate))
 
 
 class RawPeer:

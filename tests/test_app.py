@@ -4,7 +4,7 @@ import pytest
 
 from rfc6455 import ConnectionClosed
 from rfc6455_server import Server, WebSocket, connect
-from tests.server_helpers import echo_server, serving
+from tests.server_helpers import Certificate, RawPeer, echo_server, serving
 
 
 async def test_the_example_of_the_readme() -> None:
@@ -77,6 +77,22 @@ async def test_many_connections_join_and_leave() -> None:
         assert [await ws.recv() for ws in sockets] == ["x"] * 50
         await asyncio.gather(*(ws.close() for ws in sockets))
         assert len(server.rooms) == 0
+
+
+async def test_tls(certificate: Certificate) -> None:
+    server = echo_server()
+    await server.start("127.0.0.1", 0, ssl_context=certificate.server_context())
+    async with connect(f"wss://localhost:{server.port}/echo", ssl_context=certificate.client_context()) as ws:
+        await ws.send("x" * 100_000)
+        assert await ws.recv() == "x" * 100_000
+    assert ws.closed is not None
+    assert ws.closed.clean
+    peer = await RawPeer.connect(f"ws://127.0.0.1:{server.port}")
+    peer.writer.write(b"GET / HTTP/1.1\r\n\r\n")
+    assert b"HTTP" not in await peer.read_to_end()
+    await peer.close()
+    await server.stop()
+    await asyncio.sleep(0.05)
 
 
 def test_a_limit_is_at_least_one() -> None:

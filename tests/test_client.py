@@ -1,15 +1,14 @@
 import asyncio
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
-from rfc6455 import HandshakeError, LocalProtocolError, Request, ServerHandshake
+from rfc6455 import HandshakeError, LocalProtocolError, Request, Role, ServerHandshake
 from rfc6455_server import HandshakeRejectedError, connect, websocket
-from tests.server_helpers import echo_server, find_program, need, serving
+from tests.helpers import sent_frames
+from tests.server_helpers import Certificate, echo_server, serving
 
 Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]]
 
@@ -155,25 +154,30 @@ async def test_a_server_that_does_not_close_tcp(monkeypatch: pytest.MonkeyPatch)
         assert (ws.closed.code, ws.closed.clean) == (1001, True)
 
 
-def make_certificate(openssl: str, key: Path, certificate: Path) -> None:
-    """A certificate for localhost that vouches for itself."""
-    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    command += ["-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(command, check=True, capture_output=True)
+async def test_what_comes_with_the_response_is_answered_before_a_violation() -> None:
+    answers: list[bytes] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handshake = ServerHandshake()
+        handshake.receive_data(await reader.readuntil(b"\r\n\r\n"))
+        handshake.next_event()
+        handshake.accept()
+        writer.write(handshake.data_to_send() + b"\x81\x05Hello\x83\x00")
+        answers.append(await reader.read())
+
+    async with listening(handle) as port:
+        ws = await connect(f"ws://127.0.0.1:{port}/")
+        async for message in ws:
+            await ws.send(message)
+        await ws.wait_closed()
+    assert [first for first, _ in sent_frames(Role.CLIENT, answers[0])] == [0x81, 0x88]
 
 
-async def test_tls_and_certificate_verification(tmp_path: Path) -> None:
-    openssl = find_program("openssl")
-    need("openssl", openssl is not None)
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    make_certificate(str(openssl), key, certificate)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    async with listening(accept, context) as port:
+async def test_tls_and_certificate_verification(certificate: Certificate) -> None:
+    async with listening(accept, certificate.server_context()) as port:
         with pytest.raises(ssl.SSLCertVerificationError):
             await connect(f"wss://localhost:{port}/")
-        trusting = ssl.create_default_context(cafile=str(certificate))
+        trusting = certificate.client_context()
         ws = await connect(f"wss://localhost:{port}/tls", ssl_context=trusting)
         assert await ws.recv() == f"localhost:{port} /tls"
         await ws.close()

@@ -84,9 +84,7 @@ def test_the_shared_window_of_the_rfc() -> None:
     connection.send_text("Hello")
     assert connection.data_to_send() == bytes.fromhex("c107f248cdc9c90700 c105f200110000")
     receiver = Connection(Role.CLIENT, deflate=EVERYTHING)
-    assert (
-        feed(receiver, [bytes.fromhex("c107f248cdc9c90700 c105f200110000")]) == [TextMessage("Hello")] * 2
-    )
+    assert feed(receiver, [bytes.fromhex("c107f248cdc9c90700 c105f200110000")]) == [TextMessage("Hello")] * 2
 
 
 def test_without_context_takeover_every_message_is_the_first() -> None:
@@ -318,9 +316,7 @@ def test_client_and_server_agree_on_the_same(client: PerMessageDeflate, server: 
         ([2, 0], EVERYTHING),
     ],
 )
-def test_rsv1_where_it_must_not_be(
-    role: Role, opcodes: list[int], deflate: DeflateParameters | None
-) -> None:
+def test_rsv1_where_it_must_not_be(role: Role, opcodes: list[int], deflate: DeflateParameters | None) -> None:
     frames = [raw_frame(role, opcode, fin=False) for opcode in opcodes[:-1]]
     frames.append(raw_frame(role, opcodes[-1], rsv=RSV1))
     assert failure(feed(make_connection(role, deflate=deflate), frames)) == (1002, "bad-rsv")

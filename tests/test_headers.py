@@ -166,9 +166,7 @@ def test_bad_extension_lists(value: str) -> None:
 
 @given(
     st.lists(
-        st.builds(
-            Extension, tokens, st.lists(st.tuples(tokens, st.none() | tokens), max_size=3).map(tuple)
-        ),
+        st.builds(Extension, tokens, st.lists(st.tuples(tokens, st.none() | tokens), max_size=3).map(tuple)),
         max_size=4,
     )
 )

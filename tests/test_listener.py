@@ -166,6 +166,16 @@ async def test_an_exception_in_a_handler_is_1011_and_is_logged(caplog: pytest.Lo
             assert await ws.recv() == "the server lives"
 
 
+async def test_a_failure_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="rfc6455_server"):
+        async with serving(echo_server()) as url:
+            peer = await RawPeer.upgraded(url)
+            peer.writer.write(b"\x83\x80")
+            await peer.read_to_end()
+            await peer.close()
+    assert "a peer failed: reserved opcode 0x3 (bad-opcode)" in caplog.text
+
+
 async def test_a_handler_that_sends_too_late_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     server = Server()
     done = asyncio.Event()

@@ -66,8 +66,7 @@ def test_keys_come_from_the_operating_system_in_blocks(monkeypatch: pytest.Monke
 def test_no_key_is_handed_out_twice_whatever_the_threads() -> None:
     drawn: list[bytes] = []
     threads = [
-        threading.Thread(target=lambda: drawn.extend([new_mask_key() for _ in range(5000)]))
-        for _ in range(4)
+        threading.Thread(target=lambda: drawn.extend([new_mask_key() for _ in range(5000)])) for _ in range(4)
     ]
     for thread in threads:
         thread.start()

@@ -66,9 +66,7 @@ def wsproto(role: Role, data: bytes) -> Answer:
 
 
 def websockets(role: Role, data: bytes) -> Answer:
-    protocol = Protocol(
-        SERVER if role is Role.SERVER else CLIENT, state=WebsocketsState.OPEN, max_size=LIMIT
-    )
+    protocol = Protocol(SERVER if role is Role.SERVER else CLIENT, state=WebsocketsState.OPEN, max_size=LIMIT)
     protocol.receive_data(data)
     messages: list[str | bytes] = []
     parts: list[bytes] = []
@@ -114,9 +112,7 @@ def test_violations(oracle: object, role: Role, code: int, slug: str, data: byte
         assert (oracle, slug) in DIFFERENCES
 
 
-@pytest.mark.parametrize(
-    ("oracle", "slug"), DIFFERENCES, ids=lambda value: getattr(value, "__name__", value)
-)
+@pytest.mark.parametrize(("oracle", "slug"), DIFFERENCES, ids=lambda value: getattr(value, "__name__", value))
 def test_every_difference_is_one(oracle: object, slug: str) -> None:
     cases = [case.values for case in RULES if case.values[2] == slug]
     assert cases

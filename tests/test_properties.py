@@ -101,9 +101,7 @@ def _is_piece(event: object) -> bool:
 
 @given(st.binary(max_size=400), roles, cuts, st.booleans())
 @settings(max_examples=300)
-def test_any_bytes_give_events_and_one_end(
-    data: bytes, role: Role, where: list[int], assemble: bool
-) -> None:
+def test_any_bytes_give_events_and_one_end(data: bytes, role: Role, where: list[int], assemble: bool) -> None:
     connection = Connection(role, assemble=assemble)
     events = feed(connection, split_at(data, where), eof=True)
     assert isinstance(events[-1], ConnectionClosed)

@@ -1,6 +1,7 @@
 """One connection through real sockets: our server at one end, a bare socket at the other."""
 
 import asyncio
+import errno
 from collections.abc import Callable
 
 import pytest
@@ -384,6 +385,30 @@ async def test_a_member_that_is_too_slow_is_let_go(monkeypatch: pytest.MonkeyPat
         assert ended == [ConnectionClosed(1006, "", False)]
         assert len(server.rooms["all"]) == 0
         await slow.close()
+
+
+async def test_a_reset_that_we_have_yet_to_be_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server()
+    seen: list[WebSocket] = []
+
+    @server.websocket("/")
+    async def handler(ws: WebSocket) -> None:
+        def write_eof() -> None:
+            raise OSError(errno.ENOTCONN, "not connected")
+
+        monkeypatch.setattr(ws._writer.transport, "write_eof", write_eof)
+        async for _ in ws:
+            pass
+        await ws.wait_closed()
+        seen.append(ws)
+
+    async with serving(server) as url:
+        peer = await RawPeer.upgraded(url, "/")
+        await asyncio.sleep(0.05)
+        peer.writer.write(b"\x83\x80")
+        await eventually(lambda: seen)
+        await peer.close()
+    assert seen[0].failure is not None
 
 
 async def test_repr_says_role_and_state() -> None:

@@ -5,6 +5,7 @@ Left to others: one connection (`listener`, `websocket`), rooms (`rooms`), the c
 
 import asyncio
 import signal
+import ssl
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
@@ -78,13 +79,20 @@ class Server:
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
-    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Listens; port 0 takes a free one. Raises `OSError` when that address is not to be had."""
+    async def start(
+        self, host: str = "127.0.0.1", port: int = 0, *, ssl_context: ssl.SSLContext | None = None
+    ) -> None:
+        """Listens; port 0 takes a free one, and ``ssl_context`` makes it ``wss://``.
+
+        Raises `OSError` when that address is not to be had, `RuntimeError` when it is started already.
+        """
         if self._server is not None:
             raise RuntimeError("the server is started already")
         listener = Listener(self._routes, self._pages, self._origins, self._compression, self._options)
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(listener.make_protocol, host, port, backlog=BACKLOG)
+        self._server = await loop.create_server(
+            listener.make_protocol, host, port, backlog=BACKLOG, ssl=ssl_context
+        )
         self._listener = listener
 
     async def stop(self) -> None:

@@ -332,10 +332,10 @@ class WebSocket:
                 self._reader.pause()
             if self._waiter is not None and not self._waiter.done():
                 self._waiter.set_result(None)
-                if connection.unread and not self._held:
-                    # The handler answers what it has before we look at a frame that may be the last.
-                    self._loop.call_soon(self._pull)
-                    return
+            if connection.unread and not self._held:
+                # The handler answers what it has before we look at a frame that may be the last.
+                self._loop.call_soon(self._pull)
+                return
 
     def _queue(self, message: str | bytes) -> None:
         if self._queued > MAX_QUEUED and self._connection.state is not State.OPEN:
@@ -483,8 +483,12 @@ class WebSocket:
             return
         # RFC 6455 §7.1.1: closing with bytes unread would reset the connection, and the peer would
         # never see our Close. So: no more from us, read on, and close when the peer does.
-        if transport.can_write_eof():
-            transport.write_eof()
+        try:
+            if transport.can_write_eof():
+                transport.write_eof()
+        except OSError:
+            transport.abort()  # the peer has reset the connection, and we have yet to be told
+            return
         self._loop.call_later(LINGER_TIMEOUT, transport.close)
 
     def _lost(self) -> None:

@@ -1,0 +1,1 @@
+"""Conformance: the Autobahn test suite in both directions, and the map of the RFC's clauses."""

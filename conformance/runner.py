@@ -1,0 +1,183 @@
+"""Runs the suite against our server and our client.
+
+The fuzzing client tests a server: ours is the command ``rfc6455-server``. The fuzzing server tests a client:
+ours is `rfc6455_server.connect`. Both take a free port.
+"""
+
+import asyncio
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from conformance.results import Result, differences, read_results, table
+from conformance.suite import REPORTS, Suite, find_suite
+from rfc6455 import PerMessageDeflate
+from rfc6455_server import ConnectionClosedError, connect
+
+AGENT: Final = "rfc6455"
+
+ALL: Final = ("*",)
+
+# Everything but compression, and a sample of that which covers each kind of message and each parameter.
+QUICK: Final = (
+    *(f"{group}.*" for group in (1, 2, 3, 4, 5, 6, 7, 9, 10)),
+    *(f"12.{group}.{case}" for group in range(1, 6) for case in (5, 9, 13)),
+    *(f"13.{group}.{case}" for group in range(1, 8) for case in (5, 9, 13)),
+)
+
+COUNTS: Final = {ALL: 517, QUICK: 337}
+
+MAX_MESSAGE_SIZE: Final = 16 << 20
+"""Bytes: what the largest case of group 9 sends."""
+
+_TIME_LIMITS: Final = {ALL: 3 * 3600, QUICK: 1200}
+"""Seconds for one role."""
+
+
+def run(cases: tuple[str, ...], roles: Sequence[str]) -> int:
+    """Runs ``cases`` for each role; the exit status is 1 when a result is not the expected one."""
+    console = Console()
+    suite = find_suite()
+    console.print(f"Autobahn test suite ({suite.name}), {COUNTS[cases]} cases a role")
+    unexpected: list[str] = []
+    for role in roles:
+        results = _run_role(suite, role, cases, console)
+        worse, better = differences(role, results, full=cases == ALL)
+        again = [line.split()[1].rstrip(":") for line in worse if re.match(r"\w+ [\d.]+:", line)]
+        if again:
+            # Cases that send a byte at a time depend on timing: a difference must show twice.
+            console.print(f"once more: {', '.join(again)}")
+            results.update(_run_role(suite, role, tuple(again), console))
+            worse, better = differences(role, results, full=cases == ALL)
+        console.print(table(role, results))
+        unexpected += worse + [f"{line} (better: record it in expected.json)" for line in better]
+    for line in unexpected:
+        console.print(line, style="bold red")
+    console.print(f"reports: {REPORTS.relative_to(REPORTS.parent.parent)}/*/index.html")
+    return 1 if unexpected else 0
+
+
+def _run_role(suite: Suite, role: str, cases: tuple[str, ...], console: Console) -> dict[str, Result]:
+    folder = role if cases in COUNTS else f"{role}-again"
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(f"our {role}", total=COUNTS.get(cases, len(cases)))
+        limit = _TIME_LIMITS.get(cases, 600)
+        if role == "server":
+            _test_server(suite, folder, cases, limit, lambda: progress.advance(task))
+        else:
+            _test_client(suite, folder, cases, limit, lambda: progress.advance(task))
+    return read_results(REPORTS / folder)
+
+
+def _config(cases: tuple[str, ...], **more: object) -> dict[str, object]:
+    return {
+        "options": {"failByDrop": False},
+        "cases": list(cases),
+        "exclude-cases": [],
+        "exclude-agent-cases": {},
+        **more,
+    }
+
+
+def _test_server(
+    suite: Suite, folder: str, cases: tuple[str, ...], limit: float, advance: Callable[[], None]
+) -> None:
+    with _our_server() as url:
+        config = _config(cases, servers=[{"agent": AGENT, "url": url}])
+        fuzzer = suite.start("fuzzingclient", config, folder)
+        assert fuzzer.stdout is not None  # noqa: S101 - for the type
+        with _ended(fuzzer, limit):
+            for line in fuzzer.stdout:
+                if line.startswith("Running test case ID"):
+                    advance()
+
+
+def _test_client(
+    suite: Suite, folder: str, cases: tuple[str, ...], limit: float, advance: Callable[[], None]
+) -> None:
+    port = _free_port()
+    url = f"ws://127.0.0.1:{port}"
+    fuzzer = suite.start("fuzzingserver", _config(cases, url=url), folder)
+    with _ended(fuzzer, limit):
+        # Its output must be read, or it would wait at a full pipe.
+        threading.Thread(target=fuzzer.communicate, daemon=True).start()
+        asyncio.run(_run_client(url, limit, advance))
+
+
+async def _run_client(url: str, limit: float, advance: Callable[[], None]) -> None:
+    """Our client: asks how many cases there are, echoes in each, and has the report written."""
+    async with asyncio.timeout(limit):
+        count = await _case_count(url)
+        for case in range(1, count + 1):
+            async with connect(
+                f"{url}/runCase?case={case}&agent={AGENT}",
+                max_message_size=MAX_MESSAGE_SIZE,
+                compression=PerMessageDeflate(),
+            ) as ws:
+                try:
+                    async for message in ws:
+                        await ws.send(message)
+                except ConnectionClosedError:
+                    pass  # the suite closed before it had our answer
+            advance()
+        async with connect(f"{url}/updateReports?agent={AGENT}") as ws:
+            await ws.wait_closed()
+
+
+async def _case_count(url: str) -> int:
+    for attempt in range(200):
+        try:
+            async with connect(f"{url}/getCaseCount") as ws:
+                return int(await ws.recv())
+        except OSError:
+            if attempt == 199:
+                raise
+            await asyncio.sleep(0.1)  # the suite is starting
+    raise AssertionError("unreachable")
+
+
+@contextmanager
+def _our_server() -> Iterator[str]:
+    command = [sys.executable, "-m", "rfc6455_server", "--port", "0", "--compression"]
+    command += ["--max-message-size", str(MAX_MESSAGE_SIZE)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None  # noqa: S101 - for the type
+    with _ended(server, None):
+        yield server.stdout.readline().split()[-1].replace("http", "ws") + "/echo"
+
+
+@contextmanager
+def _ended(process: subprocess.Popen[str], limit: float | None) -> Iterator[None]:
+    """Ends the process with the block; with ``limit``, in that many seconds whatever the block does."""
+    timer = threading.Timer(limit, process.kill) if limit else None
+    if timer:
+        timer.daemon = True
+        timer.start()
+    try:
+        yield
+    finally:
+        if timer:
+            timer.cancel()
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
