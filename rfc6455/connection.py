@@ -56,11 +56,13 @@ from rfc6455.frames import (
     encode_close,
     encode_header,
 )
-from rfc6455.masking import apply_mask, new_mask_key
+from rfc6455.masking import EXCESS, REPEATED, TABLE_SIZE, apply_mask, new_mask_key
 from rfc6455.messages import MessageAssembler, PreparedMessage
 
 _WHOLE_TEXT: Final = FIN | Opcode.TEXT
 _WHOLE_BINARY: Final = FIN | Opcode.BINARY
+
+_from_bytes = int.from_bytes
 
 _BATCH: Final = 256
 """Messages that one call of the hot path parses at the most: an object is larger than a small frame."""
@@ -210,8 +212,10 @@ class Connection:
         event = self.next_event()
         if event is None:
             return ()
-        batch = [event, *self._events]
-        self._events.clear()
+        if not self._events:
+            return (event,)
+        self._events.appendleft(event)
+        batch, self._events = self._events, deque()
         return batch
 
     @property
@@ -263,39 +267,52 @@ class Connection:
         if self._message.opcode is not None or not self._assemble:
             return False
         data, position, end = self._buffer, self._position, len(self._buffer)
-        events = self._events
+        append = self._events.append
         mask = MASK if self._masks_input else 0
         key_size = 4 if mask else 0
-        while end - position >= 2 + key_size and len(events) < _BATCH:
-            first = data[position]
-            if first not in (_WHOLE_TEXT, _WHOLE_BINARY):
-                break
-            length = data[position + 1] ^ mask
-            start = position + 2 + key_size
-            if length > 125:
-                if length != 126 or end < start + 2:
+        while end - position >= 2 + key_size:
+            length = data[position + 1] - mask  # with the wrong mask bit: below 0, or above 127
+            start = position + 2
+            if 0 <= length <= TABLE_SIZE:
+                stop = start + key_size + length
+                if stop > end:
                     break
-                length = data[position + 2] << 8 | data[position + 3]
-                start += 2
-                if length < 126:
+                if mask:
+                    # `apply_mask` in one step: key and payload are one integer, and the key repeated over
+                    # both leaves zeros where the key was. It saves a slice, a conversion and a call.
+                    masked = _from_bytes(data[start:stop])
+                    repeated = (masked >> 8 * length) * REPEATED[4 + length] >> EXCESS[length]
+                    payload = (masked ^ repeated).to_bytes(length, "big")
+                else:
+                    payload = data[start:stop]
+            elif length == 126 and end - start >= 2:
+                length = data[start] << 8 | data[start + 1]
+                start += 2 + key_size
+                stop = start + length
+                if stop > end or length < 126:
                     break
-            stop = start + length
-            if stop > end or length > self._max_message_size:
-                break
-            payload = data[start:stop]
-            if mask:
-                payload = apply_mask(payload, data[start - 4 : start])
-            if first == _WHOLE_BINARY:
-                events.append(BinaryMessage(payload))
+                payload = data[start:stop]
+                if mask:
+                    payload = apply_mask(payload, data[start - 4 : start])
             else:
+                break
+            if length > self._max_message_size:
+                break
+            first = data[position]
+            if first == _WHOLE_TEXT:
                 try:
-                    text = payload.decode()
+                    append(TextMessage(payload.decode()))
                 except UnicodeDecodeError:
                     break
-                events.append(TextMessage(text))
+            elif first == _WHOLE_BINARY:
+                append(BinaryMessage(payload))
+            else:
+                break
             position = stop
+            if len(self._events) == _BATCH:
+                break
         self._position = position
-        return bool(events)
+        return bool(self._events)
 
     def _start_frame(self) -> None:
         """Takes the next frame's header, if all of it is there, and refuses what must not come now."""
@@ -495,11 +512,10 @@ class Connection:
 
     def _send_frame(self, first: int, payload: bytes) -> None:
         if self.role is Role.SERVER:
-            self._output += (encode_header(first, len(payload)), payload)
+            self._output.append(encode_header(first, len(payload)))
+            self._output.append(payload)
         else:
             # RFC 6455 §5.1, §5.3: a client MUST mask every frame, with a fresh key.
             mask_key = self._new_mask_key()
-            self._output += (
-                encode_header(first, len(payload), mask_key),
-                apply_mask(payload, mask_key),
-            )
+            self._output.append(encode_header(first, len(payload), mask_key))
+            self._output.append(apply_mask(payload, mask_key))

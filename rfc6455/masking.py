@@ -3,37 +3,40 @@
 Implements: RFC 6455 §5.3; the reason why it exists is in §10.3.
 Left to others: who masks (`frames`, `connection`).
 
-Python has no operation on all bytes of a string but two: arithmetic on big integers, and
-``bytes.translate``. Which is the faster depends on the size; ``benchmarks/masking.py`` has the figures.
+Python has no operation on all bytes of a string but two: arithmetic on big integers, and ``translate``.
+Which is the faster depends on the size; the figures come from ``benchmarks/masking.py``.
 
-- Small payloads become an integer; the key becomes one as long by a multiplication with
-  0x…0000000100000001, from a table. One XOR, and back.
-- From `_INTEGER_LIMIT` on, every fourth byte is translated by the table for its byte of the key,
-  in pieces that stay in the processor's cache.
+- Up to `TABLE_SIZE` bytes, a frame of the shortest form: the payload becomes an integer; the key becomes
+  one as long by a multiplication with 0x…0000000100000001, from a table. One XOR, and back.
+- Below `_LANES_SIZE` the same, but the key is repeated as bytes: a table for each size would be large.
+- From there on, every fourth byte is translated by the table for its byte of the key, in pieces that stay
+  in the processor's cache. A bytearray is cut and translated twice as fast as bytes are.
 """
 
 import os
 from typing import Final
 
-_INTEGER_LIMIT: Final = 640
-"""From this size on, translation beats integers."""
+TABLE_SIZE: Final = 125
+
+_LANES_SIZE: Final = 1280
+"""Bytes from which on translation beats integers."""
 
 _PIECE: Final = 65536
-"""Bytes translated at a time: a multiple of four, so that each piece starts with the key's first byte."""
+"""Bytes translated at a time: a multiple of four, so that each piece begins with the key's first byte."""
 
 REPEATED: Final = tuple(
-    int.from_bytes(b"\0\0\0\1" * ((size + 3) // 4), "big") for size in range(_INTEGER_LIMIT)
+    int.from_bytes(b"\0\0\0\1" * ((size + 3) // 4), "big") for size in range(4 + TABLE_SIZE + 1)
 )
 """``key * REPEATED[size]`` is the key repeated over ``size`` bytes, rounded up to whole keys."""
 
-EXCESS: Final = tuple(-size % 4 * 8 for size in range(_INTEGER_LIMIT))
+EXCESS: Final = tuple(-size % 4 * 8 for size in range(4 + TABLE_SIZE + 1))
 """The bits that ``REPEATED[size]`` has beyond ``size`` bytes."""
 
 _IDENTITY: Final = int.from_bytes(bytes(range(256)), "big")
 _XOR_TABLES: Final = tuple(
     (_IDENTITY ^ int.from_bytes(bytes((octet,)) * 256, "big")).to_bytes(256, "big") for octet in range(256)
 )
-"""``_XOR_TABLES[k][i]`` is ``i ^ k``: what ``bytes.translate`` needs for one byte of the key."""
+"""``_XOR_TABLES[k][i]`` is ``i ^ k``: what ``translate`` needs for one byte of the key."""
 
 _KEYS_AT_A_TIME: Final = 1024
 
@@ -48,19 +51,21 @@ def apply_mask(data: bytes | bytearray | memoryview, key: bytes) -> bytes:
     if len(key) != 4:
         raise ValueError(f"a masking key has 4 bytes, not {len(key)}")
     size = len(data)
-    if size >= _INTEGER_LIMIT:
-        return _translate(data, key)
-    masked = int.from_bytes(data, "big") ^ (int.from_bytes(key, "big") * REPEATED[size] >> EXCESS[size])
-    return masked.to_bytes(size, "big")
+    if size <= TABLE_SIZE:
+        mask = int.from_bytes(key, "big") * REPEATED[size] >> EXCESS[size]
+    elif size < _LANES_SIZE:
+        mask = int.from_bytes((key * ((size + 3) // 4))[:size], "big")
+    else:
+        return _translate_lanes(data, key)
+    return (int.from_bytes(data, "big") ^ mask).to_bytes(size, "big")
 
 
-def _translate(data: bytes | bytearray | memoryview, key: bytes) -> bytes:
-    tables = [_XOR_TABLES[octet] for octet in key]
+def _translate_lanes(data: bytes | bytearray | memoryview, key: bytes) -> bytes:
     pieces = []
     for start in range(0, len(data), _PIECE):
         piece = bytearray(data[start : start + _PIECE])
-        for lane, table in enumerate(tables):
-            piece[lane::4] = piece[lane::4].translate(table)
+        for lane, octet in enumerate(key):
+            piece[lane::4] = piece[lane::4].translate(_XOR_TABLES[octet])
         pieces.append(piece)
     return b"".join(pieces)
 

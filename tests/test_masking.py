@@ -11,8 +11,9 @@ from rfc6455 import apply_mask, masking, new_mask_key
 
 # Sizes at which another path, or another piece, begins.
 EDGES = sorted(
-    {0, 1, 2, 3, 4, 5, 125, 126}
-    | {masking._INTEGER_LIMIT + d for d in (-2, -1, 0, 1)}
+    {0, 1, 2, 3, 4, 5}
+    | {masking.TABLE_SIZE + d for d in (-1, 0, 1, 2, 3, 4)}
+    | {masking._LANES_SIZE + d for d in (-2, -1, 0, 1, 2, 3)}
     | {masking._PIECE + d for d in (-1, 0, 1, 2, 3, 4)}
     | {3 * masking._PIECE + 5}
 )

@@ -268,7 +268,7 @@ class WebSocket:
             if self._waiter is not None:
                 raise LocalProtocolError("another task is waiting in recv()", slug="concurrent-recv")
             # What the handler has sent leaves before it waits.
-            self._outbox.flush()
+            self._outbox.rest()
             self._waiter = self._loop.create_future()
             try:
                 await self._waiter
@@ -321,8 +321,9 @@ class WebSocket:
             if not batch:
                 return
             for event in batch:
-                if type(event) is TextMessage or type(event) is BinaryMessage:
-                    self._queue(event.data)
+                kind = type(event)
+                if kind is TextMessage or kind is BinaryMessage:
+                    self._queue(event.data)  # type: ignore[union-attr]
                 else:
                     self._handle(event)
             if not self._messages:
@@ -376,8 +377,10 @@ class WebSocket:
             raise self._closed_error() from None
         if len(message) > MAX_QUEUED:
             self._outbox.flush()
+        elif self._messages:
+            self._outbox.schedule()  # there is more to answer: let the answers leave together
         else:
-            self._outbox.schedule()
+            self._outbox.send_soon()
         if self._protocol.full:
             try:
                 await self._writer.drain()
