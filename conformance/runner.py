@@ -150,7 +150,8 @@ async def _case_count(url: str) -> int:
 def _our_server() -> Iterator[str]:
     command = [sys.executable, "-m", "rfc6455_server", "--port", "0", "--compression"]
     command += ["--max-message-size", str(MAX_MESSAGE_SIZE)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    with (REPORTS / "our-server.log").open("w") as log:
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
     assert server.stdout is not None  # noqa: S101 - for the type
     with _ended(server, None):
         yield server.stdout.readline().split()[-1].replace("http", "ws") + "/echo"

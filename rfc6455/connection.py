@@ -21,7 +21,7 @@ CLOSED means that nothing is left to wait for: TCP is to be closed, or is closed
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from rfc6455.constants import (
@@ -62,7 +62,14 @@ from rfc6455.messages import MessageAssembler, PreparedMessage
 _WHOLE_TEXT: Final = FIN | Opcode.TEXT
 _WHOLE_BINARY: Final = FIN | Opcode.BINARY
 
+_OPEN = State.OPEN  # looked up for each message
 _from_bytes = int.from_bytes
+
+_NOTHING: Final[deque[Event]] = deque(maxlen=0)
+
+# The headers of a server's smallest frames, by length (RFC 6455 §5.2).
+_TEXT_HEADERS: Final = tuple(bytes((_WHOLE_TEXT, length)) for length in range(126))
+_BINARY_HEADERS: Final = tuple(bytes((_WHOLE_BINARY, length)) for length in range(126))
 
 _BATCH: Final = 256
 """Messages that one call of the hot path parses at the most: an object is larger than a small frame."""
@@ -137,6 +144,7 @@ class Connection:
         self._sending_compressed = False
         self.deflate = deflate
         self._deflater = Deflater(deflate, role) if deflate else None
+        self._sends_plain = role is Role.SERVER and deflate is None
 
         if trailing_data:
             self.receive_data(trailing_data)
@@ -203,25 +211,26 @@ class Connection:
         except RemoteProtocolError as error:
             return self._fail_remote(error)
 
-    def next_batch(self) -> Sequence[Event]:
+    def next_batch(self) -> deque[Event]:
         """The events that `next_event` would give next without looking at more input; empty for none.
 
         Whole messages come together; a frame that may end the connection never comes with
         messages before it, so that they can be answered first.
         """
-        event = self.next_event()
-        if event is None:
-            return ()
         if not self._events:
-            return (event,)
-        self._events.appendleft(event)
+            event = self.next_event()
+            if event is None:
+                return _NOTHING
+            self._events.appendleft(event)
         batch, self._events = self._events, deque()
         return batch
 
     @property
     def unread(self) -> bool:
-        """Whether there is input that no event has been made of yet: pull again."""
-        return self._position < len(self._buffer) or bool(self._incoming) or self._message.pending
+        """Whether pulling again may give something: input is left, or the end of it."""
+        if self._position < len(self._buffer) or self._incoming or self._eof:
+            return self._state is not State.CLOSED
+        return self.deflate is not None and self._message.pending
 
     def _read(self) -> Event | None:
         """Parses until there is an event or no more input."""
@@ -311,6 +320,8 @@ class Connection:
             position = stop
             if len(self._events) == _BATCH:
                 break
+        if position == end:
+            self._buffer, position = b"", 0  # an idle connection holds no read
         self._position = position
         return bool(self._events)
 
@@ -408,6 +419,11 @@ class Connection:
             payload = str.encode(data)  # not data.encode(): bytes are refused with a TypeError
         except UnicodeEncodeError:
             raise LocalProtocolError("the text has a surrogate", slug="bad-text") from None
+        # What servers do all day, in one step: a short message, in one frame, without compression.
+        length = len(payload)
+        if length < 126 and fin and self._sends_plain and self._sending is None and self._state is _OPEN:
+            self._output.append(_TEXT_HEADERS[length] + payload)
+            return
         self._send_data(Opcode.TEXT, payload, fin=fin)
 
     def send_binary(self, data: bytes | bytearray | memoryview, *, fin: bool = True) -> None:
@@ -416,7 +432,12 @@ class Connection:
         Raises `LocalProtocolError` when the connection is not open or a text message is unfinished.
         """
         # Not bytes(data) alone: bytes(5) would be five zero bytes.
-        self._send_data(Opcode.BINARY, bytes(memoryview(data)), fin=fin)
+        payload = data if type(data) is bytes else bytes(memoryview(data))
+        length = len(payload)
+        if length < 126 and fin and self._sends_plain and self._sending is None and self._state is _OPEN:
+            self._output.append(_BINARY_HEADERS[length] + payload)
+            return
+        self._send_data(Opcode.BINARY, payload, fin=fin)
 
     def send_prepared(self, message: PreparedMessage) -> None:
         """Queues a message that many connections are sent: it is encoded, and compressed, once.
@@ -470,8 +491,11 @@ class Connection:
     def data_to_send(self) -> bytes:
         """The bytes to write to the socket now; each is given once."""
         self._control_frames = 0
-        data = b"".join(self._output)
-        self._output.clear()
+        output = self._output
+        if len(output) == 1:
+            return output.pop()
+        data = b"".join(output)
+        output.clear()
         return data
 
     def _check_can_send(self, opcode: Opcode | None) -> None:

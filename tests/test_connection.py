@@ -99,6 +99,7 @@ def test_after_a_failure_nothing_is_processed(role: Role) -> None:
 # Good messages.
 
 
+@pytest.mark.usefixtures("masking_path")
 @both_roles
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 128, 65535, 65536, 1 << 20])
 def test_messages_of_every_length_form(role: Role, size: int) -> None:

@@ -3,6 +3,7 @@ import subprocess
 import sys
 import threading
 
+import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from rfc6455 import apply_mask, masking, new_mask_key
 EDGES = sorted(
     {0, 1, 2, 3, 4, 5}
     | {masking.TABLE_SIZE + d for d in (-1, 0, 1, 2, 3, 4)}
+    | {masking._NUMPY_SIZE + d for d in range(-1, 9)}
     | {masking._LANES_SIZE + d for d in (-2, -1, 0, 1, 2, 3)}
     | {masking._PIECE + d for d in (-1, 0, 1, 2, 3, 4)}
     | {3 * masking._PIECE + 5}
@@ -27,6 +29,7 @@ def test_the_example_of_the_rfc() -> None:
     assert apply_mask(b"Hello", b"\x37\xfa\x21\x3d") == b"\x7f\x9f\x4d\x51\x58"
 
 
+@pytest.mark.usefixtures("masking_path")
 @pytest.mark.parametrize("size", EDGES)
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_every_size_where_something_changes(size: int, kind: type) -> None:
@@ -41,6 +44,28 @@ def test_masking_is_xor_and_undoes_itself(data: bytes, key: bytes) -> None:
     masked = apply_mask(data, key)
     assert masked == xor_by_the_letter(data, key)
     assert apply_mask(masked, key) == data
+
+
+def test_numpy_is_used_where_it_is_installed_and_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    masking._numpy.cache_clear()
+    assert masking._numpy() is numpy
+    masking._numpy.cache_clear()
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    assert masking._numpy() is None
+    assert apply_mask(bytes(5000), b"abcd") == b"abcd" * 1250
+    masking._numpy.cache_clear()
+
+
+def test_numpy_is_not_imported_before_it_is_needed() -> None:
+    program = (
+        "import sys, rfc6455\n"
+        "rfc6455.apply_mask(bytes(1000), b'abcd')\n"
+        "print('numpy' in sys.modules)\n"
+        "rfc6455.apply_mask(bytes(1024), b'abcd')\n"
+        "print('numpy' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
 
 
 @pytest.mark.parametrize("key", [b"", b"abc", b"abcde"])

@@ -185,6 +185,9 @@ class WebSocket:
 
     __slots__ = (
         "__weakref__",
+        "_batch",
+        "_batch_size",
+        "_batches",
         "_close_timer",
         "_closed",
         "_closed_waiters",
@@ -193,11 +196,11 @@ class WebSocket:
         "_failure",
         "_held",
         "_loop",
-        "_messages",
         "_outbox",
         "_pings",
         "_protocol",
         "_queued",
+        "_read_size",
         "_reader",
         "_tcp_closed",
         "_waiter",
@@ -222,8 +225,13 @@ class WebSocket:
         self._writer = writer
         self._protocol = protocol
         self._outbox = Outbox(connection, writer.transport, tick)
-        self._messages: deque[str | bytes] = deque()
-        self._queued = 0  # bytes in _messages
+        # Messages wait in the batches that the codec gave them in: the one that is being taken, and
+        # those behind it, each with the bytes that it counts for.
+        self._batch: deque[Event] = deque()
+        self._batch_size = 0
+        self._batches: deque[tuple[deque[Event], int]] = deque()
+        self._queued = 0  # bytes of all batches
+        self._read_size = 0  # bytes of the last read
         self._held = False  # too many: reading has stopped
         self._ended = False  # the peer has closed its half of TCP
         self._waiter: asyncio.Future[None] | None = None
@@ -262,7 +270,7 @@ class WebSocket:
         Raises `ConnectionClosedError` once the connection has ended and all messages are taken, and
         `LocalProtocolError` when another task is waiting here.
         """
-        while not self._messages:
+        while not self._batch and not self._next_batch():
             if self._closed is not None:
                 raise self._closed_error()
             if self._waiter is not None:
@@ -280,25 +288,34 @@ class WebSocket:
         return self
 
     async def __anext__(self) -> str | bytes:
-        if self._messages:
+        if self._batch:
             return self._take()
         try:
             return await self.recv()
         except ConnectionClosedError:
             raise StopAsyncIteration from None
 
+    def _next_batch(self) -> bool:
+        """Turns to the next batch of messages; False when there is none."""
+        if self._batches:
+            self._batch, self._batch_size = self._batches.popleft()
+            return True
+        return False
+
     def _take(self) -> str | bytes:
-        message = self._messages.popleft()
-        self._queued -= len(message) + _MESSAGE_OVERHEAD
-        if self._held and self._queued <= MAX_QUEUED // 2:
-            self._held = False
-            self._pull()
-            if not self._held and self._closed is None:
+        batch = self._batch
+        message = batch.popleft().data  # type: ignore[union-attr]  # batches hold messages only
+        if not batch:
+            self._queued -= self._batch_size
+            if self._held and self._queued <= MAX_QUEUED:
+                self._held = False
                 self._reader.resume()
+                self._pull()
         return message
 
     def receive_data(self, data: bytes) -> None:
         """Takes bytes from the network."""
+        self._read_size = len(data)
         self._connection.receive_data(data)
         self._pull()
 
@@ -320,29 +337,33 @@ class WebSocket:
             batch = connection.next_batch()
             if not batch:
                 return
-            for event in batch:
-                kind = type(event)
-                if kind is TextMessage or kind is BinaryMessage:
-                    self._queue(event.data)  # type: ignore[union-attr]
-                else:
+            kind = type(batch[0])
+            if kind is not TextMessage and kind is not BinaryMessage:
+                for event in batch:
                     self._handle(event)
-            if not self._messages:
-                continue
-            if self._queued > MAX_QUEUED and connection.state is State.OPEN:
-                self._held = True
-                self._reader.pause()
+                if connection.unread:
+                    continue
+                return
+            self._queue(batch)
             if self._waiter is not None and not self._waiter.done():
                 self._waiter.set_result(None)
             if connection.unread and not self._held:
                 # The handler answers what it has before we look at a frame that may be the last.
                 self._loop.call_soon(self._pull)
-                return
+            return
 
-    def _queue(self, message: str | bytes) -> None:
+    def _queue(self, batch: deque[Event]) -> None:
+        """Queues messages; when too much waits, stops reading, or once we have closed, drops them."""
+        # Several messages come from one read, and are no larger; one may come from many reads.
+        size = len(batch[0].data) if len(batch) == 1 else self._read_size  # type: ignore[union-attr]
+        size += _MESSAGE_OVERHEAD * len(batch)
         if self._queued > MAX_QUEUED and self._connection.state is not State.OPEN:
-            return  # we have closed, and nobody reads: only the peer's Close is waited for
-        self._messages.append(message)
-        self._queued += len(message) + _MESSAGE_OVERHEAD
+            return  # nobody reads: only the peer's Close is waited for
+        self._batches.append((batch, size))
+        self._queued += size
+        if self._queued > MAX_QUEUED and self._connection.state is State.OPEN:
+            self._held = True
+            self._reader.pause()
 
     def _handle(self, event: Event) -> None:
         match event:
@@ -377,7 +398,7 @@ class WebSocket:
             raise self._closed_error() from None
         if len(message) > MAX_QUEUED:
             self._outbox.flush()
-        elif self._messages:
+        elif self._batch:
             self._outbox.schedule()  # there is more to answer: let the answers leave together
         else:
             self._outbox.send_soon()

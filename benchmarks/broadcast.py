@@ -1,0 +1,89 @@
+"""Broadcast of 128 B to all in a room: the server's CPU time a delivery."""
+
+import socket
+
+from benchmarks.common import Report, ServerProcess, interleaved, options, servers, upgrade
+from benchmarks.load import receive_from_all
+from rfc6455 import Opcode, encode_frame
+
+PEERS = ["rfc6455", "websockets", "picows", "Node ws", "python-socketio"]
+SIZE = 128
+SOCKETIO_PATH = "/socket.io/?EIO=4&transport=websocket"
+
+# (members, in flight, deliveries, targets: websockets, picows, Node's ws, python-socketio)
+CASES = [
+    (100, 8, 60_000, (0.2, 0.35, 0.2, 0.03)),
+    (1000, 8, 80_000, (0.2, 0.35, 0.2, 0.03)),
+    (100, 1, 20_000, (0.6, None, None, None)),
+    (1000, 1, 30_000, (0.6, None, None, None)),
+]
+
+
+class Room:
+    """The members of a room on one server; the first of them is the one who speaks."""
+
+    def __init__(self, name: str, server: ServerProcess, members: int) -> None:
+        text = "x" * SIZE
+        self._sockets: list[socket.socket] = []
+        if name == "python-socketio":
+            text = f'42["message","{text}"]'
+            for _ in range(members):
+                connection = upgrade(server.port, SOCKETIO_PATH)
+                _read_frame(connection)  # open
+                connection.sendall(encode_frame(Opcode.TEXT, b"40", mask_key=b"abcd"))
+                _read_frame(connection)  # connect
+                self._sockets.append(connection)
+        else:
+            self._sockets = [upgrade(server.port, "/room") for _ in range(members)]
+        self._frame = encode_frame(Opcode.TEXT, text.encode(), mask_key=b"abcd")
+        self._delivery = len(encode_frame(Opcode.TEXT, text.encode()))
+
+    def run(self, deliveries: int, in_flight: int) -> int:
+        """Speaks until there were that many deliveries; gives their number."""
+        times = max(1, deliveries // len(self._sockets) // in_flight)
+        for _ in range(times):
+            self._sockets[0].sendall(self._frame * in_flight)
+            receive_from_all(self._sockets, self._delivery * in_flight)
+        return times * in_flight * len(self._sockets)
+
+    def close(self) -> None:
+        """Closes the sockets."""
+        for connection in self._sockets:
+            connection.close()
+
+
+def _read_frame(connection: socket.socket) -> None:
+    header = connection.recv(2, socket.MSG_WAITALL)
+    size = header[1]
+    if size == 126:
+        size = int.from_bytes(connection.recv(2, socket.MSG_WAITALL), "big")
+    connection.recv(size, socket.MSG_WAITALL)
+
+
+def main() -> None:
+    """Prints µs a delivery and the ratios."""
+    asked = options(__doc__)
+    report = Report("broadcast", "µs of server CPU a delivery", quick=asked.quick)
+    for members, in_flight, deliveries, targets in CASES:
+        with servers(PEERS, asked.only) as running:
+            rooms = {name: Room(name, server, members) for name, server in running.items()}
+            count = deliveries // 4 if asked.quick else deliveries
+
+            def measure(name: str) -> float:
+                # python-socketio takes some forty times as long.
+                wanted = count // 8 if name == "python-socketio" else count  # noqa: B023 - called in this turn
+                rooms[name].run(wanted // 10, in_flight)  # noqa: B023
+                begin = running[name].cpu()
+                done = rooms[name].run(wanted, in_flight)  # noqa: B023
+                return (running[name].cpu() - begin) / done * 1e6
+
+            case = f"{members} members, {in_flight} in flight"
+            figures = interleaved(list(running), 3 if asked.quick else 9, measure, case)
+            report.add(case, figures, {peer: t for peer, t in zip(PEERS[1:], targets, strict=True) if t})
+            for room in rooms.values():
+                room.close()
+    report.finish()
+
+
+if __name__ == "__main__":
+    main()

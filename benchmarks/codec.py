@@ -1,0 +1,163 @@
+"""The codec alone: parsing what a client sends, and serialising what a server does."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+
+from aiohttp._websocket.reader_c import WebSocketDataQueue, WebSocketReader
+from websockets import frames as websockets_frames
+from websockets.protocol import SERVER, Protocol, State
+from wsproto import ConnectionType
+from wsproto import events as wsproto_events
+from wsproto.connection import Connection as WsprotoConnection
+
+from benchmarks.common import OURS, Report, interleaved, options
+from rfc6455 import Connection, Opcode, Role, encode_frame
+
+SIZES = [32, 125, 1 << 10, 1 << 16, 1 << 20]
+READ = 65536  # bytes a read: what asyncio and sockets give at a time
+LIMIT = 1 << 24
+
+Chunks = list[bytes]
+
+
+def ours(chunks: Chunks) -> int:
+    """Every message is pulled and looked at."""
+    connection = Connection(Role.SERVER, max_message_size=LIMIT)
+    count = 0
+    for chunk in chunks:
+        connection.receive_data(chunk)
+        for event in connection.events():
+            count += len(event.data) >= 0  # type: ignore[union-attr]
+    return count
+
+
+def websockets_parse(chunks: Chunks) -> int:
+    """Its protocol gives frames: text is decoded here, as its connection does."""
+    protocol = Protocol(SERVER, state=State.OPEN, max_size=LIMIT)
+    count = 0
+    for chunk in chunks:
+        protocol.receive_data(chunk)
+        for frame in protocol.events_received():
+            if frame.opcode is websockets_frames.OP_TEXT:  # type: ignore[union-attr]
+                frame.data.decode()  # type: ignore[union-attr]
+            count += 1
+    return count
+
+
+def wsproto_parse(chunks: Chunks) -> int:
+    """It gives a large message in pieces, and leaves it to the caller to join them."""
+    connection = WsprotoConnection(ConnectionType.SERVER)
+    count = 0
+    for chunk in chunks:
+        connection.receive_data(chunk)
+        for event in connection.events():
+            count += event.message_finished  # type: ignore[union-attr]
+    return count
+
+
+class _Protocol:
+    """What aiohttp's queue wants of a protocol."""
+
+    _reading_paused = False
+
+    def pause_reading(self) -> None:
+        """Not in this benchmark."""
+
+    def resume_reading(self) -> None:
+        """Not in this benchmark."""
+
+
+_loop = asyncio.new_event_loop()
+
+
+def aiohttp_parse(chunks: Chunks) -> int:
+    """Its compiled reader, into its queue."""
+    queue = WebSocketDataQueue(_Protocol(), 1 << 16, loop=_loop)
+    reader = WebSocketReader(queue, LIMIT, compress=False)
+    count = 0
+    for chunk in chunks:
+        reader.feed_data(chunk)
+        count += len(queue._buffer)
+        queue._buffer.clear()
+    return count
+
+
+PARSERS: dict[str, Callable[[Chunks], int]] = {
+    OURS: ours,
+    "websockets": websockets_parse,
+    "wsproto": wsproto_parse,
+    "aiohttp": aiohttp_parse,
+}
+
+TARGETS = {
+    32: {"wsproto": 9, "websockets": 2.5, "aiohttp": 1},
+    125: {"wsproto": 9, "websockets": 2.5, "aiohttp": 1},
+    1 << 10: {"wsproto": 3.3, "websockets": 1.1},
+    1 << 16: {"wsproto": 1.25},
+    1 << 20: {"wsproto": 1.25},
+}
+
+
+def ours_send(text: str, data: bytes, count: int) -> None:
+    """Each message leaves by itself."""
+    connection = Connection(Role.SERVER)
+    for _ in range(count):
+        connection.send_text(text)
+        connection.data_to_send()
+
+
+def websockets_send(text: str, data: bytes, count: int) -> None:
+    """Its protocol takes bytes; its connection encodes."""
+    protocol = Protocol(SERVER, state=State.OPEN)
+    for _ in range(count):
+        protocol.send_text(text.encode())
+        b"".join(protocol.data_to_send())
+
+
+def wsproto_send(text: str, data: bytes, count: int) -> None:
+    """Its connection takes an event."""
+    connection = WsprotoConnection(ConnectionType.SERVER)
+    for _ in range(count):
+        connection.send(wsproto_events.TextMessage(data=text))
+
+
+SENDERS = {OURS: ours_send, "websockets": websockets_send, "wsproto": wsproto_send}
+
+
+def main() -> None:
+    """Prints messages a second and the ratios."""
+    asked = options(__doc__)
+    rounds = 5 if asked.quick else 15
+    report = Report("codec", "messages a second of CPU time", quick=asked.quick, less_is_better=False)
+    for kind, opcode in (("text", Opcode.TEXT), ("binary", Opcode.BINARY)):
+        for size in SIZES:
+            count = max(16, 6_000_000 // (size + 600))
+            payload = (b"The quick brown fox " * (size // 20 + 1))[:size]
+            wire = b"".join(encode_frame(opcode, payload, mask_key=os.urandom(4)) for _ in range(count))
+            chunks = [wire[start : start + READ] for start in range(0, len(wire), READ)]
+
+            def measure(name: str, chunks: Chunks = chunks, count: int = count) -> float:
+                begin = time.process_time()
+                assert PARSERS[name](chunks) == count
+                return count / (time.process_time() - begin)
+
+            figures = interleaved(list(PARSERS), rounds, measure, f"parse {kind} {size}")
+            report.add(f"parse {kind} {size} B", figures, TARGETS[size])
+    for size in SIZES:
+        text = "x" * size
+        count = max(16, 20_000_000 // (size + 2000))
+
+        def measure_send(name: str, text: str = text, count: int = count) -> float:
+            begin = time.process_time()
+            SENDERS[name](text, text.encode(), count)
+            return count / (time.process_time() - begin)
+
+        figures = interleaved(list(SENDERS), rounds, measure_send, f"serialise {size}")
+        report.add(f"serialise text {size} B", figures, {"websockets": 5 if size <= 1024 else 2})
+    report.finish()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+"""What the benchmarks share: servers, their CPU time, interleaved rounds, tables, results, charts."""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import socket
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+OURS = "rfc6455"
+
+console = Console()
+
+
+def options(description: str | None) -> argparse.Namespace:
+    """``--quick`` finishes in a minute; the figures are then rough."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+    parser.add_argument("--only", nargs="+", metavar="PEER", help="measure these peers only")
+    return parser.parse_args()
+
+
+class ServerProcess:
+    """A server that is measured, in a process of its own."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent)
+        assert self._process.stdout is not None
+        self.port = int(self._process.stdout.readline())
+
+    def cpu(self) -> float:
+        """Seconds of CPU time so far, user and system together, all threads."""
+        threads = Path(f"/proc/{self._process.pid}/task").glob("*/schedstat")
+        return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
+
+    def memory(self) -> int:
+        """Bytes of resident memory."""
+        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def stop(self) -> None:
+        """Ends it."""
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+SERVERS: Mapping[str, list[str]] = {
+    OURS: [sys.executable, "-m", "benchmarks.servers.ours"],
+    "websockets": [sys.executable, "-m", "benchmarks.servers.websockets_server"],
+    "aiohttp": [sys.executable, "-m", "benchmarks.servers.aiohttp_server"],
+    "picows": [sys.executable, "-m", "benchmarks.servers.picows_server"],
+    "Node ws": ["node", str(HERE / "servers" / "ws_server.js")],
+    "python-socketio": [sys.executable, "-m", "benchmarks.servers.socketio_server"],
+    "streams": [sys.executable, "-m", "benchmarks.servers.streams_server"],
+}
+
+
+@contextmanager
+def servers(names: Sequence[str], only: Sequence[str] | None) -> Iterator[dict[str, ServerProcess]]:
+    """The named servers, running; ours is always among them."""
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),) * 2
+    )
+    running: dict[str, ServerProcess] = {}
+    try:
+        for name in names:
+            if name == OURS or only is None or name in only:
+                running[name] = ServerProcess(SERVERS[name])
+        yield running
+    finally:
+        for server in running.values():
+            server.stop()
+
+
+def interleaved(
+    names: Sequence[str], rounds: int, measure: Callable[[str], float], title: str
+) -> dict[str, float]:
+    """The median of ``rounds`` measurements of each; every round measures all, so that noise hits all."""
+    samples: dict[str, list[float]] = {name: [] for name in names}
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task(title, total=rounds * len(names))
+        for _ in range(rounds):
+            for name in names:
+                samples[name].append(measure(name))
+                progress.advance(task)
+    return {name: statistics.median(values) for name, values in samples.items()}
+
+
+def upgrade(port: int, path: str) -> socket.socket:
+    """A socket after an opening handshake; what answers is not looked at beyond the 101."""
+    connection = socket.create_connection(("127.0.0.1", port))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.sendall(
+        f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+    )
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        octet = connection.recv(1)
+        if not octet:
+            raise ConnectionError(f"no upgrade: {head!r}")
+        head += octet
+    if not head.startswith(b"HTTP/1.1 101"):
+        raise ConnectionError(f"no upgrade: {head!r}")
+    return connection
+
+
+class Report:
+    """A table on the screen, and its figures as JSON and as a chart under ``benchmarks/results``."""
+
+    def __init__(self, name: str, unit: str, *, quick: bool, less_is_better: bool = True) -> None:
+        self._name = name
+        self._unit = unit
+        self._quick = quick
+        self._less_is_better = less_is_better
+        self._cases: dict[str, dict[str, float]] = {}
+        self._targets: dict[str, dict[str, float]] = {}
+
+    def add(
+        self, case: str, figures: Mapping[str, float], targets: Mapping[str, float] | None = None
+    ) -> None:
+        """``figures`` by peer; ``targets`` are what the ratio of ours to a peer's is to reach."""
+        self._cases[case] = dict(figures)
+        self._targets[case] = dict(targets or {})
+
+    def finish(self) -> None:
+        """Prints, and writes the files."""
+        peers = list(dict.fromkeys(name for figures in self._cases.values() for name in figures))
+        table = Table(title=f"{self._name}: {self._unit}", title_justify="left")
+        table.add_column("case")
+        for peer in peers:
+            table.add_column(peer, justify="right")
+        for case, figures in self._cases.items():
+            table.add_row(case, *(self._cell(case, peer) if peer in figures else "–" for peer in peers))
+        console.print(table)
+        console.print("in brackets: ours divided by theirs, and what it is to reach", style="dim")
+        RESULTS.mkdir(exist_ok=True)
+        suffix = "-quick" if self._quick else ""
+        (RESULTS / f"{self._name}{suffix}.json").write_text(
+            json.dumps(
+                {
+                    "unit": self._unit,
+                    "machine": machine(),
+                    "versions": versions(),
+                    "cases": self._cases,
+                    "targets": self._targets,
+                },
+                indent=1,
+            )
+            + "\n"
+        )
+        if not self._quick:
+            self._chart(peers)
+
+    def _cell(self, case: str, peer: str) -> str:
+        figures = self._cases[case]
+        value = figures[peer]
+        shown = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+        if peer == OURS or OURS not in figures:
+            return shown
+        ratio = figures[OURS] / value
+        target = self._targets[case].get(peer)
+        if target is None:
+            return f"{shown} ({ratio:.2f})"
+        met = ratio <= target if self._less_is_better else ratio >= target
+        sign = "≤" if self._less_is_better else "≥"
+        return f"[{'green' if met else 'red'}]{shown} ({ratio:.2f}, {sign} {target:g})[/]"
+
+    def _chart(self, peers: list[str]) -> None:
+        import matplotlib as mpl  # noqa: PLC0415 - slow to import, and needed at the end only
+
+        mpl.use("svg")
+        from matplotlib import pyplot as plt  # noqa: PLC0415
+
+        mpl.rcParams["svg.hashsalt"] = self._name
+        figure, axes = plt.subplots(figsize=(9, 0.9 + 0.28 * sum(map(len, self._cases.values()))))
+        position = 0.0
+        ticks = []
+        for case, figures in reversed(self._cases.items()):
+            begin = position
+            for peer in reversed(peers):
+                if peer in figures:
+                    axes.barh(position, figures[peer], color=f"C{peers.index(peer)}", height=0.85)
+                    axes.text(
+                        figures[peer], position, f" {peer} {figures[peer]:.3g}", va="center", fontsize=7
+                    )
+                    position += 1
+            ticks.append(((begin + position - 1) / 2, case))
+            position += 0.8
+        axes.set_yticks([at for at, _ in ticks], [case for _, case in ticks], fontsize=8)
+        axes.set_xscale("log")
+        better = "less" if self._less_is_better else "more"
+        axes.set_title(f"{self._name}: {self._unit} ({better} is better)", fontsize=10)
+        axes.margins(x=0.15)
+        figure.text(
+            0.01, 0.005, f"{machine()}; {', '.join(f'{k} {v}' for k, v in versions().items())}", fontsize=5
+        )
+        figure.tight_layout()
+        figure.savefig(RESULTS / f"{self._name}.svg", metadata={"Date": None})
+
+
+def machine() -> str:
+    """The processor, and the versions of what runs on it."""
+    model = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    today = datetime.now(UTC).date()
+    return f"{os.cpu_count()} × {model}, CPython {platform.python_version()}, {today}"
+
+
+def versions() -> dict[str, str]:
+    """The releases that were measured."""
+    found = {
+        name: metadata.version(name)
+        for name in ("websockets", "wsproto", "aiohttp", "picows", "python-socketio")
+    }
+    for name in ("ws", "socket.io"):
+        package = HERE / "node" / "node_modules" / name / "package.json"
+        if package.exists():
+            found[f"Node {name}"] = json.loads(package.read_text())["version"]
+    return found

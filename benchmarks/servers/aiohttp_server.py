@@ -1,0 +1,46 @@
+"""aiohttp, with its compiled reader, without compression."""
+
+import asyncio
+
+from aiohttp import WSMsgType, web
+
+members: set[web.WebSocketResponse] = set()
+
+
+async def echo(request: web.Request) -> web.WebSocketResponse:
+    """An echo."""
+    ws = web.WebSocketResponse(compress=False, max_msg_size=1 << 24)
+    await ws.prepare(request)
+    async for message in ws:
+        if message.type is WSMsgType.TEXT:
+            await ws.send_str(message.data)
+        elif message.type is WSMsgType.BINARY:
+            await ws.send_bytes(message.data)
+    return ws
+
+
+async def room(request: web.Request) -> web.WebSocketResponse:
+    """A room."""
+    ws = web.WebSocketResponse(compress=False)
+    await ws.prepare(request)
+    members.add(ws)
+    async for message in ws:
+        for member in list(members):
+            await member.send_str(message.data)
+    members.discard(ws)
+    return ws
+
+
+async def main() -> None:
+    """Serves until it is ended."""
+    app = web.Application()
+    app.add_routes([web.get("/echo", echo), web.get("/room", room)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    print(runner.addresses[0][1], flush=True)
+    await asyncio.Event().wait()
+
+
+asyncio.run(main())
