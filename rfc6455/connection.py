@@ -66,6 +66,7 @@ _OPEN = State.OPEN  # looked up for each message
 _from_bytes = int.from_bytes
 
 _NOTHING: Final[deque[Event]] = deque(maxlen=0)
+"""No events, for every connection without any: an empty deque of its own would hold 600 bytes."""
 
 # The headers of a server's smallest frames, by length (RFC 6455 §5.2).
 _TEXT_HEADERS: Final = tuple(bytes((_WHOLE_TEXT, length)) for length in range(126))
@@ -92,6 +93,36 @@ class Connection:
 
     Raises `ValueError` for a limit below 1.
     """
+
+    # Slots: a server has many connections, and most are idle.
+    __slots__ = (
+        "_assemble",
+        "_buffer",
+        "_close_received",
+        "_close_sent",
+        "_control_frames",
+        "_control_payload",
+        "_deflater",
+        "_eof",
+        "_events",
+        "_frame",
+        "_frame_read",
+        "_incoming",
+        "_masks_input",
+        "_max_control_frames",
+        "_max_message_size",
+        "_message",
+        "_new_mask_key",
+        "_output",
+        "_position",
+        "_sending",
+        "_sending_compressed",
+        "_sends_plain",
+        "_state",
+        "deflate",
+        "role",
+        "subprotocol",
+    )
 
     def __init__(
         self,
@@ -136,7 +167,7 @@ class Connection:
             assemble=assemble,
             inflater=Inflater(deflate, peer) if deflate else None,
         )
-        self._events: deque[Event] = deque()
+        self._events = _NOTHING
 
         # Output: frames in their order, and the type of the message that is being sent in pieces.
         self._output: list[bytes] = []
@@ -206,6 +237,7 @@ class Connection:
             return self._events.popleft()
         if self._state is State.CLOSED:
             return None
+        self._events = _NOTHING
         try:
             return self._read()
         except RemoteProtocolError as error:
@@ -217,12 +249,13 @@ class Connection:
         Whole messages come together; a frame that may end the connection never comes with
         messages before it, so that they can be answered first.
         """
+        event = self.next_event()
+        if event is None:
+            return _NOTHING
         if not self._events:
-            event = self.next_event()
-            if event is None:
-                return _NOTHING
-            self._events.appendleft(event)
-        batch, self._events = self._events, deque()
+            return deque((event,))
+        self._events.appendleft(event)
+        batch, self._events = self._events, _NOTHING
         return batch
 
     @property
@@ -276,7 +309,8 @@ class Connection:
         if self._message.opcode is not None or not self._assemble:
             return False
         data, position, end = self._buffer, self._position, len(self._buffer)
-        append = self._events.append
+        events: deque[Event] = deque()
+        append = events.append
         mask = MASK if self._masks_input else 0
         key_size = 4 if mask else 0
         while end - position >= 2 + key_size:
@@ -318,12 +352,15 @@ class Connection:
             else:
                 break
             position = stop
-            if len(self._events) == _BATCH:
+            if len(events) == _BATCH:
                 break
         if position == end:
             self._buffer, position = b"", 0  # an idle connection holds no read
         self._position = position
-        return bool(self._events)
+        if not events:
+            return False
+        self._events = events
+        return True
 
     def _start_frame(self) -> None:
         """Takes the next frame's header, if all of it is there, and refuses what must not come now."""
@@ -386,7 +423,7 @@ class Connection:
         self._send_close(payload[:2])
         if self.role is Role.SERVER:
             # RFC 6455 §5.5.1: the server MUST close TCP immediately, the client waits for it.
-            self._events.append(self._enter_closed(clean=True))
+            self._events = deque((self._enter_closed(clean=True),))
         return CloseReceived(code, reason)
 
     def _enter_closed(self, *, clean: bool) -> ConnectionClosed:
@@ -404,7 +441,7 @@ class Connection:
     def _fail_remote(self, error: RemoteProtocolError) -> ConnectionFailed:
         reason = str(error)
         self._send_close(encode_close(error.code, reason))
-        self._events.append(self._enter_closed(clean=False))
+        self._events = deque((self._enter_closed(clean=False),))
         return ConnectionFailed(error.code, reason, error)
 
     # Output.
@@ -485,8 +522,7 @@ class Connection:
         payload = encode_close(code, reason)
         if self._state is not State.CLOSED:
             self._send_close(payload)
-            self._events.clear()
-            self._events.append(self._enter_closed(clean=False))
+            self._events = deque((self._enter_closed(clean=False),))
 
     def data_to_send(self) -> bytes:
         """The bytes to write to the socket now; each is given once."""

@@ -7,6 +7,7 @@ Left to others: which field must be there and what it must say (`handshake`), li
 
 import re
 from collections.abc import Iterable, Iterator
+from sys import intern
 from typing import NamedTuple
 
 from rfc6455.errors import HandshakeError, LocalProtocolError
@@ -54,7 +55,7 @@ class Headers:
     once and refuse to choose between two; `get_all` is for lists.
     """
 
-    __slots__ = ("_pairs", "_values")
+    __slots__ = ("_pairs",)
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
         """Takes (name, value) pairs.
@@ -63,7 +64,6 @@ class Headers:
         character: nothing that is written from here can end a line early.
         """
         self._pairs: list[tuple[str, str]] = []
-        self._values: dict[str, list[str]] = {}  # by the name in lower case
         for name, value in pairs:
             self.add(name, value)
 
@@ -73,25 +73,23 @@ class Headers:
             raise LocalProtocolError(f"not a field name: {name!r}", slug="bad-field-name")
         if _FIELD_VALUE.fullmatch(value) is None:
             raise LocalProtocolError(f"not a value for the field {name}", slug="bad-field-value")
-        value = value.strip(_OWS)
-        self._pairs.append((name, value))
-        self._values.setdefault(name.lower(), []).append(value)
+        # The same few names come with every connection: they are kept once.
+        self._pairs.append((intern(name), value.strip(_OWS)))
 
     def get_all(self, name: str) -> list[str]:
         """The values of every field of that name, in order; empty when there is none."""
-        return list(self._values.get(ascii_lower(name), ()))
+        wanted = ascii_lower(name)
+        return [value for name, value in self._pairs if name.lower() == wanted]
 
     def get(self, name: str, default: str | None = None) -> str | None:
         """The value of the one field of that name, or ``default``.
 
         Raises `HandshakeError` (status 400) when the field stands more than once.
         """
-        values = self._values.get(ascii_lower(name))
-        if values is None:
-            return default
+        values = self.get_all(name)
         if len(values) > 1:
             raise HandshakeError(f"more than one field {name}", slug="doubled-field")
-        return values[0]
+        return values[0] if values else default
 
     def __getitem__(self, name: str) -> str:
         value = self.get(name)
@@ -100,7 +98,7 @@ class Headers:
         return value
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and ascii_lower(name) in self._values
+        return isinstance(name, str) and bool(self.get_all(name))
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter(self._pairs)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from rfc6455 import CloseCode, HandshakeFailed, PerMessageDeflate, Request, ServerHandshake
+from rfc6455 import CloseCode, Connection, HandshakeFailed, PerMessageDeflate, Request, ServerHandshake
 from rfc6455.handshake import ConnectionOptions
 from rfc6455.headers import ascii_lower
 from rfc6455_server.http import Page, respond
@@ -100,13 +100,13 @@ class Listener:
                 accepted = await self._handshake(protocol.reader, writer)
             if accepted is None:
                 return
-            handshake, request, route, parameters = accepted
-            connection = handshake.accept()
-            writer.write(handshake.data_to_send())
+            # Nothing of the handshake stays alive with the connection.
+            connection, request, handler, parameters = accepted
+            del accepted
             websocket = WebSocket(connection, request, protocol, writer, self._tick)
             self.websockets.add(websocket)
             try:
-                await self._handle(websocket, route.handler, parameters)
+                await self._handle(websocket, handler(websocket, **parameters))
             finally:
                 self.websockets.discard(websocket)
         except TimeoutError:
@@ -118,8 +118,8 @@ class Listener:
 
     async def _handshake(
         self, reader: CodecReader, writer: asyncio.StreamWriter
-    ) -> tuple[ServerHandshake, Request, Route, dict[str, str]] | None:
-        """Reads a request and answers it, unless it opens a WebSocket that may be accepted."""
+    ) -> tuple[Connection, Request, Handler, dict[str, str]] | None:
+        """Reads a request and answers it; gives what is needed to go on when that opens a WebSocket."""
         handshake = ServerHandshake(deflate=self._compression, **self._options)
         while (event := handshake.next_event()) is None:
             data = await reader.read_early()
@@ -137,7 +137,9 @@ class Listener:
                     # RFC 6455 §4.2.2: MUST answer with an error when the service is not available.
                     handshake.reject(404, body=b"not found\n")
                 else:
-                    return handshake, request, route, parameters
+                    connection = handshake.accept()
+                    writer.write(handshake.data_to_send())
+                    return connection, request, route.handler, parameters
             case HandshakeFailed(request=Request() as request) if self._is_plain(request):
                 answer = respond(request, self._pages)
         writer.write(answer or handshake.data_to_send())
@@ -164,9 +166,9 @@ class Listener:
             return "*" in self._origins or ascii_lower(origin) in self._origins
         return urlsplit(ascii_lower(origin)).netloc == ascii_lower(request.headers["Host"])
 
-    async def _handle(self, websocket: WebSocket, handler: Handler, parameters: dict[str, str]) -> None:
+    async def _handle(self, websocket: WebSocket, handling: Awaitable[None]) -> None:
         try:
-            await handler(websocket, **parameters)
+            await handling
         except asyncio.CancelledError:
             websocket.fail(CloseCode.GOING_AWAY, "the server stops")
             raise

@@ -47,6 +47,8 @@ MAX_QUEUED: Final = 1 << 16
 MAX_UNSENT: Final = 4 << 20
 """Bytes that a member of a room may be behind; more ends its connection."""
 
+_NO_MESSAGES: Final[deque[Event]] = deque(maxlen=0)
+
 _MESSAGE_OVERHEAD: Final = 64
 """Bytes counted for a message besides its payload: empty ones are not free."""
 
@@ -227,9 +229,9 @@ class WebSocket:
         self._outbox = Outbox(connection, writer.transport, tick)
         # Messages wait in the batches that the codec gave them in: the one that is being taken, and
         # those behind it, each with the bytes that it counts for.
-        self._batch: deque[Event] = deque()
+        self._batch = _NO_MESSAGES
         self._batch_size = 0
-        self._batches: deque[tuple[deque[Event], int]] = deque()
+        self._batches: list[tuple[deque[Event], int]] = []
         self._queued = 0  # bytes of all batches
         self._read_size = 0  # bytes of the last read
         self._held = False  # too many: reading has stopped
@@ -298,7 +300,7 @@ class WebSocket:
     def _next_batch(self) -> bool:
         """Turns to the next batch of messages; False when there is none."""
         if self._batches:
-            self._batch, self._batch_size = self._batches.popleft()
+            self._batch, self._batch_size = self._batches.pop(0)
             return True
         return False
 
@@ -306,6 +308,7 @@ class WebSocket:
         batch = self._batch
         message = batch.popleft().data  # type: ignore[union-attr]  # batches hold messages only
         if not batch:
+            self._batch = _NO_MESSAGES
             self._queued -= self._batch_size
             if self._held and self._queued <= MAX_QUEUED:
                 self._held = False
