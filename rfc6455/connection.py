@@ -22,6 +22,7 @@ CLOSED means that nothing is left to wait for: TCP is to be closed, or is closed
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from struct import Struct
 from typing import Final
 
 from rfc6455.constants import (
@@ -67,6 +68,8 @@ _from_bytes = int.from_bytes
 
 _NOTHING: Final[deque[Event]] = deque(maxlen=0)
 """No events, for every connection without any: an empty deque of its own would hold 600 bytes."""
+
+_pack_header_16 = Struct(">BBH").pack
 
 # The headers of a server's smallest frames, by length (RFC 6455 §5.2).
 _TEXT_HEADERS: Final = tuple(bytes((_WHOLE_TEXT, length)) for length in range(126))
@@ -328,11 +331,12 @@ class Connection:
                     payload = (masked ^ repeated).to_bytes(length, "big")
                 else:
                     payload = data[start:stop]
-            elif length == 126 and end - start >= 2:
-                length = data[start] << 8 | data[start + 1]
-                start += 2 + key_size
+            elif length == 126 or length == 127:  # noqa: PLR1714 - a tuple would be made anew, or looked up
+                shortest, extended = (126, 2) if length == 126 else (65536, 8)
+                length = _from_bytes(data[start : start + extended])
+                start += extended + key_size
                 stop = start + length
-                if stop > end or length < 126:
+                if stop > end or length < shortest:
                     break
                 payload = data[start:stop]
                 if mask:
@@ -456,10 +460,14 @@ class Connection:
             payload = str.encode(data)  # not data.encode(): bytes are refused with a TypeError
         except UnicodeEncodeError:
             raise LocalProtocolError("the text has a surrogate", slug="bad-text") from None
-        # What servers do all day, in one step: a short message, in one frame, without compression.
+        # What servers do all day, in one step: a message in one frame, without mask and compression.
         length = len(payload)
-        if length < 126 and fin and self._sends_plain and self._sending is None and self._state is _OPEN:
-            self._output.append(_TEXT_HEADERS[length] + payload)
+        if length < 65536 and fin and self._sends_plain and self._sending is None and self._state is _OPEN:
+            if length < 126:
+                self._output.append(_TEXT_HEADERS[length] + payload)
+            else:
+                self._output.append(_pack_header_16(_WHOLE_TEXT, 126, length))
+                self._output.append(payload)
             return
         self._send_data(Opcode.TEXT, payload, fin=fin)
 
@@ -471,8 +479,12 @@ class Connection:
         # Not bytes(data) alone: bytes(5) would be five zero bytes.
         payload = data if type(data) is bytes else bytes(memoryview(data))
         length = len(payload)
-        if length < 126 and fin and self._sends_plain and self._sending is None and self._state is _OPEN:
-            self._output.append(_BINARY_HEADERS[length] + payload)
+        if length < 65536 and fin and self._sends_plain and self._sending is None and self._state is _OPEN:
+            if length < 126:
+                self._output.append(_BINARY_HEADERS[length] + payload)
+            else:
+                self._output.append(_pack_header_16(_WHOLE_BINARY, 126, length))
+                self._output.append(payload)
             return
         self._send_data(Opcode.BINARY, payload, fin=fin)
 

@@ -41,8 +41,11 @@ CLOSE_TIMEOUT: Final = 10.0
 LINGER_TIMEOUT: Final = 2.0
 """Seconds that we go on reading after a failure, so that the peer gets our Close and not a reset."""
 
-MAX_QUEUED: Final = 1 << 16
-"""Bytes of unread messages from which on reading stops; one read may go beyond."""
+MAX_QUEUED: Final = 1 << 18
+"""Bytes of unread messages from which on reading stops; as many as asyncio reads at a time."""
+
+MAX_BATCHED: Final = 1 << 16
+"""Bytes from which on a message is written at once, and does not wait for others to leave with it."""
 
 MAX_UNSENT: Final = 4 << 20
 """Bytes that a member of a room may be behind; more ends its connection."""
@@ -399,7 +402,7 @@ class WebSocket:
             if self._connection.state is State.OPEN:
                 raise
             raise self._closed_error() from None
-        if len(message) > MAX_QUEUED:
+        if len(message) > MAX_BATCHED:
             self._outbox.flush()
         elif self._batch:
             self._outbox.schedule()  # there is more to answer: let the answers leave together
