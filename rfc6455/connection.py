@@ -494,6 +494,10 @@ class Connection:
         Servers only: a client MUST pick a fresh masking key for each frame (RFC 6455 §5.3). Raises
         `LocalProtocolError` there, when the connection is not open, or inside an unfinished message.
         """
+        # The hot path of a broadcast: the same bytes for every member.
+        if self._sends_plain and self._sending is None and self._state is _OPEN:
+            self._output.append(message.plain_frame)
+            return
         if self.role is Role.CLIENT:
             raise LocalProtocolError("a client masks each frame anew", slug="not-masked")
         self._check_can_send(None)

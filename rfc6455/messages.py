@@ -210,14 +210,14 @@ class PreparedMessage:
     Raises `UnicodeEncodeError` for text with a surrogate, `TypeError` for what is neither str nor bytes.
     """
 
-    __slots__ = ("_compressed_frames", "_frame", "opcode", "payload")
+    __slots__ = ("_compressed_frames", "opcode", "payload", "plain_frame")
 
     def __init__(self, message: str | bytes | bytearray | memoryview) -> None:
         if isinstance(message, str):
             self.opcode, self.payload = Opcode.TEXT, message.encode()
         else:
             self.opcode, self.payload = Opcode.BINARY, bytes(memoryview(message))
-        self._frame = encode_frame(self.opcode, self.payload)
+        self.plain_frame = encode_frame(self.opcode, self.payload)
         self._compressed_frames: dict[DeflateParameters, bytes] = {}
 
     def frame(self, deflate: DeflateParameters | None) -> bytes | None:
@@ -226,7 +226,7 @@ class PreparedMessage:
         ``None`` where compression depends on what that connection was sent before.
         """
         if deflate is None or len(self.payload) < deflate.threshold:
-            return self._frame
+            return self.plain_frame
         if not deflate.server_no_context_takeover:
             return None
         frame = self._compressed_frames.get(deflate)

@@ -177,7 +177,8 @@ class Listener:
         except Exception:
             logger.exception("a handler failed")
             websocket.start_close(CloseCode.INTERNAL_ERROR)
-        await websocket.close()
+        if websocket.closed is None:
+            await websocket.close()
         if websocket.failure is not None:
             # RFC 6455 §7.1.7: SHOULD log the problem. The text is ours; nothing of the peer's is in it.
             logger.info("a peer failed: %s (%s)", websocket.failure.reason, websocket.failure.error.slug)

@@ -59,7 +59,10 @@ class Outbox:
     def rest(self) -> None:
         """Writes what is queued: whoever sends is about to wait."""
         self._eager = True
-        self.flush()
+        self._queued = False
+        data = self._connection.data_to_send()
+        if data:
+            self._transport.write(data)
 
     def schedule(self) -> None:
         """Has what is queued written at the end of this tick."""
@@ -69,10 +72,9 @@ class Outbox:
 
     def flush(self) -> None:
         """Writes what is queued now."""
-        self._queued = False
-        data = self._connection.data_to_send()
-        if data:
-            self._transport.write(data)
+        eager = self._eager
+        self.rest()
+        self._eager = eager
 
     @property
     def size(self) -> int:

@@ -63,10 +63,13 @@ class Room:
         A member that is too far behind loses its connection (`WebSocket.post`).
         """
         prepared = PreparedMessage(message)
-        excluded = set(exclude)
-        for member in self.members:
-            if member not in excluded:
-                member.post(prepared)
+        # A list of its own: who is posted to may leave.
+        members = self.members
+        if exclude:
+            excluded = set(exclude)
+            members = [member for member in members if member not in excluded]
+        for member in members:
+            member.post(prepared)
 
 
 class Rooms:

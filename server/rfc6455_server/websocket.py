@@ -419,12 +419,13 @@ class WebSocket:
 
         A peer that is more than `MAX_UNSENT` bytes behind loses its connection with 1008.
         """
-        if self._connection.state is not State.OPEN:
-            return
-        if self._outbox.size > MAX_UNSENT:
+        if self._protocol.full and self._outbox.size > MAX_UNSENT:
             self.fail(CloseCode.POLICY_VIOLATION, "too slow")
             return
-        self._connection.send_prepared(message)
+        try:
+            self._connection.send_prepared(message)
+        except LocalProtocolError:
+            return  # it is closing
         self._outbox.schedule()
 
     async def ping(self) -> float:
