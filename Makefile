@@ -46,6 +46,21 @@ tests/node/node_modules/.installed: tests/node/package-lock.json
 	if command -v npm >/dev/null; then npm ci --prefix tests/node --no-audit --no-fund --loglevel=error; fi
 	mkdir -p $(@D) && touch $@
 
+# We and the peers side by side; they live in an environment of their own. `make bench-echo` runs one of them,
+# and `make bench BENCH=--quick` all of them in a few minutes, roughly.
+BENCHMARKS := masking codec echo broadcast handshake memory
+.PHONY: bench $(BENCHMARKS:%=bench-%)
+bench: $(BENCHMARKS:%=bench-%)
+
+$(BENCHMARKS:%=bench-%): bench-%: benchmarks/.venv/.installed
+	benchmarks/.venv/bin/python -m benchmarks.$* $(BENCH)
+
+benchmarks/.venv/.installed: benchmarks/requirements.txt benchmarks/node/package-lock.json
+	$(PYTHON) -m venv benchmarks/.venv
+	benchmarks/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt -e .
+	if command -v npm >/dev/null; then npm ci --prefix benchmarks/node --no-audit --no-fund --loglevel=error; fi
+	touch $@
+
 # Every case for both roles: some 20 minutes on a quiet machine; and a sample of it, in some 5.
 .PHONY: conformance conformance-quick
 conformance: $(VENV)/.dev

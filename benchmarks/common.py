@@ -104,14 +104,16 @@ def interleaved(
     return {name: statistics.median(values) for name, values in samples.items()}
 
 
-def upgrade(port: int, path: str) -> socket.socket:
-    """A socket after an opening handshake; what answers is not looked at beyond the 101."""
-    connection = socket.create_connection(("127.0.0.1", port))
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.sendall(
+def request(port: int, path: str) -> bytes:
+    """An opening handshake."""
+    return (
         f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-    )
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    ).encode()
+
+
+def read_head(connection: socket.socket) -> None:
+    """Reads the answer to it; what follows stays in the socket."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         octet = connection.recv(1)
@@ -120,6 +122,14 @@ def upgrade(port: int, path: str) -> socket.socket:
         head += octet
     if not head.startswith(b"HTTP/1.1 101"):
         raise ConnectionError(f"no upgrade: {head!r}")
+
+
+def upgrade(port: int, path: str) -> socket.socket:
+    """A socket after an opening handshake."""
+    connection = socket.create_connection(("127.0.0.1", port))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.sendall(request(port, path))
+    read_head(connection)
     return connection
 
 

@@ -1,20 +1,31 @@
 """Opening handshake and close: the server's CPU time a connection."""
 
-from benchmarks.common import Report, interleaved, options, servers, upgrade
+import socket
+
+from benchmarks.common import Report, interleaved, options, read_head, request, servers
 from rfc6455 import Opcode, encode_frame
 
 PEERS = ["rfc6455", "websockets", "aiohttp", "picows", "Node ws"]
 
 
+AT_ONCE = 20
+
+
 def connect_and_close(port: int, count: int) -> None:
-    """One after the other, each with both handshakes in full."""
+    """Waves of connections, each with both handshakes in full."""
     close = encode_frame(Opcode.CLOSE, b"\x03\xe8", mask_key=b"abcd")
-    for _ in range(count):
-        connection = upgrade(port, "/echo")
-        connection.sendall(close)
-        while connection.recv(4096):
-            pass
-        connection.close()
+    for _ in range(count // AT_ONCE):
+        wave = [socket.create_connection(("127.0.0.1", port)) for _ in range(AT_ONCE)]
+        for connection in wave:
+            connection.sendall(request(port, "/echo"))
+        for connection in wave:
+            read_head(connection)
+        for connection in wave:
+            connection.sendall(close)
+        for connection in wave:
+            while connection.recv(4096):
+                pass
+            connection.close()
 
 
 def main() -> None:

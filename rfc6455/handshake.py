@@ -415,7 +415,7 @@ class ClientHandshake:
             raise _bad_response("not HTTP/1.1", "bad-version")
         if ascii_lower(headers.get("Upgrade") or "") != "websocket":
             raise _bad_response("no Upgrade: websocket", "bad-upgrade")
-        if not _has_token(headers.get_all("Connection"), "upgrade"):
+        if not any(_has_token(value, "upgrade") for value in headers.get_all("Connection")):
             raise _bad_response("no Connection: Upgrade", "bad-connection")
         if headers.get("Sec-WebSocket-Accept") != accept_value(self._key):
             raise _bad_response("a wrong Sec-WebSocket-Accept", "bad-accept")
@@ -447,9 +447,9 @@ def _check_request(request: Request) -> None:
     if _HOST.fullmatch(headers.get("Host") or "") is None:
         raise HandshakeError("one Host is needed", slug="bad-host")
     # A field that stands twice is an error, here and below: `get` raises it.
-    if not _has_token([headers.get("Upgrade") or ""], "websocket"):
+    if not _has_token(headers.get("Upgrade"), "websocket"):
         raise _upgrade_required("Upgrade: websocket is needed", "bad-upgrade")
-    if not _has_token([headers.get("Connection") or ""], "upgrade"):
+    if not _has_token(headers.get("Connection"), "upgrade"):
         raise _upgrade_required("Connection: Upgrade is needed", "bad-connection")
     if _KEY.fullmatch(headers.get("Sec-WebSocket-Key") or "") is None:
         raise HandshakeError("Sec-WebSocket-Key must be base64 of 16 bytes", slug="bad-key")
@@ -491,8 +491,11 @@ def _check_no_body(headers: Headers) -> None:
         raise HandshakeError("the handshake has no body", slug="body")
 
 
-def _has_token(values: Iterable[str], token: str) -> bool:
-    return any(ascii_lower(element) == token for element in parse_token_list(values))
+def _has_token(value: str | None, token: str) -> bool:
+    if value is None:
+        return False
+    # Nearly always the token stands alone.
+    return ascii_lower(value) == token or token in map(ascii_lower, parse_token_list([value]))
 
 
 def _upgrade_required(message: str, slug: str) -> HandshakeError:

@@ -55,7 +55,7 @@ class Headers:
     once and refuse to choose between two; `get_all` is for lists.
     """
 
-    __slots__ = ("_pairs",)
+    __slots__ = ("_index", "_pairs")
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
         """Takes (name, value) pairs.
@@ -64,6 +64,8 @@ class Headers:
         character: nothing that is written from here can end a line early.
         """
         self._pairs: list[tuple[str, str]] = []
+        # By the name in lower case: where its field stands in _pairs, -1 when there are several.
+        self._index: dict[str, int] = {}
         for name, value in pairs:
             self.add(name, value)
 
@@ -74,11 +76,18 @@ class Headers:
         if _FIELD_VALUE.fullmatch(value) is None:
             raise LocalProtocolError(f"not a value for the field {name}", slug="bad-field-value")
         # The same few names come with every connection: they are kept once.
+        lower = intern(name.lower())
+        self._index[lower] = -1 if lower in self._index else len(self._pairs)
         self._pairs.append((intern(name), value.strip(_OWS)))
 
     def get_all(self, name: str) -> list[str]:
         """The values of every field of that name, in order; empty when there is none."""
         wanted = ascii_lower(name)
+        place = self._index.get(wanted)
+        if place is None:
+            return []
+        if place >= 0:
+            return [self._pairs[place][1]]
         return [value for name, value in self._pairs if name.lower() == wanted]
 
     def get(self, name: str, default: str | None = None) -> str | None:
@@ -86,10 +95,12 @@ class Headers:
 
         Raises `HandshakeError` (status 400) when the field stands more than once.
         """
-        values = self.get_all(name)
-        if len(values) > 1:
+        place = self._index.get(ascii_lower(name))
+        if place is None:
+            return default
+        if place < 0:
             raise HandshakeError(f"more than one field {name}", slug="doubled-field")
-        return values[0] if values else default
+        return self._pairs[place][1]
 
     def __getitem__(self, name: str) -> str:
         value = self.get(name)
@@ -98,7 +109,7 @@ class Headers:
         return value
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and bool(self.get_all(name))
+        return isinstance(name, str) and ascii_lower(name) in self._index
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter(self._pairs)

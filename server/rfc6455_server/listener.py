@@ -17,8 +17,8 @@ from rfc6455_server.http import Page, respond
 from rfc6455_server.outbox import Tick
 from rfc6455_server.websocket import (
     CLOSE_TIMEOUT,
+    LINGER_TIMEOUT,
     CodecProtocol,
-    CodecReader,
     ConnectionClosedError,
     WebSocket,
 )
@@ -54,7 +54,7 @@ def compile_route(template: str, handler: Handler) -> Route:
 
 
 class Listener:
-    """Serves accepted connections, one task each."""
+    """Serves accepted connections. Their opening handshakes need no task; each handler has one."""
 
     def __init__(
         self,
@@ -71,6 +71,9 @@ class Listener:
         self._options = options
         self._loop = asyncio.get_running_loop()
         self._tick = Tick(self._loop)
+        self._openings: set[_Opening] = set()
+        self._protocols: dict[CodecProtocol, asyncio.WriteTransport] = {}
+        self._all_gone: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.websockets: set[WebSocket] = set()
 
@@ -78,13 +81,10 @@ class Listener:
         """The protocol factory for ``loop.create_server``."""
         return CodecProtocol(self._loop, self._connected)
 
-    def _connected(self, protocol: CodecProtocol, writer: asyncio.StreamWriter) -> None:
-        task = self._loop.create_task(self._serve(protocol, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     async def close(self) -> None:
         """Tells every connection 1001, waits for the handlers, and cancels those that take too long."""
+        for opening in list(self._openings):
+            opening.abort()
         for websocket in list(self.websockets):
             websocket.start_close(CloseCode.GOING_AWAY, "the server stops")
         if self._tasks:
@@ -93,40 +93,34 @@ class Listener:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
+        if self._protocols:
+            self._all_gone = self._loop.create_future()
+            _, late_futures = await asyncio.wait([self._all_gone], timeout=LINGER_TIMEOUT)
+            for transport in list(self._protocols.values()) if late_futures else ():
+                transport.abort()
+            await self._all_gone
 
-    async def _serve(self, protocol: CodecProtocol, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with asyncio.timeout(HANDSHAKE_TIMEOUT):
-                accepted = await self._handshake(protocol.reader, writer)
-            if accepted is None:
-                return
-            # Nothing of the handshake stays alive with the connection.
-            connection, request, handler, parameters = accepted
-            del accepted
-            websocket = WebSocket(connection, request, protocol, writer, self._tick)
-            self.websockets.add(websocket)
-            try:
-                await self._handle(websocket, handler(websocket, **parameters))
-            finally:
-                self.websockets.discard(websocket)
-        except TimeoutError:
-            logger.info("no request within %s s", HANDSHAKE_TIMEOUT)
-        except ConnectionError:
-            pass  # the peer left before it had its answer
-        finally:
-            writer.close()
+    def _gone(self, protocol: CodecProtocol) -> None:
+        del self._protocols[protocol]
+        if self._all_gone is not None and not self._protocols:
+            self._all_gone.set_result(None)
 
-    async def _handshake(
-        self, reader: CodecReader, writer: asyncio.StreamWriter
-    ) -> tuple[Connection, Request, Handler, dict[str, str]] | None:
-        """Reads a request and answers it; gives what is needed to go on when that opens a WebSocket."""
+    def _connected(self, protocol: CodecProtocol, writer: asyncio.StreamWriter) -> None:
+        self._protocols[protocol] = writer.transport
+        protocol.gone = self._gone
         handshake = ServerHandshake(deflate=self._compression, **self._options)
-        while (event := handshake.next_event()) is None:
-            data = await reader.read_early()
-            if not data:
-                return None
-            handshake.receive_data(data)
-        answer = b""
+        opening = _Opening(handshake, protocol, writer, self)
+        self._openings.add(opening)
+        protocol.reader.attach(opening)
+
+    def forget(self, opening: "_Opening") -> None:
+        """Called when an opening handshake is over, however it ended."""
+        self._openings.discard(opening)
+
+    def answer(
+        self, event: Request | HandshakeFailed, handshake: ServerHandshake
+    ) -> tuple[Request, Route, dict[str, str]] | bytes:
+        """What to do with a request: the route that it opens a WebSocket to, or an answer over HTTP."""
         match event:
             case Request() as request:
                 route, parameters = self._find(request.path)
@@ -137,14 +131,26 @@ class Listener:
                     # RFC 6455 §4.2.2: MUST answer with an error when the service is not available.
                     handshake.reject(404, body=b"not found\n")
                 else:
-                    connection = handshake.accept()
-                    writer.write(handshake.data_to_send())
-                    return connection, request, route.handler, parameters
+                    return request, route, parameters
             case HandshakeFailed(request=Request() as request) if self._is_plain(request):
-                answer = respond(request, self._pages)
-        writer.write(answer or handshake.data_to_send())
-        await writer.drain()
-        return None
+                return respond(request, self._pages)
+        return handshake.data_to_send()
+
+    def serve(  # noqa: PLR0917 - all that a connection is made of
+        self,
+        connection: Connection,
+        request: Request,
+        protocol: CodecProtocol,
+        writer: asyncio.StreamWriter,
+        handler: Handler,
+        parameters: dict[str, str],
+    ) -> None:
+        """Runs a handler on an open connection, in a task of its own."""
+        websocket = WebSocket(connection, request, protocol, writer, self._tick)
+        self.websockets.add(websocket)
+        task = self._loop.create_task(self._handle(websocket, handler(websocket, **parameters)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _is_plain(self, request: Request) -> bool:
         """Whether plain HTTP is the better answer: no upgrade is asked for, and no WebSocket is there."""
@@ -177,8 +183,69 @@ class Listener:
         except Exception:
             logger.exception("a handler failed")
             websocket.start_close(CloseCode.INTERNAL_ERROR)
+        finally:
+            self.websockets.discard(websocket)
         if websocket.closed is None:
             await websocket.close()
         if websocket.failure is not None:
             # RFC 6455 §7.1.7: SHOULD log the problem. The text is ours; nothing of the peer's is in it.
             logger.info("a peer failed: %s (%s)", websocket.failure.reason, websocket.failure.error.slug)
+
+
+class _Opening:
+    """An accepted connection until its request is answered: it takes the bytes as they come."""
+
+    __slots__ = ("_handshake", "_listener", "_protocol", "_timer", "_writer")
+
+    def __init__(
+        self,
+        handshake: ServerHandshake,
+        protocol: CodecProtocol,
+        writer: asyncio.StreamWriter,
+        listener: Listener,
+    ) -> None:
+        self._handshake = handshake
+        self._protocol = protocol
+        self._writer = writer
+        self._listener = listener
+        loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = loop.call_later(HANDSHAKE_TIMEOUT, self._time_out)
+
+    def receive_data(self, data: bytes) -> None:
+        """Takes bytes from the network."""
+        if self._timer is None:
+            return  # answered: what still comes is not looked at
+        self._handshake.receive_data(data)
+        event = self._handshake.next_event()
+        if event is None:
+            return
+        self._finish()
+        answer = self._listener.answer(event, self._handshake)
+        if isinstance(answer, bytes):
+            self._writer.write(answer)
+            self._writer.close()
+            return
+        request, route, parameters = answer
+        connection = self._handshake.accept()
+        self._writer.write(self._handshake.data_to_send())
+        self._listener.serve(connection, request, self._protocol, self._writer, route.handler, parameters)
+
+    def receive_eof(self) -> None:
+        """The peer left before it was answered, or after."""
+        self._finish()
+        self._writer.close()
+
+    def abort(self) -> None:
+        """Ends the connection at once."""
+        self._finish()
+        self._writer.transport.abort()
+
+    def _finish(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._listener.forget(self)
+
+    def _time_out(self) -> None:
+        logger.info("no request within %s s", HANDSHAKE_TIMEOUT)
+        self.abort()

@@ -12,7 +12,7 @@ messages wait for `WebSocket.recv`. When too many bytes wait, reading stops, and
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from rfc6455 import (
     BinaryMessage,
@@ -42,7 +42,10 @@ LINGER_TIMEOUT: Final = 2.0
 """Seconds that we go on reading after a failure, so that the peer gets our Close and not a reset."""
 
 MAX_QUEUED: Final = 1 << 18
-"""Bytes of unread messages from which on reading stops; as many as asyncio reads at a time."""
+"""Bytes of unread messages from which on reading stops; one read may go beyond."""
+
+READ_SIZE: Final = 1 << 16
+"""Bytes of a read at the most."""
 
 MAX_BATCHED: Final = 1 << 16
 """Bytes from which on a message is written at once, and does not wait for others to leave with it."""
@@ -66,16 +69,26 @@ class ConnectionClosedError(WebSocketError):
         self.clean = clean
 
 
-class CodecReader(asyncio.StreamReader):
-    """A StreamReader that keeps nothing: once a `WebSocket` is attached, bytes go straight to it.
+class Sink(Protocol):
+    """What takes the bytes of a connection as they come: an opening handshake, then a `WebSocket`."""
 
-    Until then `read_early` gives them, for the opening handshake.
+    def receive_data(self, data: bytes) -> None:
+        """Takes bytes from the network."""
+
+    def receive_eof(self) -> None:
+        """Takes the end of the input."""
+
+
+class CodecReader(asyncio.StreamReader):
+    """A StreamReader that keeps nothing: once a `Sink` is attached, bytes go straight to it.
+
+    Until then `read_early` gives them, for a client's opening handshake.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
         self._event_loop = loop
-        self._websocket: WebSocket | None = None
+        self._sink: Sink | None = None
         self._early = bytearray()
         self._early_waiter: asyncio.Future[None] | None = None
         self._ended = False
@@ -84,13 +97,17 @@ class CodecReader(asyncio.StreamReader):
     def set_transport(self, transport: asyncio.BaseTransport) -> None:
         """Called when the connection is made."""
         super().set_transport(transport)
+        if hasattr(transport, "max_size"):
+            # asyncio makes room for 256 KiB a read, beyond what malloc keeps at hand: most of a small
+            # read's time went there. Where a transport has no such attribute, nothing changes.
+            transport.max_size = READ_SIZE
         assert isinstance(transport, asyncio.ReadTransport)  # noqa: S101 - for the type
         self._reading = transport
 
     def feed_data(self, data: bytes) -> None:  # type: ignore[override]  # transports give bytes
         """Called with bytes from the network."""
-        if self._websocket is not None:
-            self._websocket.receive_data(data)
+        if self._sink is not None:
+            self._sink.receive_data(data)
             return
         self._early += data
         if len(self._early) > MAX_QUEUED:
@@ -100,8 +117,8 @@ class CodecReader(asyncio.StreamReader):
     def feed_eof(self) -> None:
         """Called when the peer has closed its half, or the connection is lost."""
         self._ended = True
-        if self._websocket is not None:
-            self._websocket.receive_eof()
+        if self._sink is not None:
+            self._sink.receive_eof()
         self._wake()
 
     def set_exception(self, exc: Exception) -> None:
@@ -116,14 +133,14 @@ class CodecReader(asyncio.StreamReader):
             await self._early_waiter
         return self._take_early()
 
-    def attach(self, websocket: "WebSocket") -> None:
-        """Hands ``websocket`` what has come since `read_early`, and all that follows."""
-        self._websocket = websocket
+    def attach(self, sink: Sink) -> None:
+        """Hands ``sink`` what has come since `read_early`, and all that follows."""
+        self._sink = sink
         early = self._take_early()
         if early:
-            websocket.receive_data(early)
+            sink.receive_data(early)
         if self._ended:
-            websocket.receive_eof()
+            sink.receive_eof()
 
     def pause(self) -> None:
         """Stops reading: TCP pushes back on the peer."""
@@ -160,6 +177,9 @@ class CodecProtocol(asyncio.StreamReaderProtocol):
         super().__init__(self.reader, self._accepted if connected else None, loop=loop)
         self.full = False
         self.lost: Callable[[], None] | None = None
+        """Called when TCP is gone, for the `WebSocket` on it."""
+        self.gone: Callable[[CodecProtocol], None] | None = None
+        """The same for whoever accepted it."""
 
     def _accepted(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert self._connected is not None  # noqa: S101 - for the type
@@ -180,6 +200,8 @@ class CodecProtocol(asyncio.StreamReaderProtocol):
         super().connection_lost(exc)
         if self.lost is not None:
             self.lost()
+        if self.gone is not None:
+            self.gone(self)
 
 
 class WebSocket:
