@@ -47,6 +47,8 @@ _XOR_TABLES: Final = tuple(
 )
 """``_XOR_TABLES[k][i]`` is ``i ^ k``: what ``translate`` needs for one byte of the key."""
 
+_from_bytes = int.from_bytes  # big-endian, as is to_bytes
+
 _KEYS_AT_A_TIME: Final = 1024
 
 _keys: list[bytes] = []
@@ -60,25 +62,27 @@ def apply_mask(data: bytes | bytearray | memoryview, key: bytes) -> bytes:
     if len(key) != 4:
         raise ValueError(f"a masking key has 4 bytes, not {len(key)}")
     size = len(data)
-    if size <= TABLE_SIZE:
-        mask = int.from_bytes(key, "big") * REPEATED[size] >> EXCESS[size]
-    elif size >= _NUMPY_SIZE and (numpy := _numpy()) is not None:
+    if size > TABLE_SIZE:
+        return _apply_mask_large(data, key, size)
+    return (_from_bytes(data) ^ (_from_bytes(key) * REPEATED[size] >> EXCESS[size])).to_bytes(size)
+
+
+def _apply_mask_large(data: bytes | bytearray | memoryview, key: bytes, size: int) -> bytes:
+    if size >= _NUMPY_SIZE and (numpy := _numpy()) is not None:
         return _xor_arrays(numpy, data, key)
-    elif size < _LANES_SIZE:
-        mask = int.from_bytes((key * ((size + 3) // 4))[:size], "big")
-    else:
+    if size >= _LANES_SIZE:
         return _translate_lanes(data, key)
-    return (int.from_bytes(data, "big") ^ mask).to_bytes(size, "big")
+    mask = _from_bytes((key * ((size + 3) // 4))[:size])
+    return (_from_bytes(data) ^ mask).to_bytes(size)
 
 
 def _translate_lanes(data: bytes | bytearray | memoryview, key: bytes) -> bytes:
-    pieces = []
-    for start in range(0, len(data), _PIECE):
-        piece = bytearray(data[start : start + _PIECE])
-        for lane, octet in enumerate(key):
-            piece[lane::4] = piece[lane::4].translate(_XOR_TABLES[octet])
-        pieces.append(piece)
-    return b"".join(pieces)
+    masked = bytearray(data)
+    for start in range(0, len(masked), _PIECE):
+        end = start + _PIECE
+        for lane, octet in enumerate(key, start):
+            masked[lane:end:4] = masked[lane:end:4].translate(_XOR_TABLES[octet])
+    return bytes(masked)
 
 
 @cache
