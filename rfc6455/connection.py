@@ -22,6 +22,7 @@ CLOSED means that nothing is left to wait for: TCP is to be closed, or is closed
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import repeat
 from struct import Struct
 from typing import Final
 
@@ -63,7 +64,6 @@ from rfc6455.messages import MessageAssembler, PreparedMessage
 _WHOLE_TEXT: Final = FIN | Opcode.TEXT
 _WHOLE_BINARY: Final = FIN | Opcode.BINARY
 
-_OPEN = State.OPEN  # looked up for each message
 _from_bytes = int.from_bytes
 
 _NOTHING: Final[deque[Event]] = deque(maxlen=0)
@@ -178,6 +178,7 @@ class Connection:
         self._sending_compressed = False
         self.deflate = deflate
         self._deflater = Deflater(deflate, role) if deflate else None
+        # An open server between messages, without compression: nothing stands between data and frame.
         self._sends_plain = role is Role.SERVER and deflate is None
 
         if trailing_data:
@@ -232,7 +233,10 @@ class Connection:
 
     def events(self) -> Iterator[Event]:
         """The events there are, pulled one at a time."""
-        return iter(self.next_event, None)
+        while (event := self.next_event()) is not None:
+            yield event
+            while self._events:  # what was parsed together with it, without a call for each
+                yield self._events.popleft()
 
     def next_event(self) -> Event | None:
         """The next event, or ``None`` until more data comes. Never raises for what the peer sent."""
@@ -316,10 +320,14 @@ class Connection:
         append = events.append
         mask = MASK if self._masks_input else 0
         key_size = 4 if mask else 0
-        while end - position >= 2 + key_size:
-            length = data[position + 1] - mask  # with the wrong mask bit: below 0, or above 127
+        max_size = self._max_message_size
+        small = min(TABLE_SIZE, max_size)
+        for _ in repeat(None, _BATCH):
             start = position + 2
-            if 0 <= length <= TABLE_SIZE:
+            if end - start < key_size:
+                break
+            length = data[position + 1] - mask  # with the wrong mask bit: below 0, or above 127
+            if 0 <= length <= small:
                 stop = start + key_size + length
                 if stop > end:
                     break
@@ -336,14 +344,12 @@ class Connection:
                 length = _from_bytes(data[start : start + extended])
                 start += extended + key_size
                 stop = start + length
-                if stop > end or length < shortest:
+                if stop > end or length < shortest or length > max_size:
                     break
                 payload = data[start:stop]
                 if mask:
                     payload = apply_mask(payload, data[start - 4 : start])
             else:
-                break
-            if length > self._max_message_size:
                 break
             first = data[position]
             if first == _WHOLE_TEXT:
@@ -356,8 +362,6 @@ class Connection:
             else:
                 break
             position = stop
-            if len(events) == _BATCH:
-                break
         if position == end:
             self._buffer, position = b"", 0  # an idle connection holds no read
         self._position = position
@@ -432,6 +436,7 @@ class Connection:
 
     def _enter_closed(self, *, clean: bool) -> ConnectionClosed:
         self._state = State.CLOSED
+        self._sends_plain = False
         self._discard_input()
         # RFC 6455 §7.1.5, §7.1.6: code and reason are the peer's; 1006 when it sent no Close.
         code, reason = self._close_received or (CloseCode.ABNORMAL_CLOSURE, "")
@@ -462,12 +467,11 @@ class Connection:
             raise LocalProtocolError("the text has a surrogate", slug="bad-text") from None
         # What servers do all day, in one step: a message in one frame, without mask and compression.
         length = len(payload)
-        if length < 65536 and fin and self._sends_plain and self._sending is None and self._state is _OPEN:
+        if self._sends_plain and fin and length < 65536:
             if length < 126:
                 self._output.append(_TEXT_HEADERS[length] + payload)
             else:
-                self._output.append(_pack_header_16(_WHOLE_TEXT, 126, length))
-                self._output.append(payload)
+                self._output.append(_pack_header_16(_WHOLE_TEXT, 126, length) + payload)
             return
         self._send_data(Opcode.TEXT, payload, fin=fin)
 
@@ -479,12 +483,11 @@ class Connection:
         # Not bytes(data) alone: bytes(5) would be five zero bytes.
         payload = data if type(data) is bytes else bytes(memoryview(data))
         length = len(payload)
-        if length < 65536 and fin and self._sends_plain and self._sending is None and self._state is _OPEN:
+        if self._sends_plain and fin and length < 65536:
             if length < 126:
                 self._output.append(_BINARY_HEADERS[length] + payload)
             else:
-                self._output.append(_pack_header_16(_WHOLE_BINARY, 126, length))
-                self._output.append(payload)
+                self._output.append(_pack_header_16(_WHOLE_BINARY, 126, length) + payload)
             return
         self._send_data(Opcode.BINARY, payload, fin=fin)
 
@@ -495,7 +498,7 @@ class Connection:
         `LocalProtocolError` there, when the connection is not open, or inside an unfinished message.
         """
         # The hot path of a broadcast: the same bytes for every member.
-        if self._sends_plain and self._sending is None and self._state is _OPEN:
+        if self._sends_plain:
             self._output.append(message.plain_frame)
             return
         if self.role is Role.CLIENT:
@@ -562,6 +565,7 @@ class Connection:
         self._check_can_send(opcode)
         begins = self._sending is None
         self._sending = None if fin else opcode
+        self._sends_plain = fin and self.role is Role.SERVER and self.deflate is None
         first = int(opcode if begins else Opcode.CONTINUATION)
         if self._deflater is not None and self.deflate is not None:
             if begins:
@@ -584,6 +588,7 @@ class Connection:
         if not self._close_sent:
             self._close_sent = True
             self._state = State.CLOSING
+            self._sends_plain = False
             self._send_frame(FIN | Opcode.CLOSE, payload)
 
     def _send_frame(self, first: int, payload: bytes) -> None:

@@ -22,6 +22,9 @@ _Utf8Decoder = codecs.getincrementaldecoder("utf-8")
 _PIECE: Final = 65536
 """Bytes that are inflated at a time."""
 
+_LARGE_PIECE: Final = 4096
+"""Bytes from which on a piece is kept as it came: copying it would cost more than its object does."""
+
 _MAX_EXPANSION: Final = 8
 """How many times its own size a message may have when it is compressed.
 
@@ -39,7 +42,6 @@ class MessageAssembler:
 
     __slots__ = (
         "_assemble",
-        "_buffer",
         "_compressed",
         "_decoder",
         "_empty_fragments",
@@ -48,6 +50,8 @@ class MessageAssembler:
         "_inflater",
         "_max_empty_fragments",
         "_max_size",
+        "_mid_code_point",
+        "_pieces",
         "_size",
         "opcode",
     )
@@ -74,7 +78,8 @@ class MessageAssembler:
         self._inflated = 0
         self._empty_fragments = 0
         self._decoder: codecs.IncrementalDecoder | None = None  # of a text message
-        self._buffer: bytes | bytearray = b""
+        self._mid_code_point = False
+        self._pieces: list[bytes | bytearray] = []
 
     def start_frame(self, frame: FrameHeader) -> None:
         """Takes the header of a data frame, and refuses it before its payload where it must.
@@ -146,10 +151,11 @@ class MessageAssembler:
         if self._decoder is None:
             if not self._assemble:
                 return self._binary_fragment(data, final)
-        else:
-            text = self._decode(self._decoder, data, final)
-            if not self._assemble:
-                return self._text_fragment(text, final)
+        elif not self._assemble:
+            return self._text_fragment(self._decode(self._decoder, data, final), final)
+        elif self._mid_code_point or not data.isascii():
+            # What is ASCII needs no check, unless a code point was begun.
+            self._decode(self._decoder, data, final)
         self._append(data)
         return self._finish() if final else None
 
@@ -160,8 +166,7 @@ class MessageAssembler:
             code=CloseCode.MESSAGE_TOO_BIG,
         )
 
-    @staticmethod
-    def _decode(decoder: codecs.IncrementalDecoder, data: bytes, final: bool) -> str:
+    def _decode(self, decoder: codecs.IncrementalDecoder, data: bytes, final: bool) -> str:
         try:
             text = decoder.decode(data, final)
         except UnicodeDecodeError:
@@ -171,19 +176,22 @@ class MessageAssembler:
         pending, _ = decoder.getstate()
         if pending[:1] == b"\xed" and pending[1:] >= b"\xa0":
             raise _bad_utf8()
+        self._mid_code_point = bool(pending)
         return text
 
     def _append(self, data: bytes) -> None:
-        if not self._buffer:
-            # A message in one piece needs no buffer of its own.
-            self._buffer = data
-        elif isinstance(self._buffer, bytearray):
-            self._buffer += data
+        """Keeps ``data``: large pieces as they are, small ones joined, so that their number is bounded."""
+        pieces = self._pieces
+        if len(data) >= _LARGE_PIECE or not pieces:
+            pieces.append(data)
+        elif isinstance(pieces[-1], bytearray):
+            pieces[-1] += data
         else:
-            self._buffer = bytearray(self._buffer) + data
+            pieces.append(bytearray(data))
 
     def _finish(self) -> DataEvent:
-        data, is_text = self._buffer, self._decoder is not None
+        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        is_text = self._decoder is not None
         self._reset()
         return TextMessage(data.decode()) if is_text else BinaryMessage(bytes(data))
 
