@@ -69,12 +69,18 @@ def main() -> None:
             rooms = {name: Room(name, server, members) for name, server in running.items()}
             count = deliveries // 4 if asked.quick else deliveries
 
-            def measure(name: str) -> float:
+            def measure(
+                name: str,
+                running: dict[str, ServerProcess] = running,
+                rooms: dict[str, Room] = rooms,
+                count: int = count,
+                in_flight: int = in_flight,
+            ) -> float:
                 # python-socketio takes some forty times as long.
-                wanted = count // 8 if name == "python-socketio" else count  # noqa: B023 - called in this turn
-                rooms[name].run(wanted // 10, in_flight)  # noqa: B023
+                wanted = count // 8 if name == "python-socketio" else count
+                rooms[name].run(wanted // 10, in_flight)
                 begin = running[name].cpu()
-                done = rooms[name].run(wanted, in_flight)  # noqa: B023
+                done = rooms[name].run(wanted, in_flight)
                 return (running[name].cpu() - begin) / done * 1e6
 
             case = f"{members} members, {in_flight} in flight"

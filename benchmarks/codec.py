@@ -29,7 +29,7 @@ def ours(chunks: Chunks) -> int:
     for chunk in chunks:
         connection.receive_data(chunk)
         for event in connection.events():
-            count += len(event.data) >= 0  # type: ignore[union-attr]
+            count += len(event.data) >= 0
     return count
 
 
@@ -40,8 +40,8 @@ def websockets_parse(chunks: Chunks) -> int:
     for chunk in chunks:
         protocol.receive_data(chunk)
         for frame in protocol.events_received():
-            if frame.opcode is WebsocketsOpcode.TEXT:  # type: ignore[union-attr]
-                frame.data.decode()  # type: ignore[union-attr]
+            if frame.opcode is WebsocketsOpcode.TEXT:
+                frame.data.decode()
             count += 1
     return count
 
@@ -53,7 +53,7 @@ def wsproto_parse(chunks: Chunks) -> int:
     for chunk in chunks:
         connection.receive_data(chunk)
         for event in connection.events():
-            count += event.message_finished  # type: ignore[union-attr]
+            count += event.message_finished
     return count
 
 

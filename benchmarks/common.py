@@ -198,7 +198,7 @@ class Report:
         import matplotlib as mpl  # noqa: PLC0415 - slow to import, and needed at the end only
 
         mpl.use("svg")
-        from matplotlib import pyplot as plt  # noqa: PLC0415
+        from matplotlib import pyplot as plt  # noqa: PLC0415 - after the backend is chosen
 
         mpl.rcParams["svg.hashsalt"] = self._name
         figure, axes = plt.subplots(figsize=(9, 0.9 + 0.28 * sum(map(len, self._cases.values()))))

@@ -1,6 +1,6 @@
 """Echo over loopback, plain asyncio: the server's CPU time a message."""
 
-from benchmarks.common import Report, interleaved, options, servers
+from benchmarks.common import Report, ServerProcess, interleaved, options, servers
 from benchmarks.load import EchoLoad
 
 PEERS = ["rfc6455", "websockets", "aiohttp", "picows", "Node ws"]
@@ -27,10 +27,15 @@ def main() -> None:
                 name: EchoLoad(server.port, connections, in_flight, size) for name, server in running.items()
             }
 
-            def measure(name: str) -> float:
-                loads[name].run(count // 10)  # noqa: B023 - called in this turn
+            def measure(
+                name: str,
+                running: dict[str, ServerProcess] = running,
+                loads: dict[str, EchoLoad] = loads,
+                count: int = count,
+            ) -> float:
+                loads[name].run(count // 10)
                 begin = running[name].cpu()
-                done = loads[name].run(count)  # noqa: B023
+                done = loads[name].run(count)
                 return (running[name].cpu() - begin) / done * 1e6
 
             figures = interleaved(list(running), 3 if asked.quick else 9, measure, case)

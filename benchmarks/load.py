@@ -38,7 +38,7 @@ class EchoLoad:
         give_up = time.monotonic() + TIME_LIMIT
         while open_count:
             for key, _ in selector.select(1.0):
-                connection: socket.socket = key.fileobj  # type: ignore[assignment]
+                connection: socket.socket = key.fileobj
                 state = left[connection]
                 received = len(connection.recv(1 << 20))
                 if not received:
@@ -77,7 +77,7 @@ def receive_from_all(sockets: list[socket.socket], size: int) -> None:
     give_up = time.monotonic() + TIME_LIMIT
     while waiting:
         for key, _ in selector.select(1.0):
-            connection: socket.socket = key.fileobj  # type: ignore[assignment]
+            connection: socket.socket = key.fileobj
             received = len(connection.recv(1 << 18))
             if not received:
                 raise ConnectionError("the server closed")

@@ -20,7 +20,7 @@ SECONDS = 0.01  # a measurement lasts about this long
 def _pure_websockets() -> Callable[[bytes, bytes], bytes]:
     """Its module chooses the C routine when it is imported: here it is imported once more, without."""
     speedups = sys.modules.pop("websockets.speedups")
-    sys.modules["websockets.speedups"] = None  # type: ignore[assignment]
+    sys.modules["websockets.speedups"] = None
     try:
         spec = importlib.util.find_spec("websockets.utils")
         assert spec is not None

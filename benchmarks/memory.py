@@ -20,10 +20,10 @@ def main() -> None:
                 continue
             server = running[name]
             warm = [upgrade(server.port, "/echo") for _ in range(100)]
-            time.sleep(0.5)
+            time.sleep(0.5)  # for the server to finish what a handshake leaves behind
             before = server.memory()
             idle = [upgrade(server.port, "/echo") for _ in range(count)]
-            time.sleep(1.5)
+            time.sleep(1.5)  # the same for all of them
             figures[name] = (server.memory() - before) / count / 1024
             for connection in (*warm, *idle):
                 connection.close()

@@ -53,11 +53,8 @@ _CLIENT_BITS: Final = "client_max_window_bits"
 
 
 @dataclass(frozen=True, slots=True)
-class DeflateParameters:
-    """What client and server agreed on (RFC 7692 §7.1), and how this side compresses.
-
-    ``level`` and ``memory_level`` are zlib's; ``threshold`` is in bytes.
-    """
+class _Parameters:
+    """The four parameters of the extension, and how this side compresses."""
 
     server_no_context_takeover: bool = False
     client_no_context_takeover: bool = False
@@ -66,6 +63,14 @@ class DeflateParameters:
     level: int = 6
     memory_level: int = 8
     threshold: int = DEFAULT_THRESHOLD
+
+
+@dataclass(frozen=True, slots=True)
+class DeflateParameters(_Parameters):
+    """What client and server agreed on (RFC 7692 §7.1), and how this side compresses.
+
+    ``level`` and ``memory_level`` are zlib's; ``threshold`` is in bytes.
+    """
 
     def no_context_takeover(self, sender: Role) -> bool:
         """Whether ``sender`` compresses each message by itself."""
@@ -79,7 +84,7 @@ class DeflateParameters:
 
 
 @dataclass(frozen=True, slots=True)
-class PerMessageDeflate:
+class PerMessageDeflate(_Parameters):
     """What one side asks for. Hand it to a `ServerHandshake` or a `ClientHandshake`.
 
     ``server_…`` speaks of what the server compresses, ``client_…`` of what the client does. A server can
@@ -87,14 +92,6 @@ class PerMessageDeflate:
 
     Raises `ValueError` for window bits outside 8 to 15, and what zlib does not know.
     """
-
-    server_no_context_takeover: bool = False
-    client_no_context_takeover: bool = False
-    server_max_window_bits: int = MAX_WINDOW_BITS
-    client_max_window_bits: int = MAX_WINDOW_BITS
-    level: int = 6
-    memory_level: int = 8
-    threshold: int = DEFAULT_THRESHOLD
 
     def __post_init__(self) -> None:
         for bits in (self.server_max_window_bits, self.client_max_window_bits):

@@ -76,6 +76,8 @@ async def test_the_request_reaches_the_handler() -> None:
         (None, "HTTP://{host}", True),
         (None, "http://example.com", False),
         (None, "null", False),
+        (None, "http://[", False),
+        (None, "http://]{host}", False),
         (None, "http://{host}.example.com", False),
         (["https://example.com"], "https://Example.com", True),
         (["https://example.com"], "http://example.com", False),
@@ -164,6 +166,21 @@ async def test_an_exception_in_a_handler_is_1011_and_is_logged(caplog: pytest.Lo
         async with connect(url + "/echo") as ws:
             await ws.send("the server lives")
             assert await ws.recv() == "the server lives"
+
+
+async def test_a_handler_that_does_not_take_its_path_is_1011(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server()
+
+    @server.websocket("/rooms/{name}")
+    async def handler(ws: WebSocket) -> None:
+        """The parameter ``name`` was forgotten."""
+
+    async with serving(server) as url:
+        with caplog.at_level(logging.ERROR, logger="rfc6455_server"):
+            peer = await RawPeer.upgraded(url, "/rooms/x")
+            assert await peer.read(4) == b"\x88\x02" + close_payload(1011)
+            await peer.close()
+    assert "unexpected keyword argument 'name'" in caplog.text
 
 
 async def test_a_failure_is_logged(caplog: pytest.LogCaptureFixture) -> None:

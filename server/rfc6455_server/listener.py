@@ -148,7 +148,7 @@ class Listener:
         """Runs a handler on an open connection, in a task of its own."""
         websocket = WebSocket(connection, request, protocol, writer, self._tick)
         self.websockets.add(websocket)
-        task = self._loop.create_task(self._handle(websocket, handler(websocket, **parameters)))
+        task = self._loop.create_task(self._handle(websocket, handler, parameters))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -170,10 +170,16 @@ class Listener:
             return True
         if self._origins is not None:
             return "*" in self._origins or ascii_lower(origin) in self._origins
-        return urlsplit(ascii_lower(origin)).netloc == ascii_lower(request.headers["Host"])
-
-    async def _handle(self, websocket: WebSocket, handling: Awaitable[None]) -> None:
         try:
+            authority = urlsplit(ascii_lower(origin)).netloc
+        except ValueError:
+            return False  # no URI at all, such as one with half a bracket
+        return authority == ascii_lower(request.headers["Host"])
+
+    async def _handle(self, websocket: WebSocket, handler: Handler, parameters: dict[str, str]) -> None:
+        try:
+            handling = handler(websocket, **parameters)
+            del handler, parameters  # nothing of the request's route stays alive with the connection
             await handling
         except asyncio.CancelledError:
             websocket.fail(CloseCode.GOING_AWAY, "the server stops")
