@@ -218,7 +218,7 @@ class PreparedMessage:
     Raises `UnicodeEncodeError` for text with a surrogate, `TypeError` for what is neither str nor bytes.
     """
 
-    __slots__ = ("_compressed_frames", "opcode", "payload", "plain_frame")
+    __slots__ = ("_compressed_frames", "opcode", "payload", "plain_frame", "size")
 
     def __init__(self, message: str | bytes | bytearray | memoryview) -> None:
         if isinstance(message, str):
@@ -226,7 +226,13 @@ class PreparedMessage:
         else:
             self.opcode, self.payload = Opcode.BINARY, bytes(memoryview(message))
         self.plain_frame = encode_frame(self.opcode, self.payload)
+        self.size = len(self.plain_frame)
         self._compressed_frames: dict[DeflateParameters, bytes] = {}
+
+    @property
+    def message(self) -> str | bytes:
+        """The message, as it was given."""
+        return self.payload.decode() if self.opcode is Opcode.TEXT else self.payload
 
     def frame(self, deflate: DeflateParameters | None) -> bytes | None:
         """The frame for a connection that agreed on ``deflate``; the same object for all that did.

@@ -23,7 +23,9 @@ async def test_it_serves_until_a_signal_and_says_1001(number: signal.Signals) ->
         assert ws.closed == ConnectionClosed(1001, "the server stops", True)
         output, errors = process.communicate(timeout=20)
         assert process.returncode == 0
-        assert (output, errors) == ("", "")
+        assert output == ""
+        assert "stopping signal=" in errors
+        assert errors.count("connection closed") == 1
 
 
 def test_the_first_page() -> None:
@@ -99,5 +101,6 @@ def test_help_fits_a_screen() -> None:
         [sys.executable, "-m", "rfc6455_server", "--help"], capture_output=True, text=True, check=True
     )
     assert done.stdout.count("\n") < 24
+    assert max(map(len, done.stdout.splitlines())) <= 80
     for option in ("--host", "--port", "--max-message-size"):
         assert option in done.stdout

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from rfc6455 import HandshakeError, LocalProtocolError, Request, Role, ServerHandshake
-from rfc6455_server import HandshakeRejectedError, connect, websocket
+from rfc6455_server import HandshakeRejectedError, connect
 from tests.helpers import sent_frames
 from tests.server_helpers import Certificate, echo_server, serving
 
@@ -133,9 +133,8 @@ def test_a_bad_uri() -> None:
         connect("http://example.com/")
 
 
-async def test_a_server_that_does_not_close_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_does_not_close_tcp() -> None:
     """RFC 6455 §7.1.1: the client waits for the server, and at last closes itself."""
-    monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 0.1)
 
     async def stay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         handshake = ServerHandshake()
@@ -147,8 +146,8 @@ async def test_a_server_that_does_not_close_tcp(monkeypatch: pytest.MonkeyPatch)
         await reader.read()
 
     async with listening(stay) as port:
-        ws = await connect(f"ws://127.0.0.1:{port}/")
-        async with asyncio.timeout(10):
+        ws = await connect(f"ws://127.0.0.1:{port}/", limits={"close_timeout": 0.1})
+        async with asyncio.timeout(5):
             await ws.wait_closed()
         assert ws.closed is not None
         assert (ws.closed.code, ws.closed.clean) == (1001, True)

@@ -1,31 +1,421 @@
+"""Plain HTTP on the port of the WebSockets, through real sockets."""
+
+import asyncio
+import re
+from pathlib import Path
+
 import pytest
 
-from rfc6455 import Request
-from rfc6455_server.http import Page, respond
+from rfc6455_server import HttpRequest, HttpResponse, Server, WebSocket, connect, http
+from rfc6455_server.http import HttpRoute, HttpRoutes, fixed
+from tests.server_helpers import RawPeer, echo_server, serving
 
-PAGES = {"/": Page(b"<p>hi", "text/html")}
+
+class Answer:
+    def __init__(self, head: bytes, body: bytes) -> None:
+        lines = head.decode().split("\r\n")
+        self.status = int(lines[0].split()[1])
+        self.fields = {
+            name.lower(): value.strip() for name, _, value in (f.partition(":") for f in lines[1:])
+        }
+        self.body = body
+
+
+async def read_answer(peer: RawPeer, *, body: bool = True) -> Answer:
+    async with asyncio.timeout(20):
+        head = (await peer.reader.readuntil(b"\r\n\r\n"))[:-4]
+        answer = Answer(head, b"")
+        if body:
+            answer.body = await peer.reader.readexactly(int(answer.fields.get("content-length", 0)))
+    return answer
+
+
+async def ask(url: str, request: str, body: bytes = b"") -> Answer:
+    """One request on a connection of its own."""
+    peer = await RawPeer.connect(url)
+    peer.writer.write(request.replace("\n", "\r\n").encode() + b"\r\n" + body)
+    answer = await read_answer(peer, body=not request.startswith("HEAD"))
+    await peer.close()
+    return answer
+
+
+def page_server(**options: object) -> Server:
+    server = echo_server(**options)
+    server.page("/hello", b"<p>hi", "text/html")
+
+    @server.http("/upper", "POST")
+    async def upper(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(request.body.upper(), headers=[("X-Address", request.address)])
+
+    @server.http("/broken")
+    async def broken(request: HttpRequest) -> HttpResponse:
+        raise ZeroDivisionError
+
+    return server
 
 
 @pytest.mark.parametrize(
-    ("method", "target", "status", "body"),
+    ("request_", "status", "body"),
     [
-        ("GET", "/", 200, b"<p>hi"),
-        ("GET", "/?x", 200, b"<p>hi"),
-        ("HEAD", "/", 200, b""),
-        ("GET", "/other", 404, b"not found\n"),
-        ("HEAD", "/other", 404, b""),
-        ("GET", "//", 404, b"not found\n"),
-        ("POST", "/", 405, b"method not allowed\n"),
+        ("GET /hello HTTP/1.1\nHost: a\n", 200, b"<p>hi"),
+        ("GET /hello?x HTTP/1.1\nHost: a\n", 200, b"<p>hi"),
+        ("GET http://a/hello HTTP/1.1\nHost: a\n", 200, b"<p>hi"),
+        ("GET /hello HTTP/1.0\n", 200, b"<p>hi"),
+        ("HEAD /hello HTTP/1.1\nHost: a\n", 200, b""),
+        ("POST /hello HTTP/1.1\nHost: a\nContent-Length: 0\n", 405, b"method not allowed\n"),
+        ("GET /upper HTTP/1.1\nHost: a\n", 405, b"method not allowed\n"),
+        ("GET /other HTTP/1.1\nHost: a\n", 404, b"not found\n"),
+        ("DELETE /other HTTP/1.1\nHost: a\n", 404, b"not found\n"),
+        ("GET /broken HTTP/1.1\nHost: a\n", 500, b"internal error\n"),
+        ("GET /healthz HTTP/1.1\nHost: a\n", 200, b"ok\n"),
+        ("GET /readyz HTTP/1.1\nHost: a\n", 200, b"ready\n"),
+        ("GET /hello HTTP/1.1\nHost: a\nHost: b\n", 400, None),
+        ("POST /upper HTTP/1.1\nHost: a\nContent-Length: x\n", 400, None),
+        ("POST /upper HTTP/1.1\nHost: a\nTransfer-Encoding: gzip\n", 501, None),
     ],
 )
-def test_answers(method: str, target: str, status: int, body: bytes) -> None:
-    head, _, sent = respond(Request(method, target), PAGES).partition(b"\r\n\r\n")
-    lines = head.split(b"\r\n")
-    assert lines[0].startswith(b"HTTP/1.1 %d " % status)
-    assert sent == body
-    assert b"Connection: close" in lines
-    assert b"X-Content-Type-Options: nosniff" in lines
-    if method == "HEAD" and status == 200:
-        assert b"Content-Length: 5" in lines
-    if status == 405:
-        assert b"Allow: GET, HEAD" in lines
+async def test_answers(request_: str, status: int, body: bytes | None) -> None:
+    async with serving(page_server()) as url:
+        answer = await ask(url, request_)
+        assert answer.status == status
+        assert body is None or answer.body == body
+        assert answer.fields["x-content-type-options"] == "nosniff"
+        assert answer.fields["date"].endswith("GMT")
+        if request_.startswith("HEAD"):
+            assert answer.fields["content-length"] == "5"
+        if status == 405:
+            assert answer.fields["allow"] in ("GET, HEAD", "POST")
+
+
+async def test_bodies_with_a_length_and_in_chunks() -> None:
+    async with serving(page_server()) as url:
+        answer = await ask(url, "POST /upper HTTP/1.1\nHost: a\nContent-Length: 5\n", b"hello")
+        assert (answer.status, answer.body) == (200, b"HELLO")
+        assert answer.fields["x-address"] == "127.0.0.1"
+        chunks = b"3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"
+        answer = await ask(url, "POST /upper HTTP/1.1\nHost: a\nTransfer-Encoding: chunked\n", chunks)
+        assert answer.body == b"HELLO"
+
+
+async def test_a_client_that_waits_for_100() -> None:
+    async with serving(page_server()) as url:
+        peer = await RawPeer.connect(url)
+        peer.writer.write(
+            b"POST /upper HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+        )
+        assert await peer.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 \r\n\r\n"
+        peer.writer.write(b"hi")
+        assert (await read_answer(peer)).body == b"HI"
+        await peer.close()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_that_is_too_large_is_413_before_it_has_come(chunked: bool) -> None:
+    server = page_server()
+
+    async def never(request: HttpRequest) -> HttpResponse:
+        raise AssertionError
+
+    server.route("/small/", HttpRoute(never, ("POST",), max_body=10))
+    async with serving(server) as url:
+        peer = await RawPeer.connect(url)
+        framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 1000000"
+        peer.writer.write(b"POST /small/x HTTP/1.1\r\nHost: a\r\n" + framing + b"\r\n\r\n")
+        if chunked:
+            peer.writer.write(b"b\r\n12345678901\r\n")
+        answer = await read_answer(peer)
+        assert (answer.status, answer.fields["connection"]) == (413, "close")
+        assert await peer.read_to_end() == b""
+        await peer.close()
+
+
+async def test_a_connection_is_kept_for_more_requests_and_then_an_upgrade() -> None:
+    async with serving(page_server()) as url:
+        peer = await RawPeer.connect(url)
+        for _ in range(3):
+            peer.writer.write(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert (await read_answer(peer)).body == b"<p>hi"
+        peer.writer.write(
+            b"GET /echo HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        assert (await peer.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        peer.send(1, b"hello")
+        assert await peer.read(7) == b"\x81\x05hello"
+        await peer.close()
+
+
+async def test_requests_that_come_together_are_answered_in_order() -> None:
+    async with serving(page_server()) as url:
+        peer = await RawPeer.connect(url)
+        requests = b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\nGET /other HTTP/1.1\r\nHost: a\r\n\r\n"
+        requests += b"POST /upper HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nConnection: close\r\n\r\nz"
+        peer.writer.write(requests)
+        answers = [await read_answer(peer) for _ in range(3)]
+        assert [answer.body for answer in answers] == [b"<p>hi", b"not found\n", b"Z"]
+        assert await peer.read_to_end() == b""
+        await peer.close()
+
+
+async def test_a_flood_of_requests_waits_in_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "MAX_EARLY", 1000)
+    server = page_server()
+    go = asyncio.Event()
+
+    @server.http("/slow")
+    async def slow(request: HttpRequest) -> HttpResponse:
+        await go.wait()
+        return HttpResponse(b"done")
+
+    async with serving(server) as url:
+        peer = await RawPeer.connect(url)
+        peer.writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        await asyncio.sleep(0.05)
+        count = 400
+        peer.writer.write(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n" * count)
+        await asyncio.sleep(0.1)
+        go.set()
+        assert (await read_answer(peer)).body == b"done"
+        for _ in range(count):
+            assert (await read_answer(peer)).body == b"<p>hi"
+        await peer.close()
+
+
+async def test_a_slow_body_has_a_deadline() -> None:
+    async with serving(page_server(send_timeout=0.3)) as url:
+        peer = await RawPeer.connect(url)
+        peer.writer.write(b"POST /upper HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n")
+
+        async def drip() -> None:
+            for _ in range(100):
+                peer.writer.write(b"x")
+                await asyncio.sleep(0.02)
+
+        dripping = asyncio.create_task(drip())
+        assert await peer.read_to_end() == b""
+        dripping.cancel()
+        await peer.close()
+
+
+async def test_an_idle_connection_is_closed_without_a_word() -> None:
+    async with serving(page_server(handshake_timeout=0.2)) as url:
+        peer = await RawPeer.connect(url)
+        peer.writer.write(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")
+        await read_answer(peer)
+        assert await peer.read_to_end() == b""
+        await peer.close()
+
+
+async def test_a_client_that_leaves_ends_a_long_answer_only() -> None:
+    server = page_server()
+    seen: list[str] = []
+    started = asyncio.Event()
+
+    async def wait(request: HttpRequest) -> HttpResponse:
+        started.set()
+        try:
+            await asyncio.sleep(0.3)
+        except asyncio.CancelledError:
+            seen.append("cancelled " + request.head.path)
+            raise
+        seen.append("done " + request.head.path)
+        return HttpResponse(b"ok")
+
+    server.route("/long/", HttpRoute(wait, long=True))
+    server.route("/short/", HttpRoute(wait))
+    async with serving(server) as url:
+        for path in ("/long/", "/short/"):
+            started.clear()
+            peer = await RawPeer.connect(url)
+            peer.writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            await started.wait()
+            peer.writer.write_eof()  # it only stops sending; whoever answers soon may still do so
+            await peer.read_to_end()
+            await peer.close()
+    assert seen == ["cancelled /long/", "done /short/"]
+
+
+async def test_a_client_that_does_not_read_is_given_up() -> None:
+    server = page_server(send_timeout=0.2)
+    server.page("/big", bytes(30_000_000), "text/plain")
+    async with serving(server) as url:
+        peer = await RawPeer.connect(url)
+        peer.writer.write(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n")
+        await asyncio.sleep(0.6)
+        assert server.make_ready().connections == 0
+        await peer.close()
+
+
+async def test_stop_ends_what_is_being_answered() -> None:
+    server = page_server()
+    cancelled = asyncio.Event()
+    started = asyncio.Event()
+
+    @server.http("/slow")
+    async def slow(request: HttpRequest) -> HttpResponse:
+        started.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            cancelled.set()
+        return HttpResponse()
+
+    async with serving(server) as url:
+        peer = await RawPeer.connect(url)
+        peer.writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        await started.wait()
+        await server.stop()
+        assert cancelled.is_set()
+        await peer.close()
+
+
+async def test_without_h11_plain_requests_are_told_and_websockets_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http, "find_spec", lambda name: None)
+    async with serving(page_server()) as url:
+        answer = await ask(url, "GET /hello HTTP/1.1\nHost: a\n")
+        assert (answer.status, answer.body) == (501, b"plain HTTP needs h11: install rfc6455[server]\n")
+        async with connect(url + "/echo") as ws:
+            await ws.send("x")
+            assert await ws.recv() == "x"
+
+
+# Files.
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    root = tmp_path / "root"
+    (root / "sub").mkdir(parents=True)
+    (root / "index.html").write_text("<p>index")
+    (root / "sub" / "a b.txt").write_text("text")
+    (root / "data.bin").write_bytes(bytes(range(256)) * 4096)
+    (root / ".hidden").write_text("secret")
+    (tmp_path / "outside.txt").write_text("secret")
+    (root / "link.txt").symlink_to(tmp_path / "outside.txt")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "content_type"),
+    [
+        ("/files/", 200, "text/html; charset=utf-8"),
+        ("/files/index.html", 200, "text/html; charset=utf-8"),
+        ("/files/sub/a%20b.txt", 200, "text/plain; charset=utf-8"),
+        ("/files/data.bin", 200, "application/octet-stream"),
+        ("/files/sub/", 404, None),
+        ("/files/sub", 404, None),
+        ("/files/none", 404, None),
+        ("/files/../outside.txt", 404, None),
+        ("/files/%2e%2e/outside.txt", 404, None),
+        ("/files/..%2foutside.txt", 404, None),
+        ("/files/sub/..%2f..%2f..%2foutside.txt", 404, None),
+        ("/files/%2fetc%2fpasswd", 404, None),
+        ("/files//etc/passwd", 404, None),
+        ("/files/sub%00.txt", 404, None),
+        ("/files/sub%5c..%5cdata.bin", 404, None),
+        ("/files/link.txt", 404, None),
+        ("/files/.hidden", 404, None),
+        ("/files/" + "a" * 3000, 404, None),
+    ],
+)
+async def test_files(files: Path, path: str, status: int, content_type: str | None) -> None:
+    server = Server()
+    server.static("/files/", files)
+    async with serving(server) as url:
+        answer = await ask(url, f"GET {path} HTTP/1.1\nHost: a\n")
+        assert answer.status == status
+        assert b"secret" not in answer.body
+        if content_type is not None:
+            assert answer.fields["content-type"] == content_type
+            assert answer.body
+            assert "default-src 'self'" in answer.fields["content-security-policy"]
+            tag = answer.fields["etag"]
+            again = await ask(url, f"GET {path} HTTP/1.1\nHost: a\nIf-None-Match: {tag}\n")
+            assert (again.status, again.body) == (304, b"")
+            head = await ask(url, f"HEAD {path} HTTP/1.1\nHost: a\n")
+            assert int(head.fields["content-length"]) == len(answer.body)
+
+
+async def test_a_file_that_shrinks_while_it_is_sent(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server()
+    server.static("/", files)
+    find = http._find_file
+
+    def find_and_cut(root: Path, path: str) -> Path | None:
+        file = find(root, path)
+        assert file is not None
+        stat = file.stat()
+        file.write_bytes(b"short")
+        monkeypatch.setattr(Path, "stat", lambda self, **_: stat)
+        return file
+
+    monkeypatch.setattr(http, "_find_file", find_and_cut)
+    async with serving(server) as url:
+        peer = await RawPeer.connect(url)
+        peer.writer.write(b"GET /data.bin HTTP/1.1\r\nHost: a\r\n\r\n")
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await read_answer(peer)  # broken off: nobody takes it for the whole
+        await peer.close()
+
+
+def test_a_directory_and_its_prefix(files: Path) -> None:
+    for prefix in ("files/", "/files", ""):
+        with pytest.raises(ValueError, match="prefix"):
+            Server().static(prefix, files)
+    with pytest.raises(OSError, match="none"):
+        Server().static("/files/", files / "none")
+
+
+def test_the_longest_prefix_and_the_exact_path_win() -> None:
+    routes = HttpRoutes()
+    a, b, c = (HttpRoute(fixed(b"", "text/plain")) for _ in range(3))
+    routes.add_prefix("/", a)
+    routes.add_prefix("/x/", b)
+    routes.add("/x/y", c)
+    assert [routes.find(path) for path in ("/", "/x", "/x/", "/x/z", "/x/y")] == [a, a, b, b, c]
+    assert HttpRoutes().find("/") is None
+
+
+# Metrics.
+
+
+async def test_metrics_count_what_happened() -> None:
+    server = page_server()
+
+    @server.websocket("/lobby")
+    async def lobby(ws: WebSocket) -> None:
+        server.rooms["lobby"].join(ws)
+        async for _ in ws:
+            pass
+
+    async with serving(server) as url:
+        async with connect(url + "/echo") as one, connect(url + "/lobby") as two:
+            await one.send("hello")
+            await one.recv()
+            await two.ping()
+            text = (await ask(url, "GET /metrics HTTP/1.1\nHost: a\n")).body.decode()
+            assert "rfc6455_connections 2.0" in text
+            assert "rfc6455_rooms 1.0" in text
+            assert "rfc6455_queued_bytes 0.0" in text
+            assert 'rfc6455_messages_total{direction="in"} 1.0' in text
+            assert 'rfc6455_messages_total{direction="out"} 1.0' in text
+        await ask(url, "GET /none HTTP/1.1\nHost: a\n")
+        answer = await ask(url, "GET /metrics HTTP/1.1\nHost: a\n")
+        text = answer.body.decode()
+    assert answer.fields["content-type"].startswith("text/plain; version=")
+    assert "rfc6455_connections 0.0" in text
+    assert "rfc6455_accepted_total 2.0" in text
+    assert 'rfc6455_closes_total{cause="peer",code="1000"} 2.0' in text
+    assert 'rfc6455_refused_total{status="404"} 1.0' in text
+    for name in ("latency", "loop_lag"):
+        assert re.search(rf'rfc6455_{name}_seconds_bucket{{le="\+Inf"}} \d', text)
+        assert f"rfc6455_{name}_seconds_sum" in text
+    assert float(re.findall(r'rfc6455_bytes_total{direction="in"} (\S+)', text)[0]) > 11
+
+
+async def test_metrics_without_prometheus_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rfc6455_server.metrics.find_spec", lambda name: None)
+    async with serving(page_server()) as url:
+        assert (await ask(url, "GET /metrics HTTP/1.1\nHost: a\n")).status == 501

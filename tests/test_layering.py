@@ -11,8 +11,9 @@ ROOT = Path(__file__).parent.parent
 # Each may import from those above it only.
 CODEC = ["constants", "errors", "masking", "headers", "frames", "uri", "http11", "deflate", "events"]
 CODEC += ["messages", "connection", "handshake", "__init__", "__main__"]
-SERVER = ["errors", "outbox", "backplane", "rooms", "websocket", "keepalive", "http", "listener"]
-SERVER += ["socketio", "app", "client", "pages", "cli", "__init__", "__main__"]
+SERVER = ["logs", "stats", "limits", "outbox", "reports", "rooms", "websocket", "keepalive", "proxy"]
+SERVER += ["acceptor", "http", "listener", "metrics", "socketio", "app", "client", "testing", "pages"]
+SERVER += ["terminal", "cli", "__init__", "__main__"]
 
 FORBIDDEN_IN_CODEC = {"asyncio", "socket", "ssl", "time", "logging", "selectors", "threading"}
 

@@ -3,9 +3,18 @@ import logging
 
 import pytest
 
-from rfc6455 import ClientHandshake
-from rfc6455_server import HandshakeRejectedError, Server, WebSocket, connect, listener
-from tests.helpers import close_payload
+from rfc6455 import ClientHandshake, HandshakeError, Opcode, Request, encode_frame
+from rfc6455_server import (
+    Cause,
+    CloseReport,
+    HandshakeRejectedError,
+    Refusal,
+    Server,
+    WebSocket,
+    bearer_token,
+    connect,
+)
+from tests.helpers import KEY, close_payload
 from tests.server_helpers import RawPeer, echo_server, serving
 
 
@@ -102,9 +111,9 @@ async def test_origins(origins: list[str] | None, origin: str | None, welcome: b
 @pytest.mark.parametrize(
     ("request_", "status"),
     [
-        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 404),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 404),
         (b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n", 426),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", 405),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc", 404),
         (b"GET / HTTP/1.1\nHost: a\n\n", 400),
         (b"GET /" + b"a" * 9000, 414),
         (b"GET / HTTP/1.1\r\nX: " + b"a" * 9000, 431),
@@ -120,14 +129,13 @@ async def test_pages() -> None:
     server = echo_server()
     server.page("/hello", b"<p>hi", "text/html")
     async with serving(server) as url:
-        answer = await answer_to(url, b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")
+        answer = await answer_to(url, b"GET /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert answer.endswith(b"\r\n\r\n<p>hi")
 
 
-async def test_a_request_has_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "HANDSHAKE_TIMEOUT", 0.3)
-    async with serving(echo_server()) as url:
+async def test_a_request_has_one_deadline() -> None:
+    async with serving(echo_server(handshake_timeout=0.3)) as url:
         peer = await RawPeer.connect(url)
 
         async def drip() -> None:
@@ -190,7 +198,7 @@ async def test_a_failure_is_logged(caplog: pytest.LogCaptureFixture) -> None:
             peer.writer.write(b"\x83\x80")
             await peer.read_to_end()
             await peer.close()
-    assert "a peer failed: reserved opcode 0x3 (bad-opcode)" in caplog.text
+    assert 'cause="protocol error" reason="reserved opcode 0x3"' in caplog.text
 
 
 async def test_a_handler_that_sends_too_late_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
@@ -217,9 +225,8 @@ async def test_a_handler_that_sends_too_late_is_no_error(caplog: pytest.LogCaptu
     assert caplog.records == []
 
 
-async def test_stop_cancels_handlers_that_do_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "CLOSE_TIMEOUT", 0.1)
-    server = Server()
+async def test_stop_cancels_handlers_that_do_not_end() -> None:
+    server = Server(close_timeout=0.1)
     cancelled = asyncio.Event()
     started = asyncio.Event()
 
@@ -239,3 +246,274 @@ async def test_stop_cancels_handlers_that_do_not_end(monkeypatch: pytest.MonkeyP
         assert cancelled.is_set()
         assert await peer.read(4) == b"\x88\x12\x03\xe9"
         await peer.close()
+
+
+# Who may come in.
+
+
+@pytest.mark.parametrize(
+    ("headers", "subprotocols", "query", "expected"),
+    [
+        ([("Authorization", "Bearer s3cret")], [], "", "s3cret"),
+        ([("Authorization", "bearer  s3cret")], [], "", "s3cret"),
+        ([("Authorization", "Basic eDp5")], [], "", None),
+        ([("Authorization", "Bearer")], [], "", None),
+        ([], ["bearer", "s3cret"], "", "s3cret"),
+        ([], ["bearer"], "", None),
+        ([], ["chat", "s3cret"], "", None),
+        ([], [], "?access_token=s3cret&x=y", "s3cret"),
+        ([], [], "?access_token=", None),
+        ([], [], "", None),
+    ],
+)
+async def test_a_token_by_header_subprotocol_or_query_is_found_and_never_logged(
+    headers: list[tuple[str, str]],
+    subprotocols: list[str],
+    query: str,
+    expected: str | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = echo_server()
+
+    @server.authorize
+    async def check(request: Request) -> object:
+        token = bearer_token(request)
+        return token or Refusal(401, b"who are you?\n", [("WWW-Authenticate", "Bearer")])
+
+    @server.websocket("/who")
+    async def who(ws: WebSocket) -> None:
+        await ws.send(f"{ws.user} {ws.subprotocol}")
+
+    with caplog.at_level(logging.DEBUG, logger="rfc6455_server"):
+        async with serving(server) as url:
+            opening = connect(url + "/who" + query, headers=headers, subprotocols=subprotocols)
+            if expected is None:
+                with pytest.raises(HandshakeRejectedError) as caught:
+                    await opening
+                assert caught.value.response.status == 401
+                assert caught.value.response.headers["WWW-Authenticate"] == "Bearer"
+            else:
+                async with opening as ws:
+                    chosen = "bearer" if subprotocols else None
+                    assert await ws.recv() == f"{expected} {chosen}"
+                    assert ws.subprotocol == chosen
+    assert "s3cret" not in caplog.text
+    assert "access_token" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"), [([], None), (["x"], None), (["x", "b", "a"], "b"), (["a", "b"], "a")]
+)
+async def test_the_first_subprotocol_of_the_client_that_the_server_speaks(
+    offered: list[str], chosen: str | None
+) -> None:
+    async with (
+        serving(echo_server(subprotocols=["a", "b"])) as url,
+        connect(url + "/echo", subprotocols=offered) as ws,
+    ):
+        assert ws.subprotocol == chosen
+
+
+async def test_a_hook_that_takes_its_time_loses_nothing_and_has_the_deadline() -> None:
+    server = echo_server(handshake_timeout=0.5)
+    naps = [0.1, 10.0]
+
+    @server.authorize
+    async def check(request: Request) -> None:
+        await asyncio.sleep(naps.pop(0))
+
+    async with serving(server) as url:
+        early = encode_frame(Opcode.TEXT, b"x" * 100_000, mask_key=KEY)
+        peer = await RawPeer.connect(url)
+        peer.writer.write(ClientHandshake("h", "/echo").data_to_send())
+        await asyncio.sleep(0.02)
+        peer.writer.write(early)
+        await peer.reader.readuntil(b"\r\n\r\n")
+        assert (await peer.read(100_010))[10:] == b"x" * 100_000
+        await peer.close()
+        late = await RawPeer.connect(url)
+        late.writer.write(ClientHandshake("h", "/echo").data_to_send())
+        assert await late.read_to_end() == b""
+        await late.close()
+
+
+async def test_a_peer_that_leaves_while_the_hook_decides() -> None:
+    server = echo_server()
+    cancelled = asyncio.Event()
+
+    @server.authorize
+    async def check(request: Request) -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            cancelled.set()
+
+    async with serving(server) as url:
+        peer = await RawPeer.connect(url)
+        peer.writer.write(ClientHandshake("h", "/echo").data_to_send())
+        await asyncio.sleep(0.05)
+        await peer.close()
+        async with asyncio.timeout(10):
+            await cancelled.wait()
+
+
+@pytest.mark.parametrize("verdict", [ZeroDivisionError(), Refusal(99), Refusal(204, b"body")])
+async def test_a_hook_that_fails_is_500_and_is_logged(
+    verdict: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = echo_server()
+
+    @server.authorize
+    async def check(request: Request) -> object:
+        if isinstance(verdict, Exception):
+            raise verdict
+        return verdict
+
+    async with serving(server) as url:
+        with pytest.raises(HandshakeRejectedError) as caught:
+            await connect(url + "/echo")
+    assert caught.value.response.status == 500
+    assert "authorize failed" in caplog.text
+
+
+async def test_a_hook_may_raise_for_a_bad_request() -> None:
+    server = echo_server()
+
+    @server.authorize
+    async def check(request: Request) -> None:
+        raise HandshakeError("no", slug="no", status=418)
+
+    async with serving(server) as url:
+        with pytest.raises(HandshakeRejectedError) as caught:
+            await connect(url + "/echo")
+    assert caught.value.response.status == 418
+
+
+async def test_the_client_behind_a_trusted_proxy_is_known_and_counted() -> None:
+    server = Server(trusted=["127.0.0.1"], max_connections_per_address=1)
+
+    @server.websocket("/")
+    async def who(ws: WebSocket) -> None:
+        await ws.send(ws.address)
+        await ws.recv()
+
+    async with serving(server) as url:
+        first = await connect(url, headers=[("X-Forwarded-For", "203.0.113.9")])
+        assert await first.recv() == "203.0.113.9"
+        with pytest.raises(HandshakeRejectedError) as caught:
+            await connect(url, headers=[("X-Forwarded-For", "203.0.113.9")])
+        assert caught.value.response.status == 429
+        async with connect(url, headers=[("X-Forwarded-For", "203.0.113.10")]) as second:
+            assert await second.recv() == "203.0.113.10"
+        async with connect(url) as direct:
+            assert await direct.recv() == "127.0.0.1"
+        await first.close()
+        await asyncio.sleep(0.05)
+        async with connect(url, headers=[("X-Forwarded-For", "203.0.113.9")]) as again:
+            assert await again.recv() == "203.0.113.9"
+
+
+async def test_nobody_else_may_say_where_it_comes_from() -> None:
+    server = Server()
+
+    @server.websocket("/")
+    async def who(ws: WebSocket) -> None:
+        await ws.send(ws.address)
+
+    async with serving(server) as url, connect(url, headers=[("X-Forwarded-For", "203.0.113.9")]) as ws:
+        assert await ws.recv() == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("limits", "status"),
+    [({"max_connections": 2}, 503), ({"max_connections_per_address": 2}, 429), ({"connection_rate": 1}, 429)],
+)
+async def test_too_many_connections_are_told_so(limits: dict[str, float], status: int) -> None:
+    async with serving(echo_server(**limits)) as url:
+        async with connect(url + "/echo") as one, connect(url + "/echo"):
+            with pytest.raises(HandshakeRejectedError) as caught:
+                await connect(url + "/echo")
+            assert caught.value.response.status == status
+            await one.send("x")
+            assert await one.recv() == "x"
+        if "connection_rate" not in limits:
+            await asyncio.sleep(0.05)
+            async with connect(url + "/echo"):
+                pass
+
+
+# What a connection may do.
+
+
+@pytest.mark.parametrize("limits", [{"message_rate": 5}, {"byte_rate": 50}])
+async def test_a_peer_that_sends_too_fast_is_1008(limits: dict[str, float]) -> None:
+    server = echo_server(**limits)
+    reports: list[CloseReport] = []
+    server.on_report(reports.append)
+    async with serving(server) as url, connect(url + "/echo") as ws:
+        for _ in range(10):
+            await ws.send("1234567890")
+        assert [await ws.recv() for _ in range(10)] == ["1234567890"] * 10
+        await ws.send("1234567890")
+        await ws.wait_closed()
+    assert [(r.cause, r.code_sent) for r in reports] == [(Cause.LIMIT, 1008)]
+
+
+@pytest.mark.parametrize(("limits", "count"), [({"max_rooms": 3}, 3), ({"join_rate": 2}, 4)])
+async def test_a_connection_that_joins_too_many_rooms_is_1008(limits: dict[str, float], count: int) -> None:
+    server = Server(**limits)  # type: ignore[arg-type]
+    joined: list[str] = []
+
+    @server.websocket("/")
+    async def handler(ws: WebSocket) -> None:
+        async for name in ws:
+            assert isinstance(name, str)
+            server.rooms[name].join(ws)
+            joined.append(name)
+
+    async with serving(server) as url, connect(url) as ws:
+        for i in range(10):
+            await ws.send(f"room {i}")
+        await ws.wait_closed()
+        assert ws.closed is not None
+        assert ws.closed.code == 1008
+    assert len(joined) == count
+
+
+# Leaving.
+
+
+async def test_drain_tells_everyone_over_time_and_takes_no_more() -> None:
+    server = echo_server()
+    async with serving(server) as url:
+        sockets = [await connect(url + "/echo") for _ in range(5)]
+        draining = asyncio.create_task(server.drain(0.5))
+        await asyncio.sleep(0.15)
+        assert 0 < sum(ws.closed is not None for ws in sockets) < 5
+        with pytest.raises(HandshakeRejectedError) as caught:
+            await connect(url + "/echo")
+        assert caught.value.response.status == 503
+        ready = await answer_to(url, b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert ready.startswith(b"HTTP/1.1 503 ")
+        health = await answer_to(url, b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert health.startswith(b"HTTP/1.1 200 ")
+        assert server.draining
+        await draining
+        for ws in sockets:
+            await ws.wait_closed()
+            assert ws.closed is not None
+            assert (ws.closed.code, ws.closed.clean) == (1001, True)
+        await server.stop()
+        with pytest.raises(OSError, match="Connect call failed"):
+            await connect(url + "/echo")
+
+
+async def test_what_was_refused_is_logged_without_its_query(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="rfc6455_server"):
+        async with serving(echo_server()) as url:
+            with pytest.raises(HandshakeRejectedError):
+                await connect(url + "/no%0d%0ne?secret=1")
+            await answer_to(url, b"GET /a\x01b HTTP/1.1\r\n\r\n")
+    assert "request refused status=404 address=127.0.0.1 path=/no%0d%0ne" in caplog.text
+    assert "request refused status=400 address=127.0.0.1" in caplog.text
+    assert "secret" not in caplog.text

@@ -1,48 +1,359 @@
+"""The queue of one connection, with a transport that takes what it is told to."""
+
 import asyncio
 
-from rfc6455 import Connection, Role
-from rfc6455_server.outbox import Outbox, Tick
+import pytest
+
+from rfc6455 import Connection, PreparedMessage, Role
+from rfc6455_server import coalesce
+from rfc6455_server.limits import Limits
+from rfc6455_server.outbox import MIN_PROGRESS, Coalesce, GiveUp, Outbox, Policy, Shared, check_policy
+from rfc6455_server.stats import Stats
+from rfc6455_server.testing import ManualClock
+from tests.helpers import sent_frames
 
 
 class Transport(asyncio.WriteTransport):
-    def __init__(self) -> None:
+    """Takes ``room`` bytes, keeps the rest, and says so, as asyncio's does."""
+
+    def __init__(self, room: int = 1 << 40) -> None:
         self.writes: list[bytes] = []
+        self.room = room
+        self.kept = 0
+        self.outbox: Outbox | None = None
+        self.high = 65536
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        assert high is not None
+        self.high = high
 
     def write(self, data: object) -> None:
         assert isinstance(data, bytes)
         self.writes.append(data)
+        taken = min(self.room, len(data))
+        self.room -= taken
+        before, self.kept = self.kept, self.kept + len(data) - taken
+        if before <= self.high < self.kept and self.outbox is not None:
+            self.outbox.pause()
+
+    def take(self, size: int = 1 << 40) -> None:
+        """The peer reads: what was kept leaves."""
+        taken = min(size, self.kept)
+        self.kept -= taken
+        self.room += size - taken
+        if not self.kept and self.outbox is not None:
+            self.outbox.resume()
 
     def get_write_buffer_size(self) -> int:
-        return sum(map(len, self.writes))
+        return self.kept
+
+
+class Owner:
+    def __init__(self) -> None:
+        self.given_up: list[str] = []
+
+    def give_up(self, why: GiveUp) -> None:
+        self.given_up.append(why)
+
+
+class Rig:
+    """An outbox with everything around it."""
+
+    def __init__(self, room: int = 1 << 40, *, shared: Shared | None = None, **limits: float) -> None:
+        self.clock = ManualClock()
+        self.stats = Stats()
+        self.shared = shared or Shared(Limits(**limits), clock=self.clock, stats=self.stats)  # type: ignore[arg-type]
+        self.connection = Connection(Role.SERVER)
+        self.transport = Transport(room)
+        self.owner = Owner()
+        self.outbox = self.transport.outbox = Outbox(self.connection, self.transport, self.owner, self.shared)
+
+    def post(self, text: str, policy: Policy = "disconnect") -> None:
+        prepared = PreparedMessage(text)
+        if self.outbox.behind:
+            self.outbox.post(prepared, policy)
+        else:
+            self.connection.send_prepared(prepared)
+            self.outbox.schedule(prepared.size)
+
+    def fall_behind(self) -> None:
+        """The transport has something that the peer does not take."""
+        self.transport.room = 0
+        self.connection.send_text("first")
+        self.outbox.flush()
+        assert self.outbox.behind
+
+    def texts(self) -> list[str]:
+        """What was written, as far as it was handed to the transport."""
+        return [payload.decode() for _, payload in sent_frames(Role.SERVER, b"".join(self.transport.writes))]
 
 
 async def test_frames_of_one_tick_leave_in_one_write_a_connection() -> None:
-    tick = Tick(asyncio.get_running_loop())
-    connections = [Connection(Role.SERVER) for _ in range(3)]
-    transports = [Transport() for _ in connections]
-    outboxes = [Outbox(c, t, tick) for c, t in zip(connections, transports, strict=True)]
+    first = Rig()
+    rigs = [first, Rig(shared=first.shared), Rig(shared=first.shared)]
     for text in ("a", "b"):
-        for connection, outbox in zip(connections[:2], outboxes[:2], strict=True):
-            connection.send_text(text)
-            outbox.schedule()
-    assert [transport.writes for transport in transports] == [[], [], []]
+        for rig in rigs[:2]:
+            rig.post(text)
+    assert [rig.transport.writes for rig in rigs] == [[], [], []]
     await asyncio.sleep(0)
-    assert [transport.writes for transport in transports] == [[b"\x81\x01a\x81\x01b"]] * 2 + [[]]
-    connections[0].send_text("c")
-    outboxes[0].schedule()
+    assert [rig.transport.writes for rig in rigs] == [[b"\x81\x01a\x81\x01b"]] * 2 + [[]]
+    first.post("c")
     await asyncio.sleep(0)
-    assert transports[0].writes[1:] == [b"\x81\x01c"]
-    assert outboxes[0].size == 9
+    assert first.transport.writes[1:] == [b"\x81\x01c"]
+    assert first.stats.bytes_out == 15
 
 
 async def test_flush_does_not_wait_and_nothing_is_written_twice() -> None:
-    connection, transport = Connection(Role.SERVER), Transport()
-    outbox = Outbox(connection, transport, Tick(asyncio.get_running_loop()))
-    connection.send_text("a")
-    outbox.schedule()
-    outbox.flush()
-    assert transport.writes == [b"\x81\x01a"]
+    rig = Rig()
+    rig.post("a")
+    rig.outbox.flush()
+    assert rig.transport.writes == [b"\x81\x01a"]
     await asyncio.sleep(0)
-    assert transport.writes == [b"\x81\x01a"]
-    outbox.flush()
-    assert transport.writes == [b"\x81\x01a"]
+    rig.outbox.flush()
+    assert rig.transport.writes == [b"\x81\x01a"]
+
+
+async def test_a_tick_queues_no_more_than_a_write() -> None:
+    """Many broadcasts without a turn of the loop are seen by the transport, and so by the bound."""
+    rig = Rig(room=100_000, max_queue=200_000)
+    while not rig.owner.given_up:
+        rig.post("x" * 10_000)
+    assert sum(map(len, rig.transport.writes)) < 200_000
+
+
+async def test_what_waits_follows_in_order_when_the_peer_reads() -> None:
+    rig = Rig()
+    rig.fall_behind()
+    rig.post("a")
+    sending = asyncio.create_task(rig.outbox.send(PreparedMessage("b"), 3))
+    await asyncio.sleep(0)
+    rig.post("c")
+    assert rig.outbox.size == 7 + 3 * 3
+    assert rig.shared.budget.queued == rig.outbox.size
+    rig.transport.take()
+    assert await sending is True
+    rig.post("d")
+    await asyncio.sleep(0)
+    assert rig.texts() == ["first", "a", "b", "c", "d"]
+    assert not rig.outbox.behind
+    assert rig.shared.budget.queued == 0
+
+
+async def test_what_waits_leaves_in_writes_of_bounded_size() -> None:
+    rig = Rig(max_queue=10 << 20)
+    rig.fall_behind()
+    for _ in range(100):
+        rig.post("x" * 10_000)
+    rig.transport.take(7 + 100_000)
+    assert rig.outbox.behind
+    assert max(map(len, rig.transport.writes)) < 80_000
+    rig.transport.take()
+    assert len(rig.texts()) == 101
+    assert not rig.outbox.behind
+
+
+async def test_disconnect_is_the_policy_that_drops_nothing() -> None:
+    rig = Rig(max_queue=100)
+    rig.fall_behind()
+    for _ in range(9):
+        rig.post("12345678")  # 10 bytes each, and 7 in the transport
+    assert rig.owner.given_up == []
+    rig.post("12345678")
+    assert rig.owner.given_up == ["slow"]
+    assert rig.outbox.dropped == 0
+    assert rig.shared.budget.queued == 0
+
+
+async def test_one_message_may_be_larger_than_the_queue() -> None:
+    rig = Rig(max_queue=10)
+    rig.fall_behind()
+    rig.post("x" * 1000)
+    assert rig.owner.given_up == []
+    rig.transport.take()
+    assert rig.texts() == ["first", "x" * 1000]
+
+
+async def test_drop_newest() -> None:
+    rig = Rig(max_queue=20)
+    rig.fall_behind()
+    for text in ("aaaa", "bbbb", "cccc"):
+        rig.post(text, "drop_newest")
+    rig.transport.take()
+    assert rig.texts() == ["first", "aaaa", "bbbb"]
+    assert rig.outbox.dropped == 1
+    assert rig.stats.dropped == {"drop_newest": 1}
+
+
+async def test_drop_oldest_spares_what_must_not_be_dropped() -> None:
+    rig = Rig(max_queue=26)
+    rig.fall_behind()
+    rig.post("keep")
+    for text in ("aaaa", "bbbb", "cccc"):
+        rig.post(text, "drop_oldest")
+    rig.transport.take()
+    assert rig.texts() == ["first", "keep", "bbbb", "cccc"]
+    assert rig.stats.dropped == {"drop_oldest": 1}
+    rig.fall_behind()
+    rig.post("keep")
+    rig.post("this")
+    rig.post("also")
+    rig.post("late", "drop_oldest")  # nothing may be dropped but itself
+    rig.transport.take()
+    assert rig.texts()[-3:] == ["keep", "this", "also"]
+    assert rig.outbox.dropped == 2
+
+
+async def test_coalesce_keeps_the_newest_of_each_key_in_order() -> None:
+    rig = Rig()
+    rig.fall_behind()
+    rig.post("a1", Coalesce("a"))
+    rig.post("b1", Coalesce("b"))
+    rig.post("chat")
+    rig.post("a2", Coalesce("a"))
+    rig.post("a3", Coalesce("a"))
+    rig.transport.take()
+    assert rig.texts() == ["first", "b1", "chat", "a3"]
+    assert rig.stats.dropped == {"coalesce": 2}
+    rig.post("a4", Coalesce("a"))
+    rig.post("a5", Coalesce("a"))
+    await asyncio.sleep(0)
+    assert rig.texts()[-2:] == ["a4", "a5"]  # whoever keeps up gets all
+
+
+async def test_coalesce_with_too_many_keys_drops_the_oldest() -> None:
+    rig = Rig(max_queue=7 + 8)
+    rig.fall_behind()
+    for key in range(3):
+        rig.post(f"k{key}", Coalesce(key))
+    rig.transport.take()
+    assert rig.texts() == ["first", "k1", "k2"]
+
+
+async def test_senders_wait_for_room_in_order() -> None:
+    rig = Rig(max_queue=7 + 5)
+    rig.fall_behind()
+    tasks = []
+    for text in ("a", "b", "c"):
+        tasks.append(asyncio.create_task(rig.outbox.send(PreparedMessage(text), 3)))
+        await asyncio.sleep(0)
+    assert [task.done() for task in tasks] == [False] * 3
+    assert rig.outbox.size == 7 + 3  # the others have their message still
+    rig.transport.take()
+    assert await asyncio.gather(*tasks) == [True] * 3
+    assert rig.texts() == ["first", "a", "b", "c"]
+
+
+async def test_a_cancelled_sender_leaves_its_message_out() -> None:
+    rig = Rig(max_queue=8)
+    rig.fall_behind()
+    first = asyncio.create_task(rig.outbox.send("a", 3))
+    await asyncio.sleep(0)
+    second = asyncio.create_task(rig.outbox.send(b"b", 3))
+    await asyncio.sleep(0)
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    rig.transport.take()
+    assert await first
+    assert rig.texts() == ["first", "a"]
+
+
+async def test_a_peer_that_takes_nothing_is_given_up_after_the_time_out() -> None:
+    rig = Rig(send_timeout=20)
+    rig.fall_behind()
+    sending = asyncio.create_task(rig.outbox.send(b"x", 3))
+    await rig.clock.advance(19.9)
+    assert rig.owner.given_up == []
+    await rig.clock.advance(0.2)
+    assert rig.owner.given_up == ["send time-out"]
+    assert await sending is False
+
+
+async def test_a_peer_that_takes_a_little_is_given_up_and_one_that_takes_enough_is_not() -> None:
+    for size, expected in ((MIN_PROGRESS - 1, ["send time-out"]), (MIN_PROGRESS, [])):
+        rig = Rig(send_timeout=20)
+        rig.transport.room = 0
+        rig.connection.send_binary(bytes(3 * MIN_PROGRESS))
+        rig.outbox.flush()
+        sending = asyncio.create_task(rig.outbox.send(b"x", 3))
+        await asyncio.sleep(0)
+        rig.transport.take(size)
+        await rig.clock.advance(21)
+        assert rig.owner.given_up == expected
+        rig.outbox.finish()
+        assert await sending is False
+
+
+async def test_nobody_is_given_up_for_whom_nobody_waits_any_more() -> None:
+    rig = Rig(send_timeout=20)
+    rig.fall_behind()
+    sending = asyncio.create_task(rig.outbox.send(b"x", 3))
+    await asyncio.sleep(0)
+    sending.cancel()
+    await rig.clock.advance(60)
+    assert rig.owner.given_up == []
+
+
+async def test_beyond_the_budget_who_has_most_goes_first() -> None:
+    first = Rig(max_total_queue=1000, max_queue=10_000)
+    rigs = [first, Rig(shared=first.shared), Rig(shared=first.shared)]
+    for rig, size in zip(rigs, (100, 500, 300), strict=True):
+        rig.fall_behind()
+        rig.post("x" * size)
+    assert [rig.owner.given_up for rig in rigs] == [[], [], []]
+    rigs[0].post("y" * 150)
+    assert [rig.owner.given_up for rig in rigs] == [[], ["budget"], []]
+    assert first.shared.budget.queued == rigs[0].outbox.size + rigs[2].outbox.size
+    rigs[0].post("y" * 900)
+    assert rigs[0].owner.given_up == ["budget"]
+
+
+async def test_the_end_drops_what_waits_and_writes_the_close() -> None:
+    rig = Rig()
+    rig.fall_behind()
+    rig.post("never")
+    rig.connection.fail(1008)
+    rig.outbox.finish()
+    assert rig.transport.writes[-1][:1] == b"\x88"
+    rig.transport.take()
+    assert len(rig.transport.writes) == 2
+    rig.outbox.pause()
+    assert not rig.outbox.behind
+    assert rig.shared.budget.queued == 0
+
+
+async def test_what_waits_can_be_handed_over_before_a_close() -> None:
+    rig = Rig()
+    rig.fall_behind()
+    rig.post("a")
+    rig.post("b")
+    rig.outbox.hand_over()
+    rig.connection.close()
+    rig.outbox.finish()
+    rig.transport.take()
+    frames = sent_frames(Role.SERVER, b"".join(rig.transport.writes))
+    assert [first for first, _ in frames] == [0x81, 0x81, 0x81, 0x88]
+
+
+async def test_pongs_wait_with_the_rest() -> None:
+    """A peer that pings and never reads makes nobody's buffer grow: the codec counts them."""
+    rig = Rig()
+    rig.fall_behind()
+    writes = len(rig.transport.writes)
+    rig.connection.send_pong(b"x")
+    rig.outbox.schedule(3)
+    await asyncio.sleep(0)
+    assert len(rig.transport.writes) == writes
+    rig.transport.take()
+    assert rig.transport.writes[-1] == b"\x8a\x01x"
+
+
+@pytest.mark.parametrize("policy", ["drop", "", None, 5])
+def test_what_is_no_policy(policy: object) -> None:
+    with pytest.raises(ValueError, match="not a policy"):
+        check_policy(policy)  # type: ignore[arg-type]
+
+
+def test_a_key_may_be_a_function_of_the_message() -> None:
+    assert coalesce(lambda message: message[:1]).resolve("abc") == coalesce("a")
+    assert coalesce("k").resolve("abc") == coalesce("k")

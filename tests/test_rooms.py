@@ -1,29 +1,34 @@
 import gc
-from collections.abc import Callable
-from typing import Any
+import logging
 
 import pytest
 
 from rfc6455 import ConnectionClosed, PreparedMessage
-from rfc6455_server import Rooms
+from rfc6455_server import LimitExceededError, Room, Rooms, coalesce
+from rfc6455_server.outbox import Policy
+from rfc6455_server.rooms import Member as AnyMember
 
 
 class Member:
-    def __init__(self) -> None:
-        self.on_closed: list[Callable[[Any], object]] = []
+    def __init__(self, name: str = "") -> None:
+        self.id = name
+        self.rooms: list[Room] = []
         self.closed: ConnectionClosed | None = None
         self.frames: list[bytes] = []
+        self.policies: list[Policy | None] = []
+        self.welcome = True
 
-    def post(self, message: PreparedMessage) -> None:
-        frame = message.frame(None)
-        assert frame is not None
-        self.frames.append(frame)
+    def may_join(self) -> bool:
+        return self.welcome
+
+    def post_prepared(self, message: PreparedMessage, policy: Policy | None) -> None:
+        self.frames.append(message.plain_frame)
+        self.policies.append(policy)
 
     def end(self) -> None:
         self.closed = ConnectionClosed(1006, "", False)
-        for callback in self.on_closed:
-            callback(self)
-        self.on_closed.clear()
+        for room in list(self.rooms):
+            room.leave(self)
 
 
 def test_a_broadcast_reaches_the_members_only_and_shares_its_bytes() -> None:
@@ -52,7 +57,7 @@ def test_joining_and_leaving() -> None:
     lobby.leave(a)
     lobby.leave(a)
     assert lobby.members == [b]
-    assert a.on_closed == []
+    assert a.rooms == []
     lobby.broadcast("x")
     assert a.frames == []
 
@@ -100,8 +105,8 @@ def test_members_may_leave_during_a_broadcast() -> None:
     lobby = rooms["lobby"]
 
     class Leaving(Member):
-        def post(self, message: PreparedMessage) -> None:
-            super().post(message)
+        def post_prepared(self, message: PreparedMessage, policy: Policy | None) -> None:
+            super().post_prepared(message, policy)
             lobby.leave(self)
 
     members = [Leaving() for _ in range(3)]
@@ -116,3 +121,83 @@ def test_members_may_leave_during_a_broadcast() -> None:
 def test_a_message_is_str_or_bytes(message: object) -> None:
     with pytest.raises(TypeError):
         Rooms()["lobby"].broadcast(message)  # type: ignore[arg-type]
+
+
+def test_callbacks_are_told_of_joining_and_leaving(caplog: pytest.LogCaptureFixture) -> None:
+    rooms = Rooms()
+    seen: list[tuple[str, str, str, int]] = []
+
+    @rooms.on_join
+    def joined(room: Room, member: AnyMember) -> None:
+        seen.append(("join", room.name, member.id, len(room)))
+
+    @rooms.on_leave
+    def broken(room: Room, member: AnyMember) -> None:
+        raise ZeroDivisionError
+
+    @rooms.on_leave
+    def left(room: Room, member: AnyMember) -> None:
+        seen.append(("leave", room.name, member.id, len(room)))
+
+    a, b = Member("a"), Member("b")
+    lobby = rooms["lobby"]
+    lobby.join(a)
+    lobby.join(a)
+    lobby.join(b)
+    with caplog.at_level(logging.ERROR, logger="rfc6455_server"):
+        lobby.leave(a)
+        b.end()
+    assert seen == [
+        ("join", "lobby", "a", 1),
+        ("join", "lobby", "b", 2),
+        ("leave", "lobby", "a", 1),
+        ("leave", "lobby", "b", 0),
+    ]
+    assert caplog.text.count("a callback of a room failed room=lobby") == 2
+
+
+def test_presence_is_what_members_chose_to_show() -> None:
+    lobby = Rooms()["lobby"]
+    a, b = Member("a"), Member("b")
+    lobby.join(a, show={"name": "Ann"})
+    lobby.join(b)
+    assert lobby.presence == {"a": {"name": "Ann"}, "b": None}
+    lobby.join(a, show={"name": "Anna"})
+    assert lobby.presence == {"a": {"name": "Anna"}, "b": None}
+    a.end()
+    assert lobby.presence == {"b": None}
+
+
+def test_who_may_not_join_is_told_so() -> None:
+    lobby = Rooms()["lobby"]
+    a = Member()
+    a.welcome = False
+    with pytest.raises(LimitExceededError):
+        lobby.join(a)
+    assert a not in lobby
+    assert a.rooms == []
+
+
+def test_the_policy_is_the_broadcasts_or_else_the_rooms() -> None:
+    lobby = Rooms()["lobby"]
+    a = Member()
+    lobby.join(a)
+    lobby.broadcast("x")
+    lobby.policy = "drop_oldest"
+    lobby.broadcast("x")
+    lobby.broadcast("x", policy="drop_newest")
+    lobby.broadcast("xy", policy=coalesce(lambda message: message[0]))
+    assert a.policies == [None, "drop_oldest", "drop_newest", coalesce("x")]
+    with pytest.raises(ValueError, match="not a policy"):
+        lobby.broadcast("x", policy="whatever")  # type: ignore[arg-type]
+
+
+def test_broadcasts_are_counted_for_each_member() -> None:
+    rooms = Rooms()
+    a, b = Member(), Member()
+    rooms["lobby"].join(a)
+    rooms["lobby"].join(b)
+    rooms["lobby"].broadcast("x")
+    rooms["lobby"].broadcast(PreparedMessage("x"), exclude=[a])
+    assert rooms.stats.messages_out == 3
+    assert repr(rooms["lobby"]) == "<Room 'lobby' 2>"

@@ -319,9 +319,8 @@ async def test_close_finds_the_peers_close_behind_unread_messages() -> None:
     assert seen == [ConnectionClosed(1000, "", True)]
 
 
-async def test_a_peer_that_never_answers_our_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 0.1)
-    server = Server()
+async def test_a_peer_that_never_answers_our_close() -> None:
+    server = Server(close_timeout=0.1)
     seen: list[object] = []
 
     @server.websocket("/")
@@ -363,7 +362,7 @@ async def test_a_bad_close_code_changes_nothing() -> None:
         assert await ws.recv() == "still open"
 
 
-async def test_a_member_that_is_too_slow_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_member_that_is_too_slow_is_let_go() -> None:
     server = Server()
     ended: list[object] = []
 

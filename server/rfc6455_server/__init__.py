@@ -1,16 +1,32 @@
 """A WebSocket server with rooms, on asyncio streams and the `rfc6455` codec; and a small client."""
 
+from rfc6455_server.acceptor import Endpoint
 from rfc6455_server.app import Server
 from rfc6455_server.client import HandshakeRejectedError, connect
+from rfc6455_server.http import HttpRequest, HttpResponse
+from rfc6455_server.limits import LimitExceededError, Limits
+from rfc6455_server.listener import Refusal, bearer_token
+from rfc6455_server.outbox import coalesce
+from rfc6455_server.reports import Cause, CloseReport
 from rfc6455_server.rooms import Room, Rooms
 from rfc6455_server.websocket import ConnectionClosedError, WebSocket
 
 __all__ = [
+    "Cause",
+    "CloseReport",
     "ConnectionClosedError",
+    "Endpoint",
     "HandshakeRejectedError",
+    "HttpRequest",
+    "HttpResponse",
+    "LimitExceededError",
+    "Limits",
+    "Refusal",
     "Room",
     "Rooms",
     "Server",
     "WebSocket",
+    "bearer_token",
+    "coalesce",
     "connect",
 ]

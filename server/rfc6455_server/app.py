@@ -1,33 +1,63 @@
-"""`Server`: routes, rooms, pages, and the listening socket.
+"""`Server`: routes, rooms, pages, and where it listens.
 
 Left to others: one connection (`listener`, `websocket`), rooms (`rooms`), the command line (`cli`).
 """
 
 import asyncio
+import logging
 import signal
 import ssl
-from collections.abc import Callable, Collection
-from typing import TypeVar
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar, Unpack
 
 from rfc6455 import PerMessageDeflate
-from rfc6455.constants import DEFAULT_MAX_MESSAGE_SIZE
-from rfc6455.handshake import ConnectionOptions
 from rfc6455.headers import ascii_lower
-from rfc6455_server.http import Page
-from rfc6455_server.listener import Handler, Listener, Route, compile_route
+from rfc6455_server.acceptor import Acceptor, Endpoint, open_sockets
+from rfc6455_server.http import HttpHandler, HttpRequest, HttpResponse, HttpRoute, fixed, static_files
+from rfc6455_server.limits import LimitOptions, Limits
+from rfc6455_server.listener import Authorize, Handler, Listener, Site, compile_route
+from rfc6455_server.logs import log
+from rfc6455_server.metrics import Metrics
+from rfc6455_server.outbox import Clock, Policy, check_policy
+from rfc6455_server.proxy import Trusted
+from rfc6455_server.reports import CloseReport
 from rfc6455_server.rooms import Rooms
+from rfc6455_server.stats import Stats
+from rfc6455_server.websocket import Hub, WebSocket
 
 _AnyHandler = TypeVar("_AnyHandler", bound=Handler)
+_AnyHttpHandler = TypeVar("_AnyHttpHandler", bound=HttpHandler)
+_AnyAuthorize = TypeVar("_AnyAuthorize", bound=Authorize)
+_AnyReported = TypeVar("_AnyReported", bound=Callable[[CloseReport], object])
 
-BACKLOG = 512
-"""Connections that the operating system queues until they are accepted."""
+DRAIN_TIME = 5.0
+"""Seconds over which connections are told that the server stops."""
+
+PAGE_HEADERS = (
+    (
+        "Content-Security-Policy",
+        "default-src 'self'; img-src 'self' data: blob:; base-uri 'none'; object-src 'none'",
+    ),
+    ("Referrer-Policy", "same-origin"),
+)
+
+
+class Mountable(Protocol):
+    """What `Server.mount` takes: it adds its routes."""
+
+    def attach(self, server: "Server") -> None:
+        """Called once."""
 
 
 class Server:
-    """A WebSocket server with rooms.
+    """A WebSocket server with rooms, and plain HTTP on the same port.
 
-    ``max_message_size``: bytes of a message, else 1009. ``origins``: the origins that browsers may come
-    from, such as ``https://example.com``; ``["*"]`` for any, ``None`` for the server's own.
+    ``origins``: the origins that browsers may come from, such as ``https://example.com``; ``["*"]`` for any,
+    ``None`` for the server's own. ``subprotocols``: those that it speaks. ``slow_consumer``: what happens to
+    a message that is broadcast or posted to a peer that does not read (`Policy`). ``trusted``: addresses and
+    networks of proxies that are believed who the client is. The other keyword arguments are `Limits`; raises
+    `ValueError` for what is out of range.
 
     ``compression`` accepts permessage-deflate where a client offers it. It is off by default, because it
     costs: some 300 KiB for each connection that has sent and been sent a compressed message (less with
@@ -38,21 +68,35 @@ class Server:
     def __init__(
         self,
         *,
-        max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
         origins: Collection[str] | None = None,
+        subprotocols: Sequence[str] = (),
         compression: PerMessageDeflate | None = None,
+        slow_consumer: Policy = "disconnect",
+        trusted: Iterable[str] = (),
+        clock: Clock | None = None,
+        **limits: Unpack[LimitOptions],
     ) -> None:
-        if max_message_size < 1:
-            raise ValueError("max_message_size is 1 at the least")
-        self.rooms = Rooms()
+        self.limits = Limits(**limits)
+        self.stats = Stats()
+        """What the server has counted since it was made."""
+        self.rooms = Rooms(self.stats)
         """``rooms[name]`` is the room of that name."""
-        self._options = ConnectionOptions(max_message_size=max_message_size)
-        self._origins = None if origins is None else [ascii_lower(origin) for origin in origins]
-        self._compression = compression
-        self._routes: list[Route] = []
-        self._pages: dict[str, Page] = {}
+        self._policy = check_policy(slow_consumer)
+        self._clock = clock
+        self._site = Site(
+            origins=None if origins is None else [ascii_lower(origin) for origin in origins],
+            subprotocols=tuple(subprotocols),
+            compression=compression,
+            trusted=Trusted(trusted),
+        )
+        self._reported: list[Callable[[CloseReport], object]] = []
         self._listener: Listener | None = None
-        self._server: asyncio.Server | None = None
+        self._acceptors: list[Acceptor] = []
+        self.http("/healthz")(self._health)
+        self.http("/readyz")(self._readiness)
+        self.http("/metrics")(Metrics(self.stats, self._gauges))
+
+    # What it serves.
 
     def websocket(self, path: str) -> Callable[[_AnyHandler], _AnyHandler]:
         """Decorates the handler of a path: an async function of the `WebSocket` and the path's parts.
@@ -62,64 +106,224 @@ class Server:
         """
 
         def register(handler: _AnyHandler) -> _AnyHandler:
-            self._routes.append(compile_route(path, handler))
+            self._site.routes.append(compile_route(path, handler))
+            return handler
+
+        return register
+
+    def authorize(self, hook: _AnyAuthorize) -> _AnyAuthorize:
+        """Decorates an async function that sees each request for a WebSocket before it becomes one.
+
+        It gives a `Refusal`, or anything else, which is then the connection's ``user``. What it raises is
+        logged, and is 500 for the client.
+        """
+        self._site.authorize = hook
+        return hook
+
+    def on_report(self, callback: _AnyReported) -> _AnyReported:
+        """Decorates a function that is given the `CloseReport` of each connection."""
+        self._reported.append(callback)
+        return callback
+
+    def http(self, path: str, *methods: str) -> Callable[[_AnyHttpHandler], _AnyHttpHandler]:
+        """Decorates an async function that gives an `HttpResponse` for an `HttpRequest` to this path."""
+
+        def register(handler: _AnyHttpHandler) -> _AnyHttpHandler:
+            self._site.http.add(path, HttpRoute(handler, methods or ("GET", "HEAD")))
             return handler
 
         return register
 
     def page(self, path: str, body: bytes, content_type: str) -> None:
         """Serves ``body`` over plain HTTP at ``path``."""
-        self._pages[path] = Page(body, content_type)
+        self.http(path)(fixed(body, f"{content_type}; charset=utf-8", PAGE_HEADERS))
+
+    def static(self, prefix: str, directory: str | Path) -> None:
+        """Serves the files below ``directory`` at the paths below ``prefix``, which ends with ``/``.
+
+        Raises `OSError` when there is no such directory, `ValueError` for another prefix.
+        """
+        if not (prefix.startswith("/") and prefix.endswith("/")):
+            raise ValueError(f"a prefix begins and ends with a slash: {prefix!r}")
+        self.route(prefix, HttpRoute(static_files(prefix, Path(directory), PAGE_HEADERS)))
+
+    def route(self, prefix: str, route: HttpRoute) -> None:
+        """Has ``route`` answer all plain requests whose path begins with ``prefix``."""
+        self._site.http.add_prefix(prefix, route)
+
+    def mount(self, part: Mountable) -> None:
+        """Adds a part that brings its own routes, such as `socketio.SocketIO`."""
+        part.attach(self)
+
+    async def _health(self, _: HttpRequest) -> HttpResponse:
+        return HttpResponse(b"ok\n")
+
+    async def _readiness(self, _: HttpRequest) -> HttpResponse:
+        if self._listener is None or self._listener.draining:
+            return HttpResponse(b"the server stops\n", status=503)
+        return HttpResponse(b"ready\n")
+
+    def _gauges(self) -> dict[str, tuple[str, float]]:
+        listener = self._require_listener()
+        return {
+            "connections": ("Open WebSockets.", len(listener.websockets)),
+            "tcp_connections": ("Open TCP connections.", listener.connections),
+            "rooms": ("Rooms that somebody is in.", len(self.rooms)),
+            "queued_bytes": ("Bytes that wait for peers that are behind.", listener.hub.budget.queued),
+        }
+
+    # Who is there.
+
+    @property
+    def websockets(self) -> list[WebSocket]:
+        """The open connections."""
+        return list(self._listener.websockets) if self._listener else []
+
+    def find(self, connection_id: str) -> WebSocket | None:
+        """The open connection with this ``id``."""
+        return self._listener.hub.by_id.get(connection_id) if self._listener else None
+
+    @property
+    def queued(self) -> int:
+        """Bytes that wait for peers that are behind."""
+        return self._listener.hub.budget.queued if self._listener else 0
+
+    @property
+    def draining(self) -> bool:
+        """Whether it is about to stop."""
+        return self._listener is not None and self._listener.draining
+
+    # Running.
 
     @property
     def port(self) -> int:
-        """The port that the server listens on; raises `RuntimeError` when it does not."""
-        if self._server is None:
-            raise RuntimeError("the server is not started")
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
+        """The first port that the server listens on; raises `RuntimeError` when there is none."""
+        for acceptor in self._acceptors:
+            address = acceptor.socket.getsockname()
+            if isinstance(address, tuple):
+                port: int = address[1]
+                return port
+        raise RuntimeError("the server is not started")
+
+    @property
+    def urls(self) -> list[str]:
+        """Where it listens: ``http://…``, ``https://…`` and ``unix:…``."""
+        return [acceptor.url for acceptor in self._acceptors]
 
     async def start(
-        self, host: str = "127.0.0.1", port: int = 0, *, ssl_context: ssl.SSLContext | None = None
+        self, host: str | None = "127.0.0.1", port: int = 0, *, ssl_context: ssl.SSLContext | None = None
     ) -> None:
         """Listens; port 0 takes a free one, and ``ssl_context`` makes it ``wss://``.
 
         Raises `OSError` when that address is not to be had, `RuntimeError` when it is started already.
         """
-        if self._server is not None:
+        if self._acceptors:
             raise RuntimeError("the server is started already")
-        listener = Listener(self._routes, self._pages, self._origins, self._compression, self._options)
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            listener.make_protocol, host, port, backlog=BACKLOG, ssl=ssl_context
-        )
-        self._listener = listener
+        await self.listen(Endpoint(host, port, ssl_context=ssl_context))
+
+    async def listen(self, endpoint: Endpoint) -> None:
+        """Listens at one more place. Raises `OSError` when it is not to be had."""
+        sockets = await open_sockets(endpoint, self.limits.send_timeout)
+        listener = self.make_ready()
+        for listening in sockets:
+            self._acceptors.append(
+                Acceptor(listening, endpoint, self._site.trusted, listener.hub, listener.make_protocol)
+            )
+
+    def make_ready(self) -> Listener:
+        """What takes connections, made when the first is to come; `testing` brings its own connections."""
+        if self._listener is None:
+            hub = Hub(
+                self.limits, stats=self.stats, clock=self._clock, policy=self._policy, on_report=self._report
+            )
+            self._listener = Listener(self._site, hub)
+        return self._listener
+
+    async def drain(self, seconds: float = DRAIN_TIME) -> None:
+        """Says at ``/readyz`` that it stops, takes no new WebSockets, and tells those there are 1001.
+
+        That is spread over ``seconds``, so that they do not all come back elsewhere at once. `stop` follows.
+        """
+        if self._listener is not None:
+            await self._listener.drain(seconds)
 
     async def stop(self) -> None:
         """Stops listening, closes every connection with 1001, and waits until the handlers are done."""
-        if self._server is None or self._listener is None:
-            return
-        self._server.close()
-        await self._listener.close()
-        await self._server.wait_closed()
-        self._server = self._listener = None
+        for acceptor in self._acceptors:
+            acceptor.close()
+        self._acceptors.clear()
+        if self._listener is not None:
+            await self._listener.close()
+            self._listener = None
 
     def run(
         self,
-        host: str = "127.0.0.1",
+        host: str | None = "127.0.0.1",
         port: int = 8765,
         *,
+        endpoints: Sequence[Endpoint] = (),
+        drain_time: float = DRAIN_TIME,
         started: Callable[[], None] = lambda: None,
     ) -> None:
-        """Serves until SIGINT or SIGTERM; calls ``started`` when it listens. Raises as `start` does."""
-        asyncio.run(self._run(host, port, started))
+        """Serves until SIGINT or SIGTERM; calls ``started`` when it listens. Raises as `start` does.
 
-    async def _run(self, host: str, port: int, started: Callable[[], None]) -> None:
-        stopped = asyncio.Event()
+        ``endpoints`` stand in for ``host`` and ``port``. The first signal drains and stops, a second one ends
+        everything at once.
+        """
+        asyncio.run(self._run(endpoints or [Endpoint(host, port)], drain_time, started))
+
+    async def _run(
+        self, endpoints: Sequence[Endpoint], drain_time: float, started: Callable[[], None]
+    ) -> None:
+        signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         for name in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(name, stopped.set)
-        await self.start(host, port)
-        started()
-        await stopped.wait()
+            loop.add_signal_handler(name, signals.put_nowait, name)
+        try:
+            for endpoint in endpoints:
+                await self.listen(endpoint)
+            started()
+            log(logging.INFO, "stopping", signal=(await signals.get()).name)
+            stopping = loop.create_task(self._drain_and_stop(drain_time))
+            again = loop.create_task(signals.get())
+            await asyncio.wait([stopping, again], return_when=asyncio.FIRST_COMPLETED)
+            again.cancel()
+            if not stopping.done():
+                log(logging.WARNING, "stopping at once")
+                stopping.cancel()
+                if self._listener is not None:
+                    self._listener.abort()
+        finally:
+            for acceptor in self._acceptors:
+                acceptor.close()
+
+    async def _drain_and_stop(self, drain_time: float) -> None:
+        await self.drain(drain_time)
         await self.stop()
+
+    def _report(self, report: CloseReport) -> None:
+        log(
+            logging.INFO,
+            "connection closed",
+            id=report.id,
+            address=report.address,
+            path=report.path,
+            seconds=report.seconds,
+            closed_by=report.closed_by,
+            sent=report.code_sent,
+            received=report.code_received,
+            cause=report.cause.value,
+            reason=report.reason,
+            dropped=report.dropped,
+            loop_lag=report.loop_lag,
+        )
+        for callback in self._reported:
+            try:
+                callback(report)
+            except Exception:  # noqa: BLE001 - whatever a hook raises
+                log(logging.ERROR, "a report's hook failed", exception=True, id=report.id)
+
+    def _require_listener(self) -> Listener:
+        if self._listener is None:
+            raise RuntimeError("the server is not started")
+        return self._listener

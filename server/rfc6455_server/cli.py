@@ -1,15 +1,21 @@
-"""The command ``rfc6455-server``: an echo, rooms, and a page to try them."""
+"""The command ``rfc6455-server``: an echo, rooms, pages to try them, and a client for the terminal."""
 
 import argparse
 import logging
+import os
+import ssl
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
-from typing import NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
+from urllib.parse import urlsplit
 
 from rfc6455 import PerMessageDeflate
-from rfc6455.constants import DEFAULT_MAX_MESSAGE_SIZE
-from rfc6455_server.app import Server
+from rfc6455_server.acceptor import Endpoint, make_ssl_context
+from rfc6455_server.app import DRAIN_TIME, Server
+from rfc6455_server.limits import Limits
+from rfc6455_server.logs import JsonFormatter, TextFormatter
+from rfc6455_server.terminal import chat
 from rfc6455_server.websocket import WebSocket
 
 _PAGES = {
@@ -18,12 +24,101 @@ _PAGES = {
     "/chat.js": ("chat.js", "text/javascript"),
 }
 
+_PREFIX: Final = "RFC6455_"
+_DEFAULTS: Final = Limits()
 
-def make_server(
-    max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE, compression: PerMessageDeflate | None = None
-) -> Server:
-    """The server of the command: ``/echo``, ``/rooms/{name}``, and a chat at ``/``."""
-    server = Server(max_message_size=max_message_size, compression=compression)
+
+class _Option(NamedTuple):
+    """An option of the command, and of its environment."""
+
+    name: str
+    metavar: str  # empty for one that is on or off
+    default: Any
+    text: str
+    parse: Callable[[str], Any] = str
+    several: bool = False
+
+    @property
+    def variable(self) -> str:
+        return _PREFIX + self.name.upper().replace("-", "_")
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise ValueError
+    return port
+
+
+def _size(text: str) -> int:
+    size = int(text)
+    if size < 1:
+        raise ValueError
+    return size
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < float("inf"):
+        raise ValueError
+    return seconds
+
+
+def _rate(text: str) -> float:
+    rate = float(text)
+    if not 0 < rate < float("inf"):
+        raise ValueError
+    return rate
+
+
+def _policy(text: str) -> str:
+    if text not in ("disconnect", "drop_oldest", "drop_newest"):
+        raise ValueError
+    return text
+
+
+def _format(text: str) -> str:
+    if text not in ("text", "json"):
+        raise ValueError
+    return text
+
+
+def _level(text: str) -> str:
+    if text not in ("debug", "info", "warning", "error"):
+        raise ValueError
+    return text
+
+
+_OPTIONS: Final = (
+    _Option("host", "H", "127.0.0.1", "address to listen at"),
+    _Option("port", "P", 8765, "port, 0 for a free one", _port),
+    _Option("listen", "URL", [], "instead: http://H:P, https://H:P, unix:PATH", several=True),
+    _Option("cert", "FILE", "", "certificates: --port speaks TLS then"),
+    _Option("key", "FILE", "", "its key, if it is in another file"),
+    _Option("origin", "ORIGIN", [], "whose pages may connect, * for all", several=True),
+    _Option("trust", "NET", [], "proxies to believe: addresses, networks, unix", several=True),
+    _Option("proxy-protocol", "", False, "these send PROXY headers, version 2"),
+    _Option("reuse-port", "", False, "several processes may listen"),
+    _Option("max-message-size", "BYTES", _DEFAULTS.max_message_size, "larger ones: 1009", _size),
+    _Option("max-queue", "BYTES", _DEFAULTS.max_queue, "that may wait for a slow peer", _size),
+    _Option("slow-consumer", "POLICY", "disconnect", "or drop_oldest, drop_newest", _policy),
+    _Option("max-connections", "N", _DEFAULTS.max_connections, "in all; more: 503", _size),
+    _Option("max-per-address", "N", _DEFAULTS.max_connections_per_address, "more: 429", _size),
+    _Option("message-rate", "N", None, "messages a second and peer; more: 1008", _rate),
+    _Option("ping-interval", "S", _DEFAULTS.ping_interval, "seconds between Pings", _rate),
+    _Option("ping-timeout", "S", _DEFAULTS.ping_timeout, "to hear something after one", _rate),
+    _Option("drain-time", "S", DRAIN_TIME, "over which all are told 1001 at the end", _seconds),
+    _Option("compression", "", False, "permessage-deflate: 300 KiB a user of it"),
+    _Option("log-format", "FORMAT", "text", "or json", _format),
+    _Option("log-level", "LEVEL", "info", "or debug, warning, error", _level),
+)
+
+_DESCRIPTION: Final = "rfc6455-server [OPTION]… serves pages; rfc6455-server connect URL is a client\n"
+
+
+def make_server(**options: Any) -> Server:
+    """The server of the command: ``/echo``, ``/rooms/{name}``, a chat at ``/``; options as for `Server`."""
+    server = Server(**options)
 
     @server.websocket("/echo")
     async def echo(ws: WebSocket) -> None:
@@ -44,63 +139,138 @@ def make_server(
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Says what is wrong in one line, and everything else in one screen."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
+        self.exit(2, f"rfc6455-server: {message}\n")
+
+    def format_help(self) -> str:
+        lines = [_DESCRIPTION]
+        for option in _OPTIONS:
+            default = option.default or ("none" if option.metavar else "off")
+            if option.name == "origin":
+                default = "its own"
+            if isinstance(default, float):
+                default = f"{default:g}"
+            shown = f"--{option.name} {option.metavar}".rstrip()
+            lines.append(f"  {shown:<25} {option.text} ({default})\n")
+        lines.append(f"Each is also read from the environment: --port from {_PREFIX}PORT, and so on.\n")
+        return "".join(lines)
 
 
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise ValueError
-    return port
+def _from_environment(environment: Mapping[str, str], arguments: Sequence[str], parser: _Parser) -> list[str]:
+    """The options that the environment sets, as arguments; those on the command line go before."""
+    found = []
+    for option in _OPTIONS:
+        value = environment.get(option.variable)
+        given = any(argument.split("=")[0] == f"--{option.name}" for argument in arguments)
+        if value is None or given:
+            continue
+        if option.metavar:
+            found += [f"--{option.name}={part}" for part in (value.split(",") if option.several else [value])]
+        elif value.lower() in ("1", "true", "yes", "on"):
+            found.append(f"--{option.name}")
+        elif value.lower() not in ("", "0", "false", "no", "off"):
+            parser.error(f"{option.variable} is on or off, not {value!r}")
+    return found
 
 
-def _size(text: str) -> int:
-    size = int(text)
-    if size < 1:
-        raise ValueError
-    return size
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(allow_abbrev=False)
+    for option in _OPTIONS:
+        if not option.metavar:
+            parser.add_argument(f"--{option.name}", action="store_true")
+        else:
+            action = "append" if option.several else "store"
+            default = None if option.several else option.default
+            parser.add_argument(
+                f"--{option.name}",
+                type=_named(option.parse, option.name),
+                action=action,
+                default=default,
+                dest=option.name.replace("-", "_"),
+            )
+    return parser.parse_args([*_from_environment(os.environ, arguments, parser), *arguments])
 
 
-_port.__name__ = "port"  # argparse says "invalid port value"
-_size.__name__ = "size"
+def _named(parse: Callable[[str], Any], name: str) -> Callable[[str], Any]:
+    """``parse`` under the name that argparse says when it raises: "invalid port value"."""
+
+    def named(text: str) -> Any:
+        return parse(text)
+
+    named.__name__ = name
+    return named
+
+
+def _endpoints(options: argparse.Namespace) -> list[Endpoint]:
+    """Where to listen; raises `ValueError` for what is not to be understood, `OSError` for bad files."""
+    context = make_ssl_context(options.cert, options.key or None) if options.cert else None
+    common = {"reuse_port": options.reuse_port, "proxy_protocol": options.proxy_protocol}
+    if not options.listen:
+        return [Endpoint(options.host, options.port, None, context, **common)]
+    endpoints = []
+    for url in options.listen:
+        parts = urlsplit(url)
+        if parts.scheme == "unix" and parts.path:
+            endpoints.append(Endpoint(path=parts.path, **common))
+            continue
+        if parts.scheme not in ("http", "https") or parts.path not in ("", "/") or not parts.hostname:
+            raise ValueError(f"cannot listen at {url!r}: http://H:P, https://H:P or unix:PATH")
+        secure = parts.scheme == "https"
+        if secure and context is None:
+            raise ValueError(f"{url} needs --cert")
+        port = parts.port if parts.port is not None else 443 if secure else 80
+        endpoints.append(Endpoint(parts.hostname, port, None, context if secure else None, **common))
+    return endpoints
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; gives its exit status."""
-    parser = _Parser(
-        prog="rfc6455-server", description="A WebSocket server: /echo, /rooms/NAME, and a chat at /."
-    )
-    parser.add_argument("--host", default="127.0.0.1", metavar="H", help="address (%(default)s)")
-    parser.add_argument(
-        "--port", type=_port, default=8765, metavar="P", help="port, 0 for a free one (%(default)s)"
-    )
-    parser.add_argument(
-        "--max-message-size",
-        type=_size,
-        default=DEFAULT_MAX_MESSAGE_SIZE,
-        metavar="BYTES",
-        help="larger messages are refused with 1009 (%(default)s)",
-    )
-    parser.add_argument(
-        "--compression",
-        action="store_true",
-        help="accept permessage-deflate: some 300 KiB a connection that uses it (off)",
-    )
-    options = parser.parse_args(arguments)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
-    server = make_server(options.max_message_size, PerMessageDeflate() if options.compression else None)
-    shown_host = f"[{options.host}]" if ":" in options.host else options.host
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] == "connect":
+        return chat(arguments[1:])
+    options = _parse(arguments)
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if options.log_format == "json" else TextFormatter())
+    logging.basicConfig(handlers=[handler], level=options.log_level.upper())
+    try:
+        endpoints = _endpoints(options)
+        server = make_server(
+            max_message_size=options.max_message_size,
+            max_queue=options.max_queue,
+            max_connections=options.max_connections,
+            max_connections_per_address=options.max_per_address,
+            message_rate=options.message_rate,
+            ping_interval=options.ping_interval,
+            ping_timeout=options.ping_timeout,
+            slow_consumer=options.slow_consumer,
+            origins=options.origin,
+            trusted=options.trust or (),
+            compression=PerMessageDeflate() if options.compression else None,
+        )
+    except ssl.SSLError as error:
+        return _fail(f"the certificate does not do: {error.reason or error}")
+    except OSError as error:
+        return _fail(f"{options.cert} or {options.key}: {error.strerror or error}")
+    except ValueError as error:
+        return _fail(str(error))
 
     def started() -> None:
-        print(f"serving on http://{shown_host}:{server.port}", flush=True)
+        for url in server.urls:
+            print(f"serving on {url}", flush=True)
 
     try:
-        server.run(options.host, options.port, started=started)
+        server.run(endpoints=endpoints, drain_time=options.drain_time, started=started)
     except OSError as error:
-        why = error.strerror or error
-        print(f"rfc6455-server: cannot listen on {shown_host}:{options.port}: {why}", file=sys.stderr)
-        return 2
+        return _fail(f"cannot listen on {_shown(endpoints)}: {error.strerror or error}")
     return 0
+
+
+def _shown(endpoints: Sequence[Endpoint]) -> str:
+    return ", ".join(endpoint.path or f"{endpoint.host}:{endpoint.port}" for endpoint in endpoints)
+
+
+def _fail(message: str) -> int:
+    print(f"rfc6455-server: {message}", file=sys.stderr)
+    return 2

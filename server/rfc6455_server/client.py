@@ -22,8 +22,9 @@ from rfc6455 import (
     parse_uri,
 )
 from rfc6455.handshake import ConnectionOptions
-from rfc6455_server.outbox import Tick
-from rfc6455_server.websocket import CodecProtocol, WebSocket
+from rfc6455_server.keepalive import Keepalive
+from rfc6455_server.limits import LimitOptions, Limits
+from rfc6455_server.websocket import CodecProtocol, Hub, WebSocket
 
 OPEN_TIMEOUT: Final = 10.0
 """Seconds for TCP, TLS and the opening handshake together."""
@@ -42,7 +43,8 @@ class connect:  # noqa: N801 - it is called like a function
 
     ``uri`` is ``ws://host[:port]/path`` (port 80) or ``wss://…`` (port 443, the certificate is verified, by
     ``ssl_context`` if it is given). ``subprotocols`` are offered in this order; ``headers`` are added to
-    the request; ``compression`` is offered. The other keyword arguments go to the `rfc6455.Connection`.
+    the request; ``compression`` is offered. ``limits`` are those of `Limits` that differ from its
+    defaults, such as ``{"ping_interval": 5}``. The other keyword arguments go to the `rfc6455.Connection`.
 
     Raises `rfc6455.LocalProtocolError` for a URI of bad form, `OSError` when there is no connection,
     `HandshakeRejectedError` and `rfc6455.HandshakeError` when the server does not agree,
@@ -59,6 +61,7 @@ class connect:  # noqa: N801 - it is called like a function
         compression: PerMessageDeflate | None = None,
         ssl_context: ssl.SSLContext | None = None,
         open_timeout: float = OPEN_TIMEOUT,
+        limits: LimitOptions | None = None,
         **options: Unpack[ConnectionOptions],
     ) -> None:
         self._uri = parse_uri(uri)
@@ -73,6 +76,7 @@ class connect:  # noqa: N801 - it is called like a function
         )
         self._ssl_context = ssl_context
         self._open_timeout = open_timeout
+        self._limits = Limits(**(limits or LimitOptions()))
         self._websocket: WebSocket | None = None
 
     def __await__(self) -> Generator[object, None, WebSocket]:
@@ -124,7 +128,14 @@ class connect:  # noqa: N801 - it is called like a function
                 self._handshake.receive_eof()
         match event:
             case HandshakeAccepted(connection=connection):
-                return WebSocket(connection, None, protocol, writer, Tick(loop))
+                hub = Hub(self._limits)
+                protocol.address = self._uri.host
+                websocket = WebSocket(connection, None, protocol, writer, hub)
+                if websocket.closed is None:
+                    keepalive = Keepalive(hub, max_groups=1)
+                    keepalive.add(websocket)
+                    websocket.on_closed.append(lambda _: keepalive.stop())
+                return websocket
             case HandshakeRejected(response=response):
                 raise HandshakeRejectedError(response)
             case HandshakeFailed(error=error):

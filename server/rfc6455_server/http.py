@@ -1,40 +1,373 @@
-"""Plain HTTP on the same port: the few pages that a server has.
+"""Plain HTTP on the same port: pages, files, and whatever else is no WebSocket. Parsed and framed by h11.
 
-Each answer closes its connection.
+Left to others: which requests come here (`listener`), what stands at a path (`app`, `socketio`).
+
+h11 comes with the extra ``server``; without it, plain requests are told 501 and WebSockets work all the same.
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple
+import asyncio
+import logging
+import mimetypes
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+from urllib.parse import unquote
 
 from rfc6455 import Headers, Request, Response
+from rfc6455.constants import DEFAULT_MAX_HEAD_SIZE
+from rfc6455_server.logs import log
+from rfc6455_server.outbox import Timer
+from rfc6455_server.websocket import LINGER_TIMEOUT, CodecProtocol, Hub
+
+MAX_BODY: Final = 1 << 20
+"""Bytes of a request's body, unless the route says otherwise."""
+
+MAX_EARLY: Final = 1 << 16
+"""Bytes of further requests that may come before the first is answered."""
+
+FILE_PIECE: Final = 1 << 18
+"""Bytes of a file that are read and sent at a time."""
+
+_READ_METHODS: Final = ("GET", "HEAD")
 
 
-class Page(NamedTuple):
-    """A body and its media type."""
+@dataclass(slots=True)
+class HttpRequest:
+    """A request with its body."""
 
+    head: Request
     body: bytes
-    content_type: str
+    address: str
+    """The client's."""
 
 
-def respond(request: Request, pages: Mapping[str, Page]) -> bytes:
-    """The whole answer to a request that asks for no upgrade: 200, 404 or 405."""
-    if request.method not in ("GET", "HEAD"):
-        return _answer(405, Page(b"method not allowed\n", "text/plain"), [("Allow", "GET, HEAD")])
-    page = pages.get(request.path)
-    status = 200 if page else 404
-    page = page or Page(b"not found\n", "text/plain")
-    return _answer(status, page, [], with_body=request.method == "GET")
+@dataclass(slots=True)
+class HttpResponse:
+    """What to answer. With ``pieces``, the body comes from there, ``length`` bytes in all."""
+
+    body: bytes = b""
+    content_type: str = "text/plain; charset=utf-8"
+    status: int = 200
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    pieces: AsyncIterator[bytes] | None = None
+    length: int = 0
 
 
-def _answer(status: int, page: Page, fields: list[tuple[str, str]], *, with_body: bool = True) -> bytes:
-    headers = Headers(
-        [
-            ("Content-Type", f"{page.content_type}; charset=utf-8"),
-            ("Content-Length", str(len(page.body))),
-            ("Connection", "close"),
+HttpHandler = Callable[[HttpRequest], Awaitable[HttpResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRoute:
+    """A handler and what it takes.
+
+    ``long``: the handler may wait for long (long-polling), and is cancelled as soon as the client leaves.
+    """
+
+    handler: HttpHandler
+    methods: tuple[str, ...] = _READ_METHODS
+    max_body: int = MAX_BODY
+    long: bool = False
+
+
+class HttpRoutes:
+    """What stands at which path."""
+
+    def __init__(self) -> None:
+        self._exact: dict[str, HttpRoute] = {}
+        self._prefixes: dict[str, HttpRoute] = {}
+
+    def add(self, path: str, route: HttpRoute) -> None:
+        """Puts a route at a path."""
+        self._exact[path] = route
+
+    def add_prefix(self, prefix: str, route: HttpRoute) -> None:
+        """Puts a route at all paths that begin with ``prefix``."""
+        self._prefixes[prefix] = route
+
+    def find(self, path: str) -> HttpRoute | None:
+        """The route of a path: an exact one, or the longest prefix."""
+        route = self._exact.get(path)
+        if route is None:
+            fitting = [prefix for prefix in self._prefixes if path.startswith(prefix)]
+            route = self._prefixes[max(fitting, key=len)] if fitting else None
+        return route
+
+
+def fixed(body: bytes, content_type: str, headers: Iterable[tuple[str, str]] = ()) -> HttpHandler:
+    """A handler that always answers the same."""
+    fields = list(headers)
+
+    async def answer(_: HttpRequest) -> HttpResponse:
+        return HttpResponse(body, content_type, headers=list(fields))
+
+    return answer
+
+
+def static_files(prefix: str, directory: Path, headers: Iterable[tuple[str, str]] = ()) -> HttpHandler:
+    """A handler for the files below ``directory``, and ``index.html`` for a path that ends with ``/``.
+
+    Nothing outside is reached, whatever the path or a symbolic link says, and no name that begins with a dot.
+    Raises `OSError` when there is no such directory.
+    """
+    root = directory.resolve(strict=True)
+    fields = list(headers)
+
+    async def answer(request: HttpRequest) -> HttpResponse:
+        file = await asyncio.to_thread(_find_file, root, request.head.path.removeprefix(prefix))
+        if file is None:
+            return not_found()
+        facts = file.stat()
+        tag = f'"{facts.st_mtime_ns:x}-{facts.st_size:x}"'
+        if tag in (request.head.headers.get("If-None-Match") or ""):
+            return HttpResponse(status=304, headers=[("ETag", tag), *fields])
+        content_type = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+        if content_type.startswith("text/"):
+            content_type += "; charset=utf-8"
+        return HttpResponse(
+            content_type=content_type,
+            headers=[("ETag", tag), ("Cache-Control", "no-cache"), *fields],
+            pieces=_read_pieces(file, facts.st_size),
+            length=facts.st_size,
+        )
+
+    return answer
+
+
+def _find_file(root: Path, path: str) -> Path | None:
+    names = unquote(path).split("/")
+    if not names[-1]:
+        names[-1] = "index.html"
+    if any(not name or name.startswith(".") or "\0" in name or "\\" in name for name in names):
+        return None
+    try:
+        file = root.joinpath(*names).resolve()
+        return file if file.is_relative_to(root) and file.is_file() else None
+    except OSError:
+        return None  # such as a name that is too long
+
+
+async def _read_pieces(file: Path, size: int) -> AsyncIterator[bytes]:
+    with await asyncio.to_thread(file.open, "rb") as opened:
+        while size > 0:
+            piece = await asyncio.to_thread(opened.read, min(FILE_PIECE, size))
+            if not piece:
+                raise OSError("the file has become shorter")
+            size -= len(piece)
+            yield piece
+
+
+def not_found() -> HttpResponse:
+    """404."""
+    return HttpResponse(b"not found\n", status=404)
+
+
+def _load_h11() -> ModuleType | None:
+    """h11, if it is installed; looked for when the first plain request comes."""
+    if find_spec("h11") is None:
+        return None
+    import h11  # noqa: PLC0415 - optional, and late: nobody pays for what they do not use
+
+    return h11
+
+
+class HttpConnection:
+    """A connection that speaks plain HTTP: takes one request and answers it.
+
+    ``done`` is called with the bytes that came behind it when the connection may be used again.
+    """
+
+    def __init__(  # noqa: PLR0917 - all that a connection is made of
+        self,
+        routes: HttpRoutes,
+        protocol: CodecProtocol,
+        writer: asyncio.StreamWriter,
+        hub: Hub,
+        done: Callable[[bytes], None],
+        last: Callable[[], bool],
+    ) -> None:
+        self._routes = routes
+        self._protocol = protocol
+        self._writer = writer
+        self._hub = hub
+        self._done = done
+        self._last = last  # whether no more requests are wanted
+        self._head: Request | None = None
+        self._route: HttpRoute | None = None
+        self._body = bytearray()
+        self._early = 0
+        self._task: asyncio.Task[None] | None = None
+        self._timer: Timer | None = hub.clock.call_later(hub.limits.send_timeout, self.abort)
+        self._closing = False
+        self._ended = False  # the client has closed its half of TCP
+        h11 = _load_h11()
+        if h11 is None:
+            body = b"plain HTTP needs h11: install rfc6455[server]\n"
+            headers = Headers([("Connection", "close"), ("Content-Length", str(len(body)))])
+            writer.write(Response(501, headers).encode() + body)
+            self._close()
+        self._h11: Any = h11
+        self._connection: Any = h11 and h11.Connection(
+            h11.SERVER, max_incomplete_event_size=DEFAULT_MAX_HEAD_SIZE
+        )
+
+    def receive_data(self, data: bytes) -> None:
+        """Takes bytes from the network."""
+        if self._closing:
+            return
+        if self._task is not None:
+            # The next request: it waits in h11, and a flood of them in TCP.
+            self._early += len(data)
+            if self._early > MAX_EARLY:
+                self._protocol.reader.pause()
+        self._connection.receive_data(data)
+        if self._task is None:
+            self._read()
+
+    def receive_eof(self) -> None:
+        """Takes the end of the input: a client that only stopped sending may still read."""
+        self._ended = True
+        if self._task is not None and self._route is not None and self._route.long:
+            self._task.cancel()
+            self._close()
+        elif self._task is None:
+            self._close()
+
+    def abort(self) -> None:
+        """Ends the connection at once."""
+        self._stop_timer()
+        if self._task is not None:
+            self._task.cancel()
+        self._closing = True
+        self._writer.transport.abort()
+
+    def _read(self) -> None:
+        h11 = self._h11
+        try:
+            while self._task is None:
+                event = self._connection.next_event()
+                if isinstance(event, h11.Request):
+                    self._start(event)
+                elif isinstance(event, h11.Data):
+                    self._body += event.data
+                    if self._route is not None and len(self._body) > self._route.max_body:
+                        self._refuse(413)
+                elif isinstance(event, h11.EndOfMessage):
+                    self._stop_timer()
+                    self._answer_with(self._handle())
+                else:
+                    return  # more is to come
+        except h11.RemoteProtocolError as error:
+            self._refuse(error.error_status_hint)
+
+    def _start(self, event: Any) -> None:
+        headers = Headers([(name.decode(), value.decode("latin-1")) for name, value in event.headers])
+        self._head = Request(event.method.decode(), event.target.decode(), headers)
+        self._route = self._routes.find(self._head.path)
+        declared = headers.get("Content-Length") or "0"
+        if int(declared) > (self._route.max_body if self._route else MAX_BODY):
+            self._refuse(413)
+        elif self._connection.they_are_waiting_for_100_continue:
+            interim = self._h11.InformationalResponse(status_code=100, headers=[])
+            self._writer.write(self._connection.send(interim))
+
+    def _refuse(self, status: int) -> None:
+        """Answers without reading on."""
+        self._stop_timer()
+
+        async def refuse() -> HttpResponse:
+            return HttpResponse(b"the request is refused\n", status=status, headers=[("Connection", "close")])
+
+        self._answer_with(refuse())
+
+    async def _handle(self) -> HttpResponse:
+        route, head = self._route, self._head
+        assert head is not None  # noqa: S101 - it came before the end of the message
+        if route is None:
+            return not_found()
+        if head.method not in route.methods:
+            allowed = ", ".join(route.methods)
+            return HttpResponse(b"method not allowed\n", status=405, headers=[("Allow", allowed)])
+        return await route.handler(HttpRequest(head, bytes(self._body), self._protocol.address))
+
+    def _answer_with(self, answer: Awaitable[HttpResponse]) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._answer(answer))
+
+    async def _answer(self, answer: Awaitable[HttpResponse]) -> None:
+        path = self._head.path if self._head else ""
+        try:
+            response = await answer
+        except Exception:  # noqa: BLE001 - whatever a handler raises
+            log(logging.ERROR, "a page failed", exception=True, address=self._protocol.address, path=path)
+            response = HttpResponse(b"internal error\n", status=500)
+        if response.status >= 400:
+            self._hub.stats.refused[response.status] += 1
+            address = self._protocol.address
+            log(logging.INFO, "request refused", status=response.status, address=address, path=path)
+        try:
+            await self._send(response)
+        except (OSError, TimeoutError):
+            self.abort()
+            return
+        self._finish()
+
+    async def _send(self, response: HttpResponse) -> None:
+        h11, connection = self._h11, self._connection
+        length = len(response.body) if response.pieces is None else response.length
+        fields = [
+            ("Date", formatdate(usegmt=True)),
             ("X-Content-Type-Options", "nosniff"),
-            ("Content-Security-Policy", "default-src 'self'; img-src 'self' data:; base-uri 'none'"),
-            *fields,
+            *response.headers,
         ]
-    )
-    return Response(status, headers).encode() + (page.body if with_body else b"")
+        if response.status not in (204, 304):
+            fields += [("Content-Type", response.content_type), ("Content-Length", str(length))]
+        if self._last():
+            fields.append(("Connection", "close"))
+        data = connection.send(h11.Response(status_code=response.status, headers=fields))
+        with_body = length and (self._head is None or self._head.method != "HEAD")
+        if with_body and response.pieces is None:
+            data += connection.send(h11.Data(data=response.body))
+        await self._write(data)
+        if with_body and response.pieces is not None:
+            async for piece in response.pieces:
+                await self._write(connection.send(h11.Data(data=piece)))
+        await self._write(connection.send(h11.EndOfMessage()))
+
+    async def _write(self, data: bytes) -> None:
+        """Writes, and waits until the client has taken most of it; raises `OSError` or `TimeoutError`."""
+        self._hub.stats.bytes_out += len(data)
+        self._writer.write(data)
+        async with asyncio.timeout(self._hub.limits.send_timeout):
+            await self._writer.drain()
+
+    def _finish(self) -> None:
+        connection = self._connection
+        if connection.our_state is not self._h11.DONE or connection.their_state is not self._h11.DONE:
+            self._close()
+            return
+        early, _ = connection.trailing_data
+        if self._early > MAX_EARLY:
+            self._protocol.reader.resume()
+        self._closing = True
+        self._done(early)
+
+    def _close(self) -> None:
+        """Closes TCP, and not before the client has what was written (RFC 9112 §9.6)."""
+        self._stop_timer()
+        self._closing = True
+        transport = self._writer.transport
+        if transport.is_closing():
+            return
+        if transport.can_write_eof() and not self._ended:
+            transport.write_eof()
+            self._hub.clock.call_later(LINGER_TIMEOUT, transport.abort)
+        else:
+            transport.close()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,34 +1,64 @@
-"""From an accepted TCP connection to a handler: the head, the route, the origin, the upgrade.
+"""From an accepted TCP connection to a handler: the head, the route, the origin, the upgrade; and drain.
 
-Left to others: listening itself (`app`), what a handler does.
+Left to others: accepting (`acceptor`), plain HTTP (`http`), what a handler does.
 """
 
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Final, NamedTuple
-from urllib.parse import unquote, urlsplit
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
 
-from rfc6455 import CloseCode, Connection, HandshakeFailed, PerMessageDeflate, Request, ServerHandshake
+from rfc6455 import (
+    CloseCode,
+    HandshakeError,
+    HandshakeFailed,
+    Headers,
+    LocalProtocolError,
+    PerMessageDeflate,
+    Request,
+    Response,
+    ServerHandshake,
+)
 from rfc6455.handshake import ConnectionOptions
 from rfc6455.headers import ascii_lower
-from rfc6455_server.http import Page, respond
-from rfc6455_server.outbox import Tick
+from rfc6455_server.http import HttpConnection, HttpRoutes
+from rfc6455_server.keepalive import Keepalive
+from rfc6455_server.limits import Addresses, LimitExceededError
+from rfc6455_server.logs import log
+from rfc6455_server.outbox import Timer
+from rfc6455_server.proxy import Trusted, forwarded_for
+from rfc6455_server.reports import Cause
 from rfc6455_server.websocket import (
-    CLOSE_TIMEOUT,
     LINGER_TIMEOUT,
     CodecProtocol,
     ConnectionClosedError,
+    Hub,
     WebSocket,
 )
 
-HANDSHAKE_TIMEOUT: Final = 10.0
-"""Seconds that a client has for its request, all of it."""
+BEARER: Final = "bearer"
+"""The subprotocol that a token may stand behind: browsers can set no header."""
+
+MAX_EARLY: Final = 1 << 16
+"""Bytes that may come before the request is answered."""
 
 Handler = Callable[..., Awaitable[None]]
 
-logger = logging.getLogger("rfc6455_server")
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What ``authorize`` gives for a request that is not to become a connection."""
+
+    status: int = 403
+    body: bytes = b"refused\n"
+    headers: Sequence[tuple[str, str]] = ()
+
+
+Authorize = Callable[[Request], Awaitable[Any]]
 
 # A part of a path template: {name} stands for one segment.
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -53,155 +83,284 @@ def compile_route(template: str, handler: Handler) -> Route:
     return Route(re.compile("".join(pieces)), handler)
 
 
+def bearer_token(request: Request) -> str | None:
+    """The token of a request, from wherever a client could put it; ``None`` when there is none.
+
+    ``Authorization: Bearer …``; the subprotocols ``bearer, …``, of which the first is then chosen; or
+    ``?access_token=…``. It is never logged. Raises `rfc6455.HandshakeError` for subprotocols of bad form.
+    """
+    scheme, _, token = (request.headers.get("Authorization") or "").partition(" ")
+    if ascii_lower(scheme) == BEARER and token:
+        return token.strip()
+    offered = request.subprotocols
+    if len(offered) > 1 and offered[0] == BEARER:
+        return offered[1]
+    return next(iter(parse_qs(request.query).get("access_token", [])), None)
+
+
+@dataclass
+class Site:
+    """What a server serves, and to whom."""
+
+    routes: list[Route] = field(default_factory=list)
+    http: HttpRoutes = field(default_factory=HttpRoutes)
+    origins: Collection[str] | None = None
+    subprotocols: Sequence[str] = ()
+    compression: PerMessageDeflate | None = None
+    trusted: Trusted = field(default_factory=Trusted)
+    authorize: Authorize | None = None
+
+
 class Listener:
     """Serves accepted connections. Their opening handshakes need no task; each handler has one."""
 
-    def __init__(
-        self,
-        routes: list[Route],
-        pages: Mapping[str, Page],
-        origins: Collection[str] | None,
-        compression: PerMessageDeflate | None,
-        options: ConnectionOptions,
-    ) -> None:
-        self._routes = routes
-        self._pages = pages
-        self._origins = origins
-        self._compression = compression
-        self._options = options
+    def __init__(self, site: Site, hub: Hub) -> None:
+        self._site = site
+        self.hub = hub
+        self._options = ConnectionOptions(max_message_size=hub.limits.max_message_size)
         self._loop = asyncio.get_running_loop()
-        self._tick = Tick(self._loop)
+        self._keepalive = Keepalive(hub)
+        self._addresses = Addresses(hub.limits)
+        self._protocols: dict[CodecProtocol, str | None] = {}  # with the address that each counts for
         self._openings: set[_Opening] = set()
-        self._protocols: dict[CodecProtocol, asyncio.WriteTransport] = {}
+        self._http: dict[CodecProtocol, HttpConnection] = {}
         self._all_gone: asyncio.Future[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.websockets: set[WebSocket] = set()
+        self._tasks: dict[WebSocket, asyncio.Task[None]] = {}
+        self.draining = False
 
-    def make_protocol(self) -> CodecProtocol:
-        """The protocol factory for ``loop.create_server``."""
-        return CodecProtocol(self._loop, self._connected)
+    @property
+    def websockets(self) -> Collection[WebSocket]:
+        """The connections whose handler runs."""
+        return self._tasks.keys()
 
-    async def close(self) -> None:
-        """Tells every connection 1001, waits for the handlers, and cancels those that take too long."""
-        for opening in list(self._openings):
-            opening.abort()
-        for websocket in list(self.websockets):
-            websocket.start_close(CloseCode.GOING_AWAY, "the server stops")
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
-        if self._protocols:
-            self._all_gone = self._loop.create_future()
-            _, late_futures = await asyncio.wait([self._all_gone], timeout=LINGER_TIMEOUT)
-            for transport in list(self._protocols.values()) if late_futures else ():
-                transport.abort()
-            await self._all_gone
+    @property
+    def connections(self) -> int:
+        """TCP connections, whatever is spoken on them."""
+        return len(self._protocols)
+
+    # Accepting.
+
+    def make_protocol(self, address: str, deadline: float) -> CodecProtocol | bytes:
+        """The protocol of an accepted connection, or the answer that refuses it."""
+        counted = None if address in self._site.trusted else address  # a proxy has the connections of many
+        status = 0
+        if len(self._protocols) >= self.hub.limits.max_connections:
+            status = 503
+        elif counted is not None and not self._addresses.admit(counted, self.hub.clock.time()):
+            status = 429
+        if status:
+            self.note_refusal(status, address, "")
+            return Response(status, Headers([("Connection", "close"), ("Content-Length", "0")])).encode()
+        protocol = CodecProtocol(self._loop, partial(self._connected, deadline))
+        protocol.address = address
+        protocol.gone = self._gone
+        self._protocols[protocol] = counted
+        return protocol
+
+    def _connected(self, deadline: float, protocol: CodecProtocol, writer: asyncio.StreamWriter) -> None:
+        self.reopen(protocol, writer, b"", deadline - self.hub.clock.time())
+
+    def reopen(
+        self, protocol: CodecProtocol, writer: asyncio.StreamWriter, data: bytes, timeout: float
+    ) -> None:
+        """Waits ``timeout`` seconds for a request, the first of a connection or the next."""
+        handshake = ServerHandshake(deflate=self._site.compression, **self._options)
+        opening = _Opening(handshake, protocol, writer, self, timeout)
+        self._openings.add(opening)
+        protocol.reader.attach(opening)
+        if data:
+            opening.receive_data(data)
 
     def _gone(self, protocol: CodecProtocol) -> None:
-        del self._protocols[protocol]
+        self._http.pop(protocol, None)
+        counted = self._protocols.pop(protocol, None)
+        if counted is not None:
+            self._addresses.release(counted)
         if self._all_gone is not None and not self._protocols:
             self._all_gone.set_result(None)
 
-    def _connected(self, protocol: CodecProtocol, writer: asyncio.StreamWriter) -> None:
-        self._protocols[protocol] = writer.transport
-        protocol.gone = self._gone
-        handshake = ServerHandshake(deflate=self._compression, **self._options)
-        opening = _Opening(handshake, protocol, writer, self)
-        self._openings.add(opening)
-        protocol.reader.attach(opening)
+    # Answering.
 
     def forget(self, opening: "_Opening") -> None:
         """Called when an opening handshake is over, however it ended."""
         self._openings.discard(opening)
 
-    def answer(
-        self, event: Request | HandshakeFailed, handshake: ServerHandshake
-    ) -> tuple[Request, Route, dict[str, str]] | bytes:
-        """What to do with a request: the route that it opens a WebSocket to, or an answer over HTTP."""
-        match event:
-            case Request() as request:
-                route, parameters = self._find(request.path)
-                if not self._may_come_from(request):
-                    # RFC 6455 §10.2: SHOULD answer 403.
-                    handshake.reject(403, body=b"origin not allowed\n")
-                elif route is None:
-                    # RFC 6455 §4.2.2: MUST answer with an error when the service is not available.
-                    handshake.reject(404, body=b"not found\n")
-                else:
-                    return request, route, parameters
-            case HandshakeFailed(request=Request() as request) if self._is_plain(request):
-                return respond(request, self._pages)
-        return handshake.data_to_send()
+    def is_plain(self, event: Request | HandshakeFailed) -> bool:
+        """Whether plain HTTP is the better answer: no upgrade is wanted, and there is a page or nothing."""
+        if not isinstance(event, HandshakeFailed) or event.request is None:
+            return False
+        if "Upgrade" in event.request.headers:
+            return False
+        path = event.request.path
+        return self._find(path) is None or self._site.http.find(path) is not None
 
-    def serve(  # noqa: PLR0917 - all that a connection is made of
-        self,
-        connection: Connection,
-        request: Request,
-        protocol: CodecProtocol,
-        writer: asyncio.StreamWriter,
-        handler: Handler,
-        parameters: dict[str, str],
+    def speak_http(
+        self, request: Request, data: bytes, protocol: CodecProtocol, writer: asyncio.StreamWriter
     ) -> None:
-        """Runs a handler on an open connection, in a task of its own."""
-        websocket = WebSocket(connection, request, protocol, writer, self._tick)
-        self.websockets.add(websocket)
-        task = self._loop.create_task(self._handle(websocket, handler, parameters))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        """Answers a plain request, which ``data`` begins with."""
+        protocol.address = forwarded_for(request, protocol.address, self._site.trusted)
 
-    def _is_plain(self, request: Request) -> bool:
-        """Whether plain HTTP is the better answer: no upgrade is asked for, and no WebSocket is there."""
-        return "Upgrade" not in request.headers and self._find(request.path)[0] is None
+        def done(early: bytes) -> None:
+            self.reopen(protocol, writer, early, self.hub.limits.handshake_timeout)
 
-    def _find(self, path: str) -> tuple[Route | None, dict[str, str]]:
-        for route in self._routes:
+        connection = HttpConnection(self._site.http, protocol, writer, self.hub, done, self.is_draining)
+        self._http[protocol] = connection
+        protocol.reader.attach(connection)
+        connection.receive_data(data)
+
+    def is_draining(self) -> bool:
+        """Whether the server is about to stop."""
+        return self.draining
+
+    def judge(self, request: Request, protocol: CodecProtocol) -> "Refusal | _Match":
+        """What to do with a request for a WebSocket, apart from ``authorize``."""
+        if protocol.address in self._site.trusted:
+            protocol.address = forwarded_for(request, protocol.address, self._site.trusted)
+            if not self._count_behind_proxy(protocol):
+                return Refusal(429, b"too many connections\n")
+        match = self._find(request.path)
+        if self.draining:
+            return Refusal(503, b"the server stops\n", [("Retry-After", "5")])
+        if not self._may_come_from(request):
+            # RFC 6455 §10.2: SHOULD answer 403.
+            return Refusal(403, b"origin not allowed\n")
+        if match is None:
+            # RFC 6455 §4.2.2: MUST answer with an error when the service is not available.
+            return Refusal(404, b"not found\n")
+        return match
+
+    def _count_behind_proxy(self, protocol: CodecProtocol) -> bool:
+        """Now that the client behind a proxy is known, it counts as an address of its own."""
+        address = protocol.address
+        if address in self._site.trusted:
+            return True
+        if not self._addresses.admit(address, self.hub.clock.time()):
+            return False
+        self._protocols[protocol] = address
+        return True
+
+    @property
+    def authorize(self) -> Authorize | None:
+        """The server's hook."""
+        return self._site.authorize
+
+    def choose_subprotocol(self, request: Request) -> str | None:
+        """The first of the client's that the server speaks; `BEARER` where a token stands behind it."""
+        offered = request.subprotocols
+        chosen = next((name for name in offered if name in self._site.subprotocols), None)
+        return chosen or (BEARER if len(offered) > 1 and offered[0] == BEARER else None)
+
+    def note_refusal(self, status: int, address: str, path: str, reason: str = "") -> None:
+        """Counts and logs a request that was refused."""
+        self.hub.stats.refused[status] += 1
+        log(logging.INFO, "request refused", status=status, address=address, path=path, reason=reason)
+
+    def _find(self, path: str) -> "_Match | None":
+        for route in self._site.routes:
             match = route.pattern.fullmatch(path)
             if match:
-                return route, {name: unquote(value) for name, value in match.groupdict().items()}
-        return None, {}
+                return _Match(
+                    route.handler, {name: unquote(value) for name, value in match.groupdict().items()}
+                )
+        return None
 
     def _may_come_from(self, request: Request) -> bool:
         """Same origin by default; who sends no Origin is no browser (RFC 6455 §10.2)."""
         origin = request.origin
         if origin is None:
             return True
-        if self._origins is not None:
-            return "*" in self._origins or ascii_lower(origin) in self._origins
+        if self._site.origins is not None:
+            return "*" in self._site.origins or ascii_lower(origin) in self._site.origins
         try:
             authority = urlsplit(ascii_lower(origin)).netloc
         except ValueError:
             return False  # no URI at all, such as one with half a bracket
         return authority == ascii_lower(request.headers["Host"])
 
-    async def _handle(self, websocket: WebSocket, handler: Handler, parameters: dict[str, str]) -> None:
+    # Handlers.
+
+    def serve(self, websocket: WebSocket, match: "_Match") -> None:
+        """Runs a handler on an open connection, in a task of its own."""
+        self.hub.stats.connections += 1
+        self._tasks[websocket] = self._loop.create_task(self._handle(websocket, match))
+        self._keepalive.add(websocket)
+
+    async def _handle(self, websocket: WebSocket, match: "_Match") -> None:
         try:
-            handling = handler(websocket, **parameters)
-            del handler, parameters  # nothing of the request's route stays alive with the connection
+            handling = match.handler(websocket, **match.parameters)
+            del match  # nothing of the request's route stays alive with the connection
             await handling
         except asyncio.CancelledError:
-            websocket.fail(CloseCode.GOING_AWAY, "the server stops")
+            websocket.fail(CloseCode.GOING_AWAY, "the server stops", cause=Cause.GOING_AWAY)
             raise
         except ConnectionClosedError:
             pass  # the handler wanted to go on, the peer did not
-        except Exception:
-            logger.exception("a handler failed")
-            websocket.start_close(CloseCode.INTERNAL_ERROR)
+        except LimitExceededError as error:
+            websocket.start_close(CloseCode.POLICY_VIOLATION, str(error), cause=Cause.LIMIT)
+        except Exception:  # noqa: BLE001 - whatever a handler raises
+            log(logging.ERROR, "a handler failed", exception=True, id=websocket.id, address=websocket.address)
+            websocket.start_close(CloseCode.INTERNAL_ERROR, cause=Cause.HANDLER_FAILED)
         finally:
-            self.websockets.discard(websocket)
+            del self._tasks[websocket]
         if websocket.closed is None:
             await websocket.close()
-        if websocket.failure is not None:
-            # RFC 6455 §7.1.7: SHOULD log the problem. The text is ours; nothing of the peer's is in it.
-            logger.info("a peer failed: %s (%s)", websocket.failure.reason, websocket.failure.error.slug)
+        self._keepalive.discard(websocket)
+
+    # Stopping.
+
+    async def drain(self, seconds: float) -> None:
+        """Takes no new WebSockets, and tells those there are 1001, spread over ``seconds``."""
+        self.draining = True
+        websockets = list(self._tasks)
+        for websocket in websockets:
+            websocket.start_close(CloseCode.GOING_AWAY, "the server stops", cause=Cause.GOING_AWAY)
+            await self._sleep(seconds / len(websockets))
+
+    async def close(self) -> None:
+        """Tells every connection 1001, waits for the handlers, and cancels those that take too long."""
+        self.draining = True
+        for opening in list(self._openings):
+            opening.abort()
+        for connection in list(self._http.values()):
+            connection.abort()
+        for websocket in list(self._tasks):
+            websocket.start_close(CloseCode.GOING_AWAY, "the server stops", cause=Cause.GOING_AWAY)
+        if self._tasks:
+            tasks = list(self._tasks.values())
+            _, late = await asyncio.wait(tasks, timeout=self.hub.limits.close_timeout)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+        self._keepalive.stop()
+        if self._protocols:
+            self._all_gone = self._loop.create_future()
+            await asyncio.wait([self._all_gone], timeout=LINGER_TIMEOUT)
+            self.abort()
+            await asyncio.sleep(0)
+
+    def abort(self) -> None:
+        """Ends every connection at once."""
+        for protocol in list(self._protocols):
+            protocol.reader.abort()
+
+    async def _sleep(self, seconds: float) -> None:
+        woken = self._loop.create_future()
+        self.hub.clock.call_later(seconds, woken.set_result, None)
+        await woken
+
+
+class _Match(NamedTuple):
+    """A handler, and the parts of the path that it is called with."""
+
+    handler: Handler
+    parameters: dict[str, str]
 
 
 class _Opening:
-    """An accepted connection until its request is answered: it takes the bytes as they come."""
+    """A connection until its request is answered: it takes the bytes as they come."""
 
-    __slots__ = ("_handshake", "_listener", "_protocol", "_timer", "_writer")
+    __slots__ = ("_data", "_handshake", "_listener", "_protocol", "_task", "_timer", "_writer")
 
     def __init__(
         self,
@@ -209,42 +368,104 @@ class _Opening:
         protocol: CodecProtocol,
         writer: asyncio.StreamWriter,
         listener: Listener,
+        timeout: float,
     ) -> None:
         self._handshake = handshake
         self._protocol = protocol
         self._writer = writer
         self._listener = listener
-        loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = loop.call_later(HANDSHAKE_TIMEOUT, self._time_out)
+        self._data = b""  # all of it, for whoever speaks plain HTTP
+        self._task: asyncio.Task[None] | None = None
+        self._timer: Timer | None = listener.hub.clock.call_later(max(0.0, timeout), self._time_out)
 
     def receive_data(self, data: bytes) -> None:
         """Takes bytes from the network."""
         if self._timer is None:
             return  # answered: what still comes is not looked at
+        self._data += data
+        if self._task is not None:
+            if len(self._data) > MAX_EARLY:
+                self._protocol.reader.pause()
+            self._handshake.receive_data(data)
+            return
         self._handshake.receive_data(data)
         event = self._handshake.next_event()
         if event is None:
             return
-        self._finish()
-        answer = self._listener.answer(event, self._handshake)
-        if isinstance(answer, bytes):
-            self._writer.write(answer)
-            self._writer.close()
+        if isinstance(event, Request):
+            self._judge(event)
             return
-        request, route, parameters = answer
-        connection = self._handshake.accept()
-        self._writer.write(self._handshake.data_to_send())
-        self._listener.serve(connection, request, self._protocol, self._writer, route.handler, parameters)
+        self._finish()
+        if event.request is not None and self._listener.is_plain(event):
+            self._listener.speak_http(event.request, self._data, self._protocol, self._writer)
+        else:
+            path = event.request.path if event.request else ""
+            self._listener.note_refusal(event.error.status, self._protocol.address, path, event.error.slug)
+            self._answer_and_close()
 
     def receive_eof(self) -> None:
         """The peer left before it was answered, or after."""
+        if self._task is not None:
+            self._task.cancel()
         self._finish()
         self._writer.close()
 
     def abort(self) -> None:
         """Ends the connection at once."""
+        if self._task is not None:
+            self._task.cancel()
         self._finish()
         self._writer.transport.abort()
+
+    def _judge(self, request: Request) -> None:
+        verdict = self._listener.judge(request, self._protocol)
+        authorize = self._listener.authorize
+        if isinstance(verdict, Refusal):
+            self._refuse(request, verdict)
+        elif authorize is None:
+            self._accept(request, verdict, None)
+        else:
+            self._task = asyncio.get_running_loop().create_task(self._ask(authorize, request, verdict))
+
+    async def _ask(self, authorize: Authorize, request: Request, match: _Match) -> None:
+        """Has the server's hook decide; the deadline of the handshake goes on."""
+        try:
+            verdict = await authorize(request)
+        except HandshakeError as error:
+            verdict = Refusal(error.status, f"{error}\n".encode())
+        except Exception:  # noqa: BLE001 - whatever a hook raises
+            address = self._protocol.address
+            log(logging.ERROR, "authorize failed", exception=True, address=address, path=request.path)
+            verdict = Refusal(500, b"internal error\n")
+        if isinstance(verdict, Refusal):
+            self._refuse(request, verdict)
+        else:
+            self._accept(request, match, verdict)
+
+    def _accept(self, request: Request, match: _Match, user: object) -> None:
+        self._finish()
+        connection = self._handshake.accept(self._listener.choose_subprotocol(request))
+        self._writer.write(self._handshake.data_to_send())
+        if len(self._data) > MAX_EARLY:
+            self._protocol.reader.resume()
+        hub = self._listener.hub
+        websocket = WebSocket(connection, request, self._protocol, self._writer, hub, user)
+        self._listener.serve(websocket, match)
+
+    def _refuse(self, request: Request, refusal: Refusal) -> None:
+        self._finish()
+        try:
+            self._handshake.reject(refusal.status, headers=refusal.headers, body=refusal.body)
+        except LocalProtocolError:
+            log(logging.ERROR, "authorize failed", exception=True, path=request.path)
+            refusal = Refusal(500)
+            self._handshake.reject(500)
+        self._listener.note_refusal(refusal.status, self._protocol.address, request.path)
+        self._answer_and_close()
+
+    def _answer_and_close(self) -> None:
+        self._writer.write(self._handshake.data_to_send())
+        self._writer.close()
 
     def _finish(self) -> None:
         if self._timer is not None:
@@ -253,5 +474,6 @@ class _Opening:
             self._listener.forget(self)
 
     def _time_out(self) -> None:
-        logger.info("no request within %s s", HANDSHAKE_TIMEOUT)
+        if self._data:
+            log(logging.INFO, "no request in time", address=self._protocol.address)
         self.abort()

@@ -12,7 +12,8 @@ messages wait for `WebSocket.recv`. When too many bytes wait, reading stops, and
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from secrets import token_hex
+from typing import Any, Final, Protocol
 
 from rfc6455 import (
     BinaryMessage,
@@ -33,10 +34,12 @@ from rfc6455 import (
     WebSocketError,
     new_mask_key,
 )
-from rfc6455_server.outbox import Outbox, Tick
-
-CLOSE_TIMEOUT: Final = 10.0
-"""Seconds that the peer has for its half of the closing handshake, and to read what we sent."""
+from rfc6455.frames import encode_close
+from rfc6455_server.limits import Limits, ReceiveRates, TokenBucket
+from rfc6455_server.outbox import Clock, Coalesce, GiveUp, Outbox, Policy, Shared, Timer, check_policy
+from rfc6455_server.reports import Cause, CloseReport
+from rfc6455_server.rooms import Room
+from rfc6455_server.stats import Stats
 
 LINGER_TIMEOUT: Final = 2.0
 """Seconds that we go on reading after a failure, so that the peer gets our Close and not a reset."""
@@ -49,9 +52,6 @@ READ_SIZE: Final = 1 << 16
 
 MAX_BATCHED: Final = 1 << 16
 """Bytes from which on a message is written at once, and does not wait for others to leave with it."""
-
-MAX_UNSENT: Final = 4 << 20
-"""Bytes that a member of a room may be behind; more ends its connection."""
 
 _NO_MESSAGES: Final[deque[Event]] = deque(maxlen=0)
 
@@ -152,6 +152,11 @@ class CodecReader(asyncio.StreamReader):
         if self._reading is not None and not self._reading.is_closing():
             self._reading.resume_reading()
 
+    def abort(self) -> None:
+        """Ends TCP now."""
+        if self._reading is not None:
+            self._reading.abort()  # type: ignore[attr-defined]  # it writes, too
+
     def _take_early(self) -> bytes:
         early = bytes(self._early)
         self._early.clear()
@@ -175,11 +180,12 @@ class CodecProtocol(asyncio.StreamReaderProtocol):
         self.reader = CodecReader(loop)
         self._connected = connected
         super().__init__(self.reader, self._accepted if connected else None, loop=loop)
-        self.full = False
-        self.lost: Callable[[], None] | None = None
-        """Called when TCP is gone, for the `WebSocket` on it."""
+        self.websocket: WebSocket | None = None
+        """Told when writing stops and goes on, and when TCP is gone."""
         self.gone: Callable[[CodecProtocol], None] | None = None
-        """The same for whoever accepted it."""
+        """Called when TCP is gone, for whoever accepted it."""
+        self.address = ""
+        """The peer's address; behind a proxy that is trusted, the one that it tells."""
 
     def _accepted(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert self._connected is not None  # noqa: S101 - for the type
@@ -187,21 +193,47 @@ class CodecProtocol(asyncio.StreamReaderProtocol):
 
     def pause_writing(self) -> None:
         """Called when the transport's buffer is full."""
-        self.full = True
         super().pause_writing()
+        if self.websocket is not None:
+            self.websocket.pause_writing()
 
     def resume_writing(self) -> None:
         """Called when it has drained."""
-        self.full = False
         super().resume_writing()
+        if self.websocket is not None:
+            self.websocket.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called when TCP is gone, whoever closed it."""
         super().connection_lost(exc)
-        if self.lost is not None:
-            self.lost()
+        if self.websocket is not None:
+            self.websocket.connection_lost()
         if self.gone is not None:
             self.gone(self)
+
+
+class Hub(Shared):
+    """What the connections of one server have in common; a client's connection has its own."""
+
+    __slots__ = ("by_id", "loop_lag", "on_report", "pings")
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        stats: Stats | None = None,
+        clock: Clock | None = None,
+        policy: Policy = "disconnect",
+        on_report: Callable[[CloseReport], None] | None = None,
+    ) -> None:
+        super().__init__(limits, stats=stats or Stats(), clock=clock, policy=policy)
+        self.on_report = on_report
+        self.by_id: dict[str, WebSocket] = {}
+        """The open connections whose id somebody knows."""
+        self.pings: dict[bytes, float] = {}
+        """The Pings of `keepalive` that may still be answered, with when they were sent."""
+        self.loop_lag = 0.0
+        """Seconds by which the event loop was late at the most, lately."""
 
 
 class WebSocket:
@@ -215,43 +247,58 @@ class WebSocket:
         "_batch",
         "_batch_size",
         "_batches",
+        "_cause",
         "_close_timer",
         "_closed",
         "_closed_waiters",
+        "_code_sent",
         "_connection",
         "_ended",
         "_failure",
         "_held",
-        "_loop",
+        "_hub",
+        "_id",
+        "_join_rate",
+        "_on_closed",
+        "_opened_at",
         "_outbox",
         "_pings",
         "_protocol",
         "_queued",
+        "_rates",
         "_read_size",
         "_reader",
+        "_report",
+        "_rooms",
         "_tcp_closed",
         "_waiter",
         "_writer",
-        "on_closed",
+        "heard",
+        "latency",
         "request",
+        "user",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - all that it is made of
         self,
         connection: Connection,
         request: Request | None,
         protocol: CodecProtocol,
         writer: asyncio.StreamWriter,
-        tick: Tick,
+        hub: Hub,
+        user: Any = None,
     ) -> None:
         self._connection = connection
         self.request = request
         """The request that opened the connection; ``None`` at a client."""
-        self._loop = asyncio.get_running_loop()
+        self.user = user
+        """What the server's ``authorize`` gave for the request."""
+        self._hub = hub
         self._reader = protocol.reader
         self._writer = writer
         self._protocol = protocol
-        self._outbox = Outbox(connection, writer.transport, tick)
+        self._outbox = Outbox(connection, writer.transport, self, hub)
+        self._opened_at = hub.clock.time()
         # Messages wait in the batches that the codec gave them in: the one that is being taken, and
         # those behind it, each with the bytes that it counts for.
         self._batch = _NO_MESSAGES
@@ -262,17 +309,44 @@ class WebSocket:
         self._held = False  # too many: reading has stopped
         self._ended = False  # the peer has closed its half of TCP
         self._waiter: asyncio.Future[None] | None = None
+        self.heard = True
+        """Whether anything has come since `keepalive` last set this to False."""
+        self.latency: float | None = None
+        """Seconds that the last Ping of `keepalive` took to be answered."""
+        limits = hub.limits
+        rated = limits.message_rate is not None or limits.byte_rate is not None
+        self._rates = ReceiveRates(limits, self._opened_at) if rated else None
+        self._join_rate: TokenBucket | None = None
+        # What few connections have is made when it is needed: a server has many that are idle.
+        self._id: str | None = None
+        self._rooms: list[Room] | None = None
         self._pings: dict[bytes, tuple[asyncio.Future[float], float]] | None = None
+        self._on_closed: list[Callable[[WebSocket], object]] | None = None
+        self._closed_waiters: list[asyncio.Future[None]] | None = None
         self._closed: ConnectionClosed | None = None
         self._failure: ConnectionFailed | None = None
+        self._cause: Cause | None = None
+        self._code_sent: int | None = None
+        self._report: CloseReport | None = None
         self._tcp_closed = False
-        self._closed_waiters: list[asyncio.Future[None]] = []
-        self._close_timer: asyncio.TimerHandle | None = None
-        self.on_closed: list[Callable[[WebSocket], object]] = []
-        """Called once each when the connection has ended, whatever ended it."""
-        protocol.lost = self._lost
+        self._close_timer: Timer | None = None
+        protocol.websocket = self
         self._reader.attach(self)
         self._pull()  # what came with the opening handshake is in the connection already
+
+    @property
+    def id(self) -> str:
+        """What the connection is known by: random, and of no use to whoever guesses."""
+        if self._id is None:
+            self._id = token_hex(8)
+            if self._closed is None:
+                self._hub.by_id[self._id] = self
+        return self._id
+
+    @property
+    def address(self) -> str:
+        """The peer's address; behind a proxy that is trusted, the one that it tells."""
+        return self._protocol.address
 
     @property
     def subprotocol(self) -> str | None:
@@ -289,6 +363,35 @@ class WebSocket:
         """What the peer did wrong, if that ended the connection."""
         return self._failure
 
+    @property
+    def report(self) -> CloseReport | None:
+        """Who closed, with which codes, and why; ``None`` while it is open."""
+        return self._report
+
+    @property
+    def on_closed(self) -> "list[Callable[[WebSocket], object]]":
+        """Called once each when the connection has ended, whatever ended it."""
+        if self._on_closed is None:
+            self._on_closed = []
+        return self._on_closed
+
+    @property
+    def rooms(self) -> list[Room]:
+        """The rooms that the connection is in."""
+        if self._rooms is None:
+            self._rooms = []
+        return self._rooms
+
+    @property
+    def queued(self) -> int:
+        """Bytes that wait because the peer does not read as fast as they come."""
+        return self._outbox.size
+
+    @property
+    def dropped(self) -> int:
+        """Messages that the peer did not get, because it was too slow and the policy said so."""
+        return self._outbox.dropped
+
     # Receiving.
 
     async def recv(self) -> str | bytes:
@@ -304,7 +407,7 @@ class WebSocket:
                 raise LocalProtocolError("another task is waiting in recv()", slug="concurrent-recv")
             # What the handler has sent leaves before it waits.
             self._outbox.rest()
-            self._waiter = self._loop.create_future()
+            self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
             finally:
@@ -343,7 +446,9 @@ class WebSocket:
 
     def receive_data(self, data: bytes) -> None:
         """Takes bytes from the network."""
-        self._read_size = len(data)
+        self.heard = True
+        self._read_size = size = len(data)
+        self._hub.stats.bytes_in += size
         self._connection.receive_data(data)
         self._pull()
 
@@ -377,14 +482,19 @@ class WebSocket:
                 self._waiter.set_result(None)
             if connection.unread and not self._held:
                 # The handler answers what it has before we look at a frame that may be the last.
-                self._loop.call_soon(self._pull)
+                asyncio.get_running_loop().call_soon(self._pull)
             return
 
     def _queue(self, batch: deque[Event]) -> None:
         """Queues messages; when too much waits, stops reading, or once we have closed, drops them."""
         # Several messages come from one read, and are no larger; one may come from many reads.
-        size = len(batch[0].data) if len(batch) == 1 else self._read_size  # type: ignore[union-attr]
-        size += _MESSAGE_OVERHEAD * len(batch)
+        count = len(batch)
+        size = len(batch[0].data) if count == 1 else self._read_size  # type: ignore[union-attr]
+        self._hub.stats.messages_in += count
+        if self._rates is not None and not self._rates.take(count, size, self._hub.clock.time()):
+            self.fail(CloseCode.POLICY_VIOLATION, "too fast", cause=Cause.LIMIT)
+            return
+        size += _MESSAGE_OVERHEAD * count
         if self._queued > MAX_QUEUED and self._connection.state is not State.OPEN:
             return  # nobody reads: only the peer's Close is waited for
         self._batches.append((batch, size))
@@ -395,26 +505,35 @@ class WebSocket:
 
     def _handle(self, event: Event) -> None:
         match event:
-            case Ping():
-                self._outbox.schedule()
+            case Ping(data=data):
+                self._outbox.schedule(len(data))
             case Pong(data=data):
                 self._finish_ping(data)
-            case CloseReceived():
-                self._outbox.flush()
+            case CloseReceived(code=code):
+                self._cause = self._cause or Cause.PEER
+                self._code_sent = self._code_sent or code  # the codec has echoed it
+                self._outbox.finish()
                 if self._connection.close_expected:
                     self._start_close_timer()
-            case ConnectionFailed():
+            case ConnectionFailed(code=code):
                 self._failure = event
+                self._cause = self._cause or Cause.PROTOCOL_ERROR
+                self._code_sent = self._code_sent or code
             case ConnectionClosed():
                 self._finish(event)
 
     # Sending.
 
     async def send(self, message: str | bytes) -> None:
-        """Sends a message; waits while the peer is too far behind.
+        """Sends a message; where the peer is behind, waits until this one may leave.
 
-        Raises `ConnectionClosedError` when the connection is closing or has ended.
+        A peer that takes nothing for the send time-out (`Limits`) loses its connection. Raises
+        `ConnectionClosedError` when the connection is closing or has ended.
         """
+        outbox = self._outbox
+        if outbox.behind:
+            await self._send_behind(message)
+            return
         try:
             if isinstance(message, str):
                 self._connection.send_text(message)
@@ -424,31 +543,63 @@ class WebSocket:
             if self._connection.state is State.OPEN:
                 raise
             raise self._closed_error() from None
-        if len(message) > MAX_BATCHED:
-            self._outbox.flush()
+        self._hub.stats.messages_out += 1
+        size = len(message)
+        if size > MAX_BATCHED:
+            outbox.flush()
         elif self._batch:
-            self._outbox.schedule()  # there is more to answer: let the answers leave together
+            outbox.schedule(size)  # there is more to answer: let the answers leave together
         else:
-            self._outbox.send_soon()
-        if self._protocol.full:
-            try:
-                await self._writer.drain()
-            except ConnectionError:
-                raise self._closed_error() from None
+            outbox.send_soon(size)
 
-    def post(self, message: PreparedMessage) -> None:
+    async def _send_behind(self, message: str | bytes) -> None:
+        if self._connection.state is not State.OPEN:
+            raise self._closed_error()
+        prepared = _prepare(message)
+        self._hub.stats.messages_out += 1
+        # A client masks each frame anew, so that its messages cannot wait as frames.
+        waiting = prepared if self._connection.role is Role.SERVER else prepared.message
+        if not await self._outbox.send(waiting, len(prepared.plain_frame)):
+            raise self._closed_error()
+
+    def post(self, message: str | bytes, policy: Policy | None = None) -> None:
         """Queues a message without waiting; nothing happens when it is too late.
 
-        A peer that is more than `MAX_UNSENT` bytes behind loses its connection with 1008.
+        ``policy`` is what happens when the peer is behind; the server's if it is not given. Raises
+        `LocalProtocolError` at a client, which has `send`.
         """
-        if self._protocol.full and self._outbox.size > MAX_UNSENT:
-            self.fail(CloseCode.POLICY_VIOLATION, "too slow")
+        if self._connection.role is Role.CLIENT:
+            raise LocalProtocolError("a client has send() only", slug="not-masked")
+        if policy is not None:
+            check_policy(policy)
+        if isinstance(policy, Coalesce):
+            policy = policy.resolve(message)
+        self._hub.stats.messages_out += 1
+        self.post_prepared(_prepare(message), policy)
+
+    def post_prepared(self, message: PreparedMessage, policy: Policy | None) -> None:
+        """The same for a message that many are sent (`rooms`)."""
+        outbox = self._outbox
+        if outbox.behind:
+            outbox.post(message, policy or self._hub.policy)
             return
         try:
             self._connection.send_prepared(message)
         except LocalProtocolError:
             return  # it is closing
-        self._outbox.schedule()
+        outbox.schedule(message.size)
+
+    def may_join(self) -> bool:
+        """Whether the connection may join one more room now; counts it."""
+        limits = self._hub.limits
+        if len(self.rooms) >= limits.max_rooms:
+            return False
+        if limits.join_rate is None:
+            return True
+        now = self._hub.clock.time()
+        if self._join_rate is None:
+            self._join_rate = TokenBucket(limits.join_rate, now)
+        return self._join_rate.take(1, now)
 
     async def ping(self) -> float:
         """Sends a Ping and waits for its Pong; gives the seconds between.
@@ -458,10 +609,10 @@ class WebSocket:
         if self._connection.state is not State.OPEN:
             raise self._closed_error()
         data = new_mask_key()
-        answered: asyncio.Future[float] = self._loop.create_future()
+        answered: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         if self._pings is None:
             self._pings = {}
-        self._pings[data] = (answered, self._loop.time())
+        self._pings[data] = (answered, self._hub.clock.time())
         self._connection.send_ping(data)
         self._outbox.flush()
         try:
@@ -469,31 +620,77 @@ class WebSocket:
         finally:
             self._pings.pop(data, None)
 
+    def send_ping(self, data: bytes) -> None:
+        """Queues a Ping of `keepalive`, if the connection is open."""
+        if self._connection.state is State.OPEN:
+            self._connection.send_ping(data)
+            self._outbox.schedule(len(data))
+
     def _finish_ping(self, data: bytes) -> None:
+        now = self._hub.clock.time()
+        sent_at = self._hub.pings.get(data)
+        if sent_at is not None:
+            self.latency = now - sent_at
+            self._hub.stats.latency.observe(self.latency)
         answered, sent_at = (self._pings or {}).get(data, (None, 0.0))
         if answered is not None and not answered.done():
-            answered.set_result(self._loop.time() - sent_at)
+            answered.set_result(now - sent_at)
+
+    def pause_writing(self) -> None:
+        """The peer does not keep up."""
+        self._outbox.pause()
+
+    def resume_writing(self) -> None:
+        """It has taken what there was."""
+        self._outbox.resume()
+
+    def give_up(self, why: GiveUp) -> None:
+        """Ends the connection: its peer does not read."""
+        cause = {"slow": Cause.SLOW_CONSUMER, "budget": Cause.BUDGET}.get(why, Cause.SEND_TIMEOUT)
+        self.fail(CloseCode.POLICY_VIOLATION, "too slow", cause=cause)
+        if cause is Cause.SEND_TIMEOUT:
+            self._writer.transport.abort()  # it had its time to read, and would not read a Close either
 
     # Closing.
 
     async def close(self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
-        """Closes the connection, and waits until it has ended; some `CLOSE_TIMEOUT` seconds at most.
+        """Closes the connection, and waits until it has ended; for the close time-out at most.
 
         Raises `LocalProtocolError` for a code that must not be sent.
         """
         self.start_close(code, reason)
         await self.wait_closed()
 
-    def start_close(self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
-        """Starts the closing handshake without waiting; raises as `close` does."""
-        self._connection.close(code, reason)
-        self._outbox.flush()
+    def start_close(
+        self,
+        code: int | None = CloseCode.NORMAL_CLOSURE,
+        reason: str = "",
+        *,
+        cause: Cause = Cause.CLOSED,
+    ) -> None:
+        """Starts the closing handshake without waiting; what was sent before leaves before.
+
+        Raises as `close` does.
+        """
+        if self._connection.state is State.OPEN:
+            encode_close(code, reason)  # raises before anything has changed
+            self._outbox.hand_over()
+            self._connection.close(code, reason)
+            self._cause = self._cause or cause
+            self._code_sent = CloseCode.NO_STATUS_RECEIVED if code is None else code
+        else:
+            self._connection.close(code, reason)
         if self._closed is None:
+            self._outbox.finish()
             self._start_close_timer()
             self._go_on_reading()
 
-    def fail(self, code: int, reason: str = "") -> None:
+    def fail(self, code: int, reason: str = "", *, cause: Cause = Cause.CLOSED) -> None:
         """Ends the connection at once, with a Close but without waiting for the peer's."""
+        if self._connection.state is State.OPEN:
+            encode_close(code, reason)
+            self._code_sent = code
+        self._cause = self._cause or cause
         self._connection.fail(code, reason)
         self._go_on_reading()
 
@@ -506,27 +703,58 @@ class WebSocket:
     async def wait_closed(self) -> None:
         """Waits until the connection has ended and TCP is closed."""
         while not self._tcp_closed:
-            waiter = self._loop.create_future()
+            waiter = asyncio.get_running_loop().create_future()
+            if self._closed_waiters is None:
+                self._closed_waiters = []
             self._closed_waiters.append(waiter)
             await waiter
 
+    def abort(self) -> None:
+        """Ends TCP now; what is queued is lost."""
+        self._writer.transport.abort()
+
     def _start_close_timer(self) -> None:
         if self._close_timer is None:
-            self._close_timer = self._loop.call_later(CLOSE_TIMEOUT, self._writer.transport.abort)
+            timeout = self._hub.limits.close_timeout
+            self._close_timer = self._hub.clock.call_later(timeout, self._writer.transport.abort)
 
     def _finish(self, closed: ConnectionClosed) -> None:
         self._closed = closed
-        self._outbox.flush()
+        self._cause = self._cause or Cause.LOST
+        self._outbox.finish()
+        self._hub.by_id.pop(self.id, None)
+        self._report = report = self._make_report(closed, self._cause)
+        self._hub.stats.closes[closed.code, report.cause.value] += 1
         error = self._closed_error()
         for answered, _ in (self._pings or {}).values():
             if not answered.done():
                 answered.set_exception(error)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-        for callback in self.on_closed:
+        for room in list(self._rooms or ()):
+            room.leave(self)
+        for callback in self._on_closed or ():
             callback(self)
-        self.on_closed.clear()
+        self._on_closed = None
+        if self._hub.on_report is not None:
+            self._hub.on_report(report)
         self._close_tcp()
+
+    def _make_report(self, closed: ConnectionClosed, cause: Cause) -> CloseReport:
+        by_peer = {Cause.PEER: "peer", Cause.LOST: "nobody"}
+        return CloseReport(
+            id=self.id,
+            address=self.address,
+            path=self.request.path if self.request else "",
+            closed_by=by_peer.get(cause, "us"),  # type: ignore[arg-type]  # these are the three
+            code_sent=self._code_sent,
+            code_received=None if closed.code == CloseCode.ABNORMAL_CLOSURE else closed.code,
+            reason=closed.reason or (self._failure.reason if self._failure else ""),
+            cause=cause,
+            seconds=self._hub.clock.time() - self._opened_at,
+            dropped=self._outbox.dropped,
+            loop_lag=self._hub.loop_lag,
+        )
 
     def _close_tcp(self) -> None:
         transport = self._writer.transport
@@ -542,12 +770,12 @@ class WebSocket:
         except OSError:
             transport.abort()  # the peer has reset the connection, and we have yet to be told
             return
-        self._loop.call_later(LINGER_TIMEOUT, transport.close)
+        self._hub.clock.call_later(LINGER_TIMEOUT, transport.close)
 
-    def _lost(self) -> None:
+    def connection_lost(self) -> None:
         """TCP is gone."""
         self._tcp_closed = True
-        for waiter in self._closed_waiters:
+        for waiter in self._closed_waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
         if self._close_timer is not None:
@@ -562,3 +790,10 @@ class WebSocket:
     def __repr__(self) -> str:
         role = "server" if self._connection.role is Role.SERVER else "client"
         return f"<WebSocket {role} {self._connection.state.value}>"
+
+
+def _prepare(message: str | bytes) -> PreparedMessage:
+    try:
+        return PreparedMessage(message)
+    except UnicodeEncodeError:
+        raise LocalProtocolError("the text has a surrogate", slug="bad-text") from None

@@ -1,0 +1,290 @@
+"""Listening sockets: addresses, accepting, the PROXY protocol, TLS.
+
+Left to others: what is spoken on an accepted connection (`listener`).
+
+Accepting is ours, and not asyncio's server, because the PROXY header stands before TLS, because the
+deadline of an opening handshake begins here, and because a process without file descriptors has to go slowly.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+import ssl
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from rfc6455_server.logs import log
+from rfc6455_server.proxy import (
+    PREFIX_SIZE,
+    UNIX,
+    ProxyHeaderError,
+    Trusted,
+    proxied_address,
+    proxy_rest_size,
+)
+from rfc6455_server.websocket import LINGER_TIMEOUT, CodecProtocol, Hub
+
+BACKLOG: Final = 512
+"""Connections that the operating system queues until they are accepted."""
+
+ACCEPT_RETRY: Final = 0.5
+"""Seconds for which accepting rests when there are no file descriptors."""
+
+UNSENT_SIZE: Final = 1 << 17
+"""Bytes unsent that the operating system takes: what is there, no newer message can replace."""
+
+_ACCEPTED_AT_ONCE: Final = 64
+"""Connections that are accepted before others get their turn."""
+
+_EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+_TLS_BUFFER: Final = 1 << 14
+"""Bytes of a TLS record, and so of a read."""
+
+
+class Endpoint(NamedTuple):
+    """Where to listen, and what is spoken there: ``path`` of a Unix socket, or ``host`` and ``port``.
+
+    ``ssl_context`` makes it TLS. ``reuse_port`` lets several processes listen. ``proxy_protocol`` expects a
+    PROXY header of version 2 before everything else, from trusted addresses only.
+    """
+
+    host: str | None = None
+    port: int = 0
+    path: str | None = None
+    ssl_context: ssl.SSLContext | None = None
+    reuse_port: bool = False
+    proxy_protocol: bool = False
+
+
+def make_ssl_context(certificate: str, key: str | None = None) -> ssl.SSLContext:
+    """TLS 1.2 or later for a server; raises `OSError` or `ssl.SSLError` for files that do not do."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(certificate, key)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+async def open_sockets(endpoint: Endpoint, send_timeout: float) -> list[socket.socket]:
+    """The listening sockets of an endpoint: one, or one for each address of the host. Raises `OSError`."""
+    if endpoint.path is not None:
+        return [_listen_unix(endpoint.path)]
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(
+        endpoint.host or None, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    sockets: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            sockets.append(_listen(family, kind, protocol, address, endpoint.reuse_port, send_timeout))
+    except OSError:
+        for opened in sockets:
+            opened.close()
+        raise
+    return sockets
+
+
+def _listen(  # noqa: PLR0917 - what getaddrinfo gives
+    family: int, kind: int, protocol: int, address: object, reuse_port: bool, send_timeout: float
+) -> socket.socket:
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # Accepted sockets inherit these two. A peer that acknowledges nothing is given up by the system.
+        for name, value in (
+            ("TCP_USER_TIMEOUT", int(send_timeout * 1000)),
+            ("TCP_NOTSENT_LOWAT", UNSENT_SIZE),
+        ):
+            option = getattr(socket, name, None)
+            if option is not None:
+                listening.setsockopt(socket.IPPROTO_TCP, option, value)
+        listening.bind(address)  # type: ignore[arg-type]  # as getaddrinfo gives it
+        listening.listen(BACKLOG)
+        listening.setblocking(False)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def _listen_unix(path: str) -> socket.socket:
+    """A Unix socket; one that was left behind by a process that is gone is replaced."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if Path(path).exists() and stat.S_ISSOCK(os.stat(path).st_mode) and not _answers(path):
+            Path(path).unlink()
+        listening.bind(path)
+        listening.listen(BACKLOG)
+        listening.setblocking(False)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
+
+
+class Acceptor:
+    """Accepts the connections of one listening socket."""
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        endpoint: Endpoint,
+        trusted: Trusted,
+        hub: Hub,
+        make_protocol: Callable[[str, float], CodecProtocol | bytes],
+    ) -> None:
+        self.socket = listening
+        self._endpoint = endpoint
+        self._trusted = trusted
+        self._hub = hub
+        self._make_protocol = (
+            make_protocol  # of an address and a deadline; bytes are an answer that refuses it
+        )
+        self._loop = asyncio.get_running_loop()
+        self._retry: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._refused: set[socket.socket] = set()
+        self._loop.add_reader(listening, self._accept)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        address = self.socket.getsockname()
+        if not isinstance(address, tuple):
+            return f"unix:{address}"
+        scheme = "https" if self._endpoint.ssl_context else "http"
+        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        return f"{scheme}://{host}:{address[1]}"
+
+    def close(self) -> None:
+        """Stops listening."""
+        self._loop.remove_reader(self.socket)
+        if self._retry is not None:
+            self._retry.cancel()
+        for task in self._tasks:
+            task.cancel()
+        for refused in self._refused:
+            refused.close()
+        self.socket.close()
+        if self._endpoint.path is not None:
+            Path(self._endpoint.path).unlink(missing_ok=True)
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                connection, address = self.socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    raise
+                self._rest(error)
+                return
+            host = address[0] if isinstance(address, tuple) else UNIX
+            task = self._loop.create_task(self._establish(connection, host))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _rest(self, error: OSError) -> None:
+        """Without file descriptors, the socket stays ready: asking again at once would only burn time."""
+        log(logging.ERROR, "accepting rests", error=os.strerror(error.errno or 0), seconds=ACCEPT_RETRY)
+        self._loop.remove_reader(self.socket)
+        self._retry = self._loop.call_later(ACCEPT_RETRY, self._loop.add_reader, self.socket, self._accept)
+
+    async def _establish(self, connection: socket.socket, address: str) -> None:
+        deadline = self._hub.clock.time() + self._hub.limits.handshake_timeout
+        protocol: CodecProtocol | bytes | None = None
+        try:
+            connection.setblocking(False)
+            if self._endpoint.proxy_protocol:
+                address = await self._read_proxy_header(connection, address)
+            context = self._endpoint.ssl_context
+            protocol = made = self._make_protocol(address, deadline)
+            if isinstance(made, bytes):
+                self._refuse(connection, made if context is None else b"")
+                return
+            transport, _ = await self._loop.connect_accepted_socket(
+                lambda: made,
+                connection,
+                ssl=context,
+                ssl_handshake_timeout=self._hub.limits.handshake_timeout if context else None,
+            )
+            if context is not None:
+                shrink_tls_buffers(transport)
+        except (OSError, TimeoutError, ProxyHeaderError) as error:
+            # TLS that fails, a peer that left, a proxy that is none.
+            log(
+                logging.INFO, "connection refused", address=address, reason=str(error) or type(error).__name__
+            )
+            self._abandon(connection, protocol)
+        except asyncio.CancelledError:
+            self._abandon(connection, protocol)
+            raise
+
+    def _abandon(self, connection: socket.socket, protocol: CodecProtocol | bytes | None) -> None:
+        connection.close()
+        if isinstance(protocol, CodecProtocol) and protocol.gone is not None:
+            protocol.gone(protocol)
+
+    def _refuse(self, connection: socket.socket, answer: bytes) -> None:
+        """Answers before anything was read; closing at once would reset the connection, answer and all."""
+        try:
+            connection.send(answer)
+            connection.shutdown(socket.SHUT_WR)
+        except OSError:
+            connection.close()
+        else:
+            self._refused.add(connection)
+            self._loop.call_later(LINGER_TIMEOUT, self._end_refused, connection)
+
+    def _end_refused(self, connection: socket.socket) -> None:
+        self._refused.discard(connection)
+        connection.close()
+
+    async def _read_proxy_header(self, connection: socket.socket, address: str) -> str:
+        if address not in self._trusted:
+            raise ProxyHeaderError("a proxy that is not trusted")
+        async with asyncio.timeout(self._hub.limits.handshake_timeout):
+            prefix = await self._read_exactly(connection, PREFIX_SIZE)
+            rest = await self._read_exactly(connection, proxy_rest_size(prefix))
+        return proxied_address(prefix, rest) or address
+
+    async def _read_exactly(self, connection: socket.socket, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            piece = await self._loop.sock_recv(connection, size - len(data))
+            if not piece:
+                raise ProxyHeaderError("the connection ended inside the PROXY header")
+            data += piece
+        return data
+
+
+def shrink_tls_buffers(transport: asyncio.BaseTransport) -> None:
+    """Gives back most of what asyncio keeps for a TLS connection: a buffer of 256 KiB to read into.
+
+    A TLS record has 16 KiB. There is no public way: where asyncio is made otherwise, nothing changes.
+    """
+    protocol = getattr(transport, "_ssl_protocol", None)
+    if protocol is not None and hasattr(protocol, "_ssl_buffer_view") and hasattr(protocol, "max_size"):
+        protocol.max_size = _TLS_BUFFER
+        protocol._ssl_buffer_view.release()
+        protocol._ssl_buffer = bytearray(_TLS_BUFFER)
+        protocol._ssl_buffer_view = memoryview(protocol._ssl_buffer)

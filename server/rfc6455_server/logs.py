@@ -1,0 +1,55 @@
+"""The log: one line a connection and one a problem; as text, or as JSON.
+
+A line is an event and its fields. Whatever a peer may have written is escaped, so that a line stays a line.
+Neither queries nor header fields are ever logged: tokens stand there.
+"""
+
+import json
+import logging
+import re
+from typing import Final
+
+logger: Final = logging.getLogger("rfc6455_server")
+
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_.:/@%+~-]+")
+
+
+def log(level: int, event: str, *, exception: bool = False, **fields: object) -> None:
+    """Logs ``event`` with its fields; with ``exception``, the one that is being handled, too."""
+    if logger.isEnabledFor(level):
+        extra = {"event": event, "fields": fields}
+        logger.log(level, "%s", _render(event, fields), extra=extra, exc_info=exception)
+
+
+def _render(event: str, fields: dict[str, object]) -> str:
+    return " ".join([event, *(f"{name}={_escape(value)}" for name, value in fields.items())])
+
+
+def _escape(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+
+
+class TextFormatter(logging.Formatter):
+    """A line of text: time, level, event, fields."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+
+class JsonFormatter(logging.Formatter):
+    """A JSON object a line: ``time``, ``level``, ``event``, and the fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        line = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "event": getattr(record, "event", None) or record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)

@@ -1,0 +1,62 @@
+"""What a server counts: plain numbers, raised where things happen and read by `metrics`.
+
+Counting costs an addition; nothing here knows who reads it.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Histogram:
+    """Counts values in buckets; ``bounds`` are the largest value of each, and one more takes the rest."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float] = _SECONDS) -> None:
+        self.bounds = tuple(bounds)
+        self.counts = [0] * (len(self.bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Counts one value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+
+class Stats:
+    """The counters of one server. Bytes are those of the network, frame headers included."""
+
+    __slots__ = (
+        "bytes_in",
+        "bytes_out",
+        "closes",
+        "connections",
+        "dropped",
+        "latency",
+        "loop_lag",
+        "messages_in",
+        "messages_out",
+        "refused",
+    )
+
+    def __init__(self) -> None:
+        self.connections = 0
+        """WebSocket connections that were opened."""
+        self.messages_in = 0
+        self.messages_out = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.dropped: Counter[str] = Counter()
+        """Messages that a slow consumer did not get, by policy."""
+        self.closes: Counter[tuple[int, str]] = Counter()
+        """Ended connections, by close code and cause."""
+        self.refused: Counter[int] = Counter()
+        """Connections and requests that were refused, by HTTP status."""
+        self.latency = Histogram()
+        """Seconds between our Pings and their Pongs."""
+        self.loop_lag = Histogram()
+        """Seconds by which the event loop was late."""

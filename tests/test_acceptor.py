@@ -1,0 +1,305 @@
+"""Listening: addresses, Unix sockets, TLS, PROXY headers; through real sockets."""
+
+import asyncio
+import logging
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rfc6455 import ClientHandshake
+from rfc6455_server import Endpoint, Server, WebSocket, connect
+from rfc6455_server.acceptor import make_ssl_context
+from tests.server_helpers import Certificate, RawPeer, echo_server, serving
+
+PROXY = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes([203, 0, 113, 9, 10, 0, 0, 1]) + b"\x12\x34\0\x50"
+
+
+def who_server(**options: object) -> Server:
+    server = Server(**options)  # type: ignore[arg-type]
+
+    @server.websocket("/")
+    async def who(ws: WebSocket) -> None:
+        await ws.send(ws.address)
+
+    return server
+
+
+async def test_several_places_at_once(certificate: Certificate, tmp_path: Path) -> None:
+    server = who_server()
+    path = str(tmp_path / "socket")
+    await server.listen(Endpoint("127.0.0.1"))
+    await server.listen(Endpoint("127.0.0.1", ssl_context=certificate.server_context()))
+    await server.listen(Endpoint(path=path))
+    plain, secure, unix = server.urls
+    assert plain.startswith("http://127.0.0.1:")
+    assert secure.startswith("https://127.0.0.1:")
+    assert unix == f"unix:{path}"
+    assert server.port == int(plain.rsplit(":", 1)[1])
+    async with connect(plain.replace("http", "ws") + "/") as ws:
+        assert await ws.recv() == "127.0.0.1"
+    url = secure.replace("https", "wss").replace("127.0.0.1", "localhost") + "/"
+    async with connect(url, ssl_context=certificate.client_context()) as ws:
+        assert await ws.recv() == "127.0.0.1"
+    peer = RawPeer(*await asyncio.open_unix_connection(path))
+    peer.writer.write(ClientHandshake("h", "/").data_to_send())
+    await peer.reader.readuntil(b"\r\n\r\n")
+    assert await peer.read(6) == b"\x81\x04unix"
+    await peer.close()
+    await server.stop()
+    assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240 - a directory of our own
+    assert server.urls == []
+
+
+async def test_ipv6() -> None:
+    server = who_server()
+    try:
+        await server.start("::1", 0)
+    except OSError:
+        pytest.skip("no IPv6 here")
+    assert server.urls == [f"http://[::1]:{server.port}"]
+    async with connect(f"ws://[::1]:{server.port}/") as ws:
+        assert await ws.recv() == "::1"
+    await server.stop()
+
+
+async def test_a_unix_socket_that_was_left_behind_is_replaced_and_a_living_one_is_not(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(path)
+    server, other = who_server(), who_server()
+    await server.listen(Endpoint(path=path))
+    with pytest.raises(OSError, match="in use"):
+        await other.listen(Endpoint(path=path))
+    await server.stop()
+    file = tmp_path / "file"
+    file.write_text("precious")
+    with pytest.raises(OSError, match="in use"):
+        await server.listen(Endpoint(path=str(file)))
+    assert file.read_text() == "precious"
+
+
+async def test_a_port_may_be_shared() -> None:
+    one, two, three = who_server(), who_server(), who_server()
+    await one.listen(Endpoint("127.0.0.1", reuse_port=True))
+    await two.listen(Endpoint("127.0.0.1", one.port, reuse_port=True))
+    with pytest.raises(OSError, match="in use"):
+        await three.listen(Endpoint("127.0.0.1", one.port))
+    await one.stop()
+    await two.stop()
+
+
+async def test_a_host_that_does_not_exist() -> None:
+    with pytest.raises(OSError, match=r"\S"):
+        await who_server().listen(Endpoint("256.256.256.256"))
+
+
+async def test_a_client_with_a_proxy_header() -> None:
+    server = who_server(trusted=["127.0.0.1"])
+    await server.listen(Endpoint("127.0.0.1", proxy_protocol=True))
+    url = f"ws://127.0.0.1:{server.port}"
+    peer = await RawPeer.connect(url)
+    # Whatever the pieces: the header ends where it says.
+    request = PROXY + ClientHandshake("h", "/").data_to_send()
+    for octet in request[:40]:
+        peer.writer.write(bytes([octet]))
+        await asyncio.sleep(0.001)
+    peer.writer.write(request[40:])
+    await peer.reader.readuntil(b"\r\n\r\n")
+    assert await peer.read(13) == b"\x81\x0b203.0.113.9"
+    await peer.close()
+    # A health check speaks for itself.
+    local = PROXY[:12] + b"\x20\x00\0\0"
+    peer = await RawPeer.connect(url)
+    peer.writer.write(local + b"GET /healthz HTTP/1.0\r\n\r\n")
+    assert (await peer.read_to_end()).startswith(b"HTTP/1.1 200 ")
+    await peer.close()
+    await server.stop()
+
+
+async def test_a_proxy_header_before_tls(certificate: Certificate) -> None:
+    server = who_server(trusted=["127.0.0.1"])
+    context = certificate.server_context()
+    await server.listen(Endpoint("127.0.0.1", ssl_context=context, proxy_protocol=True))
+
+    def speak() -> bytes:
+        with socket.create_connection(("127.0.0.1", server.port), 10) as plain:
+            plain.sendall(PROXY)
+            with certificate.client_context().wrap_socket(plain, server_hostname="localhost") as secure:
+                secure.sendall(ClientHandshake("h", "/").data_to_send())
+                answer = b""
+                while not answer.endswith(b"203.0.113.9"):
+                    answer += secure.recv(1000)
+                return answer
+
+    assert b" 101 " in await asyncio.to_thread(speak)
+    await server.stop()
+    await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("trusted", "sent", "reason"),
+    [
+        (["127.0.0.1"], b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "no PROXY header"),
+        (["127.0.0.1"], PROXY[:20], "ended inside"),
+        (["127.0.0.1"], PROXY[:14] + b"\0\2" + b"xx", "without its addresses"),
+        ([], PROXY + b"GET / HTTP/1.1\r\n\r\n", "not trusted"),
+    ],
+)
+async def test_what_is_no_proxy_is_refused(
+    trusted: list[str], sent: bytes, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = who_server(trusted=trusted)
+    await server.listen(Endpoint("127.0.0.1", proxy_protocol=True))
+    with caplog.at_level(logging.INFO, logger="rfc6455_server"):
+        peer = await RawPeer.connect(f"ws://127.0.0.1:{server.port}")
+        try:
+            peer.writer.write(sent)
+            peer.writer.write_eof()
+            assert await peer.read_to_end() == b""
+        except OSError:
+            pass  # closed with bytes unread
+    assert reason in caplog.text
+    await peer.close()
+    await server.stop()
+
+
+async def test_a_proxy_that_says_nothing_has_the_deadline() -> None:
+    server = who_server(trusted=["127.0.0.1"], handshake_timeout=0.2)
+    await server.listen(Endpoint("127.0.0.1", proxy_protocol=True))
+    peer = await RawPeer.connect(f"ws://127.0.0.1:{server.port}")
+    assert await peer.read_to_end() == b""
+    await peer.close()
+    await server.stop()
+
+
+# TLS.
+
+
+def test_a_certificate_that_does_not_do(certificate: Certificate, tmp_path: Path) -> None:
+    context = make_ssl_context(str(certificate.certificate), str(certificate.key))
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+    with pytest.raises(ssl.SSLError):
+        make_ssl_context(str(certificate.certificate))
+    with pytest.raises(FileNotFoundError):
+        make_ssl_context(str(tmp_path / "none"))
+
+
+async def test_plain_bytes_at_a_tls_port_count_for_nobody_afterwards(certificate: Certificate) -> None:
+    server = echo_server(max_connections=1)
+    await server.start("127.0.0.1", 0, ssl_context=certificate.server_context())
+    for _ in range(3):
+        peer = await RawPeer.connect(f"ws://127.0.0.1:{server.port}")
+        peer.writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert b"HTTP" not in await peer.read_to_end()
+        await peer.close()
+        await asyncio.sleep(0.05)
+    url = f"wss://localhost:{server.port}/echo"
+    async with connect(url, ssl_context=certificate.client_context()) as ws:
+        await ws.send("x" * 1_000_000)
+        assert await ws.recv() == "x" * 1_000_000
+        with pytest.raises((OSError, ssl.SSLError)):
+            await connect(url, ssl_context=certificate.client_context())
+    await server.stop()
+    await asyncio.sleep(0.05)
+
+
+async def test_a_tls_handshake_has_the_deadline(certificate: Certificate) -> None:
+    server = echo_server(handshake_timeout=0.2)
+    await server.start("127.0.0.1", 0, ssl_context=certificate.server_context())
+    peer = await RawPeer.connect(f"ws://127.0.0.1:{server.port}")
+    assert await peer.read_to_end() == b""
+    await peer.close()
+    # Stopping while one is under way leaves nothing behind.
+    peer = await RawPeer.connect(f"ws://127.0.0.1:{server.port}")
+    await asyncio.sleep(0.05)
+    await server.stop()
+    assert await peer.read_to_end() == b""
+    await peer.close()
+
+
+async def test_a_tls_connection_keeps_little(certificate: Certificate) -> None:
+    server = echo_server()
+    await server.start("127.0.0.1", 0, ssl_context=certificate.server_context())
+    async with connect(f"wss://localhost:{server.port}/echo", ssl_context=certificate.client_context()) as ws:
+        await ws.send("x" * 300_000)
+        await ws.recv()
+        (accepted,) = server.websockets
+        protocol = accepted._writer.transport._ssl_protocol  # type: ignore[attr-defined]
+        assert len(protocol._ssl_buffer) <= 1 << 16
+    await server.stop()
+    await asyncio.sleep(0.05)
+
+
+# File descriptors.
+
+_EXHAUSTED = """
+import asyncio, logging, resource, sys
+from rfc6455_server.cli import make_server
+logging.basicConfig(level="INFO", format="%(message)s")
+
+async def main():
+    server = make_server()
+    await server.start("127.0.0.1", 0)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))
+    print(server.port, flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    await server.stop()
+
+asyncio.run(main())
+"""
+
+
+async def test_without_file_descriptors_accepting_goes_slowly_and_recovers() -> None:
+    process = subprocess.Popen(  # noqa: ASYNC220 - it has to be there before anything else
+        [sys.executable, "-c", _EXHAUSTED],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    url = f"ws://127.0.0.1:{int(process.stdout.readline())}/echo"
+    try:
+        peers = [await RawPeer.connect(url) for _ in range(40)]
+        before = _cpu(process.pid)
+        began = time.monotonic()
+        await asyncio.sleep(1.2)
+        assert _cpu(process.pid) - before < 0.5 * (time.monotonic() - began)  # it does not spin
+        for peer in peers:
+            await peer.close()
+        async with connect(url, open_timeout=10) as ws:
+            await ws.send("still there")
+            assert await ws.recv() == "still there"
+    finally:
+        _, errors = process.communicate("\n", timeout=20)
+    assert process.returncode == 0
+    assert "accepting rests" in errors
+    assert errors.count("accepting rests") < 20
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+async def test_an_unexpected_error_of_accept_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = echo_server()
+    seen: list[dict[str, object]] = []
+    loop = asyncio.get_running_loop()
+    async with serving(server):
+        loop.set_exception_handler(lambda _, context: seen.append(context))
+        (acceptor,) = server._acceptors
+
+        class Broken:
+            def accept(self) -> None:
+                raise OSError(5, "input/output error")
+
+        real, acceptor.socket = acceptor.socket, Broken()  # type: ignore[assignment]
+        with pytest.raises(OSError, match="input/output"):
+            acceptor._accept()
+        acceptor.socket = real

@@ -1,0 +1,425 @@
+"""Faults, through real sockets: peers that stall, vanish, drip and come back; a loop that hangs; a crowd."""
+
+import asyncio
+import logging
+import resource
+import signal
+import socket
+import time
+
+import pytest
+
+from rfc6455 import ClientHandshake, ConnectionClosed
+from rfc6455_server import Cause, CloseReport, ConnectionClosedError, Server, WebSocket, coalesce, connect
+from tests.helpers import close_payload
+from tests.server_helpers import RawPeer, echo_server, running_command, serving
+
+
+async def until(condition: object, seconds: float = 20) -> None:
+    assert callable(condition)
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - conditions of any kind
+            await asyncio.sleep(0.005)
+
+
+def room_server(**options: object) -> Server:
+    server = Server(**options)  # type: ignore[arg-type]
+
+    @server.websocket("/")
+    async def handler(ws: WebSocket) -> None:
+        server.rooms["all"].join(ws)
+        async for message in ws:
+            server.rooms["all"].broadcast(message)
+
+    return server
+
+
+async def stalled(url: str, path: str = "/") -> RawPeer:
+    """A peer that does not read."""
+    peer = await RawPeer.upgraded(url, path)
+    peer.writer.transport.pause_reading()  # type: ignore[attr-defined]  # it reads, too
+    return peer
+
+
+# A peer that stops reading.
+
+
+async def test_stalled_members_cost_their_queue_and_hold_up_nobody() -> None:
+    server = room_server(max_queue=200_000)
+    reports: list[CloseReport] = []
+    server.on_report(reports.append)
+    async with serving(server) as url:
+        slow = [await stalled(url) for _ in range(5)]
+        healthy = [await connect(url) for _ in range(5)]
+        await until(lambda: len(server.rooms["all"]) == 10)
+        for number in range(1500):
+            server.rooms["all"].broadcast(number.to_bytes(10_000, "big"))
+            assert server.queued <= 10 * 400_000
+            await asyncio.sleep(0)
+            for ws in healthy:
+                assert await ws.recv() == number.to_bytes(10_000, "big")
+        await until(lambda: len(reports) == 5)
+        assert {report.cause for report in reports} == {Cause.SLOW_CONSUMER}
+        assert {report.code_sent for report in reports} == {1008}
+        assert server.queued == 0
+        for peer in slow:
+            await peer.close()
+
+
+async def test_a_slow_tab_gets_the_newest_and_a_healthy_one_everything() -> None:
+    server = room_server()
+    async with serving(server) as url:
+        slow = await stalled(url)
+        fast = await connect(url)
+        await until(lambda: len(server.rooms["all"]) == 2)
+        count = 3000
+        seen = []
+        for number in range(count):
+            tick = number.to_bytes(4, "big") + bytes(4000)
+            server.rooms["all"].broadcast(tick, policy=coalesce("price"))
+            await asyncio.sleep(0)
+            seen.append(int.from_bytes((await fast.recv())[:4], "big"))  # type: ignore[arg-type]
+        assert seen == list(range(count))
+        behind = server.websockets[0]
+        assert behind.dropped > count / 2
+        assert server.stats.dropped["coalesce"] == behind.dropped
+        assert behind.queued < 500_000
+        slow.writer.transport.resume_reading()  # type: ignore[attr-defined]  # it reads, too
+        got: list[int] = []
+        while not got or got[-1] < count - 1:
+            head = await slow.read(4)
+            assert head == b"\x82\x7e" + (4004).to_bytes(2, "big")
+            got.append(int.from_bytes((await slow.read(4004))[:4], "big"))
+        assert got == sorted(set(got))
+        assert len(got) + behind.dropped == count
+        await slow.close()
+        await fast.close()
+
+
+async def test_a_sender_gives_up_a_peer_that_does_not_read() -> None:
+    server = Server(send_timeout=0.3)
+    ended: list[object] = []
+
+    @server.websocket("/")
+    async def handler(ws: WebSocket) -> None:
+        began = time.monotonic()
+        try:
+            while True:
+                await ws.send(bytes(100_000))
+        except ConnectionClosedError as error:
+            ended.append((error.code, time.monotonic() - began < 10, ws.report and ws.report.cause))
+
+    async with serving(server) as url:
+        peer = await stalled(url)
+        await until(lambda: ended)
+        await until(lambda: server.make_ready().connections == 0)
+        await peer.close()
+    assert ended == [(1006, True, Cause.SEND_TIMEOUT)]
+
+
+async def test_who_has_most_goes_first_when_all_have_too_much(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server(max_total_queue=1_500_000, max_queue=4_000_000)
+    reports: list[CloseReport] = []
+    server.on_report(reports.append)
+
+    @server.websocket("/{name}")
+    async def handler(ws: WebSocket, name: str) -> None:
+        server.rooms[name].join(ws)
+        async for _ in ws:
+            pass
+
+    async with serving(server) as url:
+        peers = [await stalled(url, path) for path in ("/little", "/much")]
+        await until(lambda: len(server.rooms) == 2)
+        while server.queued < 300_000:
+            server.rooms["little"].broadcast(bytes(50_000))
+            await asyncio.sleep(0)
+        with caplog.at_level(logging.INFO, logger="rfc6455_server"):
+            while not reports:
+                server.rooms["much"].broadcast(bytes(50_000))
+                await asyncio.sleep(0)
+        assert [(report.path, report.cause) for report in reports] == [("/much", Cause.BUDGET)]
+        assert 'cause="queue budget"' in caplog.text
+        assert 0 < server.queued < 1_500_000
+        for peer in peers:
+            await peer.close()
+
+
+async def test_a_peer_that_pings_and_never_reads_is_let_go() -> None:
+    """Each Ping has to be answered: the answers must not pile up."""
+    server = room_server()
+    reports: list[CloseReport] = []
+    server.on_report(reports.append)
+    async with serving(server) as url:
+        peer = await stalled(url)
+        await until(lambda: len(server.rooms["all"]) == 1)
+        while not server.queued:
+            server.rooms["all"].broadcast(bytes(100_000))
+            await asyncio.sleep(0)
+        for _ in range(1100):
+            peer.send(9, bytes(125))
+        await until(lambda: reports)
+        assert reports[0].cause is Cause.PROTOCOL_ERROR
+        assert reports[0].code_sent == 1008
+        await peer.close()
+
+
+# A handler that does not read.
+
+
+async def test_a_handler_that_does_not_read_holds_back_its_own_peer_only() -> None:
+    server = echo_server()
+    go_on = asyncio.Event()
+    got = 0
+
+    @server.websocket("/busy")
+    async def busy(ws: WebSocket) -> None:
+        nonlocal got
+        await go_on.wait()
+        async for message in ws:
+            got += len(message)
+
+    async with serving(server) as url:
+        peer = await RawPeer.upgraded(url, "/busy")
+        peer.send(9, b"are you there?")
+        assert await peer.read(16) == b"\x8a\x0eare you there?"  # control frames are answered all the same
+        for _ in range(300):
+            peer.send(2, bytes(100_000))
+        await asyncio.sleep(0.2)
+        (websocket,) = server.websockets
+        assert websocket._queued < 600_000
+        assert peer.writer.transport.get_write_buffer_size() > 10_000_000
+        async with connect(url + "/echo") as other:
+            await other.send("x")
+            assert await other.recv() == "x"
+        go_on.set()
+        await until(lambda: got == 30_000_000)
+        await peer.close()
+
+
+# A peer that vanishes, one that drips, one that comes back at once.
+
+
+async def test_a_peer_that_vanishes_without_a_fin_is_found_out() -> None:
+    server = room_server(ping_interval=0.2, ping_timeout=0.2)
+    reports: list[CloseReport] = []
+    server.on_report(reports.append)
+    async with serving(server) as url:
+        # To the server, a peer whose process is stopped and one whose cable is cut look the same.
+        peer = await stalled(url)
+        alive = await connect(url)
+        await until(lambda: reports, seconds=5)
+        assert reports[0].cause is Cause.PING_TIMEOUT
+        assert alive.closed is None
+        assert len(server.rooms["all"]) == 1
+        await peer.close()
+        await alive.close()
+
+
+async def test_a_byte_at_a_time_is_life_and_a_request_has_its_deadline() -> None:
+    server = echo_server(ping_interval=0.2, ping_timeout=0.2, handshake_timeout=0.4)
+    async with serving(server) as url:
+        peer = await stalled(url, "/echo")
+        peer.writer.write(b"\x82\xfe\x00\xff\0\0\0\0")
+        for _ in range(15):
+            peer.writer.write(b"x")
+            await asyncio.sleep(0.05)
+        assert len(server.websockets) == 1
+        dripping = await RawPeer.connect(url)
+        began = time.monotonic()
+
+        async def drip() -> None:
+            for octet in ClientHandshake("h", "/echo").data_to_send():
+                dripping.writer.write(bytes([octet]))
+                await asyncio.sleep(0.05)
+
+        task = asyncio.create_task(drip())
+        assert await dripping.read_to_end() == b""
+        assert time.monotonic() - began < 5
+        task.cancel()
+        await dripping.close()
+        await peer.close()
+
+
+async def test_a_peer_that_reconnects_at_once_is_slowed_down_and_alone() -> None:
+    server = room_server(connection_rate=10)
+    async with serving(server) as url:
+        statuses = []
+        for _ in range(60):
+            peer = await RawPeer.connect(url)
+            peer.writer.write(ClientHandshake("h", "/").data_to_send())
+            head = await peer.reader.readline()
+            statuses.append(int(head.split()[1]))
+            peer.writer.transport.abort()
+        assert statuses[:20] == [101] * 20
+        assert statuses.count(429) >= 20
+        await until(lambda: server.websockets == [])
+        assert len(server.rooms) == 0
+
+
+# A loop that hangs, a handler that raises.
+
+
+async def test_a_handler_that_blocks_the_loop_costs_nobody_the_connection() -> None:
+    server = echo_server(ping_interval=0.2, ping_timeout=0.3)
+    reports: list[CloseReport] = []
+    server.on_report(reports.append)
+
+    @server.websocket("/block")
+    async def block(ws: WebSocket) -> None:
+        await ws.recv()
+        time.sleep(1.5)  # noqa: ASYNC251 - on purpose
+        await ws.send("done")
+        await ws.recv()
+
+    def peer() -> str:
+        """In a thread of its own: this one's loop is the one that hangs."""
+
+        async def talk() -> str:
+            async with connect(url + "/block") as blocking, connect(url + "/echo") as other:
+                await blocking.send("go")
+                await blocking.recv()
+                await asyncio.sleep(0.7)
+                await other.send("still here")
+                return str(await other.recv())
+
+        return asyncio.run(talk())
+
+    async with serving(server) as url:
+        assert await asyncio.to_thread(peer) == "still here"
+        assert {report.cause for report in reports} == {Cause.PEER}
+        assert max(report.loop_lag for report in reports) > 0.5
+
+
+async def test_a_handler_that_raises_takes_nobody_along(caplog: pytest.LogCaptureFixture) -> None:
+    server = room_server()
+
+    @server.websocket("/broken")
+    async def broken(ws: WebSocket) -> None:
+        server.rooms["all"].join(ws)
+        raise ZeroDivisionError(ws.id)
+
+    async with serving(server) as url, connect(url) as healthy:
+        for _ in range(20):
+            ws = await connect(url + "/broken")
+            await ws.wait_closed()
+            assert ws.closed == ConnectionClosed(1011, "", True)
+        await healthy.send("x")
+        assert await healthy.recv() == "x"
+        assert len(server.rooms["all"]) == 1
+    problems = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert len(problems) == 20
+    fields = problems[0].__dict__["fields"]
+    assert f"ZeroDivisionError: {fields['id']}" in caplog.text
+
+
+# A crowd.
+
+
+async def test_five_thousand_join_one_room_and_leave_at_once() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 10_500
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        pytest.fail(f"this needs {needed} file descriptors, and the system gives {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), hard))
+    server = room_server(handshake_timeout=60, ping_interval=1000)
+    left: list[object] = []
+    server.rooms.on_leave(lambda room, member: left.append(member))
+    request = ClientHandshake("h", "/").data_to_send()
+    sockets: list[socket.socket] = []
+    try:
+        async with serving(server) as url:
+            port = int(url.rsplit(":", 1)[1])
+            for _ in range(5000):
+                peer = socket.create_connection(("127.0.0.1", port))
+                peer.setblocking(False)
+                peer.send(request)
+                sockets.append(peer)
+                await asyncio.sleep(0)
+            await until(lambda: len(server.rooms["all"]) == 5000, 60)
+            server.rooms["all"].broadcast("all of you")
+            await asyncio.sleep(0)
+            assert len(server.rooms["all"].members) == 5000
+            for peer in sockets:
+                peer.close()
+            await until(lambda: server.make_ready().connections == 0, 60)
+            assert len(left) == len(set(left)) == 5000
+            assert len(server.rooms) == 0
+            assert server.queued == 0
+            async with connect(url) as ws:
+                await ws.send("the next one")
+                assert await ws.recv() == "the next one"
+    finally:
+        for peer in sockets:
+            peer.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# Leaving under load.
+
+
+async def test_drain_under_load_tells_everyone_and_ends_in_time() -> None:
+    server = echo_server(close_timeout=0.5)
+    async with serving(server) as url:
+        chatty = [await connect(url + "/echo") for _ in range(20)]
+        silent = [await stalled(url, "/echo") for _ in range(3)]  # who never answers our Close
+
+        async def chat(ws: WebSocket) -> None:
+            try:
+                while True:
+                    await ws.send("x" * 100)
+                    await ws.recv()
+            except ConnectionClosedError:
+                pass
+
+        tasks = [asyncio.create_task(chat(ws)) for ws in chatty]
+        await asyncio.sleep(0.1)
+        began = time.monotonic()
+        await server.drain(0.5)
+        await server.stop()
+        assert time.monotonic() - began < 10
+        await asyncio.gather(*tasks)
+        for ws in chatty:
+            await ws.wait_closed()
+            assert ws.closed is not None
+            assert (ws.closed.code, ws.closed.clean) == (1001, True)
+        for peer in silent:
+            await peer.close()
+
+
+async def test_a_second_signal_ends_it_at_once() -> None:
+    with running_command("--drain-time", "60") as (process, url):
+        sockets = [await connect(url.replace("http", "ws") + "/echo") for _ in range(3)]
+        process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.3)
+        assert process.poll() is None
+        assert sum(ws.closed is None for ws in sockets) == 2
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == 0
+        for ws in sockets:
+            await ws.wait_closed()
+        assert sorted(ws.closed.code for ws in sockets if ws.closed) == [1001, 1006, 1006]
+        assert "stopping at once" in process.communicate()[1]
+
+
+async def test_a_close_before_the_end_of_a_queue_comes_after_it() -> None:
+    """What was sent before a close arrives before it, however slow the peer is."""
+    server = Server()
+
+    @server.websocket("/")
+    async def handler(ws: WebSocket) -> None:
+        for number in range(200):
+            ws.post(number.to_bytes(5000, "big"))
+            if number == 100:
+                await ws.recv()
+        ws.start_close(4000, "enough")
+
+    async with serving(server) as url:
+        peer = await stalled(url)
+        peer.send(1, b"go")
+        await asyncio.sleep(0.1)
+        peer.writer.transport.resume_reading()  # type: ignore[attr-defined]  # it reads, too
+        for number in range(200):
+            assert (await peer.read(5004))[4:] == number.to_bytes(5000, "big")
+        assert await peer.read(4) == b"\x88\x08" + close_payload(4000)
+        await peer.close()

@@ -1,0 +1,130 @@
+"""Pings and their absence, with a clock that stands still until it is moved."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from rfc6455_server import Cause, CloseReport, Server, WebSocket
+from rfc6455_server.testing import ManualClock, TestClient, settle
+
+
+@asynccontextmanager
+async def rig(**limits: float) -> AsyncIterator[tuple[Server, TestClient, list[CloseReport]]]:
+    clock = ManualClock()
+    server = Server(clock=clock, **limits)  # type: ignore[arg-type]
+    reports: list[CloseReport] = []
+    server.on_report(reports.append)
+
+    @server.websocket("/")
+    async def handler(ws: WebSocket) -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    async with TestClient(server, clock) as client:
+        yield server, client, reports
+
+
+async def test_an_idle_connection_is_pinged_and_lives() -> None:
+    async with rig(ping_interval=20, ping_timeout=20) as (server, client, reports):
+        ws = await client.connect("/")
+        assert server.websockets[0].latency is None
+        await client.clock.advance(19)
+        assert server.websockets[0].latency is None
+        await client.clock.advance(3)
+        assert server.websockets[0].latency == 0
+        await client.clock.advance(3600)
+        assert reports == []
+        assert ws.closed is None
+        assert sum(server.stats.latency.counts) >= 179
+
+
+async def test_silence_after_a_ping_ends_the_connection() -> None:
+    async with rig(ping_interval=20, ping_timeout=15) as (server, client, reports):
+        await client.connect("/")
+        client.transports[0].vanish()
+        await client.clock.advance(19.9 + 15)
+        assert reports == []
+        await client.clock.advance(1.2)
+        assert [(r.cause, r.closed_by, r.code_sent, r.code_received) for r in reports] == [
+            (Cause.PING_TIMEOUT, "us", 1011, None)
+        ]
+        await client.clock.advance(12)  # the hard end of TCP
+        assert server.make_ready().connections == 0
+
+
+async def test_any_byte_is_life() -> None:
+    """A peer that is busy sending one long message has no time for a Pong."""
+    async with rig(ping_interval=20, ping_timeout=15) as (_, client, reports):
+        await client.connect("/")
+        client.transports[0].pause_reading()
+        for _ in range(20):
+            client.transports[0].write(b"\x82\xfe\xff\x00" if _ == 0 else b"x")
+            await client.clock.advance(10)
+        assert reports == []
+
+
+async def test_a_loop_that_lags_is_not_taken_for_a_silent_peer() -> None:
+    async with rig(ping_interval=20, ping_timeout=15) as (server, client, reports):
+        await client.connect("/")
+        await client.clock.advance(19.5)
+        client.transports[0].pause_reading()  # the Pong is on its way
+        await client.clock.advance(1)
+        client.clock.jump(60)
+        await client.clock.advance(0.1)
+        client.transports[0].resume_reading()
+        await client.clock.advance(30)
+        assert reports == []
+        assert server.make_ready().hub.loop_lag > 40
+        assert max(i for i, count in enumerate(server.stats.loop_lag.counts) if count) == 13
+
+
+async def test_a_silent_peer_after_a_lag_is_reported_as_lag() -> None:
+    async with rig(ping_interval=20, ping_timeout=15) as (_, client, reports):
+        await client.connect("/")
+        await client.clock.advance(19.5)
+        client.transports[0].vanish()
+        await client.clock.advance(1)
+        client.clock.jump(60)
+        await client.clock.advance(14)
+        assert reports == []
+        await client.clock.advance(2)
+        assert [r.cause for r in reports] == [Cause.LOOP_LAG]
+        assert reports[0].loop_lag > 40
+
+
+async def test_a_peer_that_loses_patience_with_a_lagging_loop_is_reported_with_it() -> None:
+    async with rig() as (_, client, reports):
+        ws = await client.connect("/")
+        client.clock.jump(30)
+        await client.clock.advance(0.1)
+        await ws.close()
+        assert reports[0].cause is Cause.PEER
+        assert reports[0].loop_lag > 25
+
+
+async def test_a_lag_is_forgotten() -> None:
+    async with rig() as (server, client, _):
+        await client.connect("/")
+        client.clock.jump(30)
+        await client.clock.advance(120)
+        assert server.make_ready().hub.loop_lag == 0
+
+
+async def test_one_timer_for_all_and_none_for_nobody() -> None:
+    async with rig(ping_interval=20) as (_, client, _):
+        sockets = [await client.connect("/") for _ in range(50)]
+        timers = [t for t in client.clock._timers if "keepalive" in repr(t[2]._callback)]
+        assert len(timers) <= 1
+        await asyncio.gather(*(ws.close() for ws in sockets))
+        await client.clock.advance(100)
+        await settle()
+        assert client.clock._timers == []
+
+
+async def test_a_forged_pong_says_nothing() -> None:
+    async with rig(ping_interval=20) as (server, client, _):
+        ws = await client.connect("/")
+        ws._connection.send_pong(b"1234")
+        ws._outbox.flush()
+        await settle()
+        assert server.websockets[0].latency is None

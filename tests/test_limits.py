@@ -1,0 +1,71 @@
+import pytest
+
+from rfc6455_server.limits import Addresses, LimitOptions, Limits, ReceiveRates, TokenBucket
+
+
+def test_every_limit_has_its_name_as_an_argument_and_is_finite() -> None:
+    assert set(LimitOptions.__annotations__) == set(Limits.__dataclass_fields__)
+    rates = {"message_rate", "byte_rate", "join_rate", "connection_rate"}
+    for name in set(Limits.__dataclass_fields__) - rates:
+        assert 0 < getattr(Limits(), name) < 1 << 40
+
+
+@pytest.mark.parametrize("name", sorted(Limits.__dataclass_fields__))
+@pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan")])
+def test_a_limit_is_a_number_above_zero(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=name):
+        Limits(**{name: value})  # type: ignore[arg-type]
+
+
+def test_a_bucket_lets_two_seconds_worth_pass_at_once_and_then_the_rate() -> None:
+    bucket = TokenBucket(10, now=0)
+    assert [bucket.take(1, 0) for _ in range(21)] == [True] * 20 + [False]
+    assert [bucket.take(1, 0.35) for _ in range(4)] == [True] * 3 + [False]
+    assert [bucket.take(1, 100) for _ in range(21)] == [True] * 20 + [False]
+
+
+def test_more_than_a_bucket_holds_passes_when_it_is_full() -> None:
+    bucket = TokenBucket(10, now=0)
+    assert bucket.take(1000, 0)
+    assert not bucket.take(1, 1)
+    assert not bucket.take(1000, 99)
+    assert bucket.take(1000, 150)
+
+
+def test_a_low_rate_lets_one_pass() -> None:
+    bucket = TokenBucket(0.1, now=0)
+    assert bucket.take(1, 0)
+    assert not bucket.take(1, 9)
+    assert bucket.take(1, 10.5)
+
+
+def test_messages_and_bytes_are_limited_apart() -> None:
+    both = ReceiveRates(Limits(message_rate=2, byte_rate=100), 0)
+    assert both.take(1, 150, 0)
+    assert not both.take(1, 100, 0)
+    assert both.take(2, 50, 0) is True
+    assert not both.take(1, 0, 0)
+    assert ReceiveRates(Limits(byte_rate=10), 0).take(1000, 1, 0)
+
+
+def test_connections_of_an_address_are_counted() -> None:
+    addresses = Addresses(Limits(max_connections_per_address=2))
+    assert [addresses.admit("a", 0) for _ in range(3)] == [True, True, False]
+    assert addresses.admit("b", 0)
+    addresses.release("a")
+    assert addresses.admit("a", 0)
+    for address in ("a", "a", "b"):
+        addresses.release(address)
+    assert len(addresses) == 0
+
+
+def test_the_rate_of_an_address_outlasts_its_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rfc6455_server.limits._MAX_ADDRESSES", 2)
+    addresses = Addresses(Limits(connection_rate=1))
+    for expected in (True, True, False):
+        assert addresses.admit("a", 0) is expected
+        if expected:
+            addresses.release("a")
+    assert addresses.admit("b", 0)
+    assert addresses.admit("c", 0)  # the oldest is forgotten
+    assert addresses.admit("a", 0)

@@ -1,0 +1,57 @@
+import json
+import logging
+
+import pytest
+
+from rfc6455_server.logs import JsonFormatter, TextFormatter, log
+
+
+def line(formatter: logging.Formatter, caplog: pytest.LogCaptureFixture) -> str:
+    return formatter.format(caplog.records[-1])
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("/echo", "/echo"),
+        ("a b", '"a b"'),
+        ("line\nfeed", '"line\\nfeed"'),
+        ("\x1b[31mred", '"\\u001b[31mred"'),
+        ('quote"', '"quote\\""'),
+        ("한국어", '"\\ud55c\\uad6d\\uc5b4"'),
+        ("", '""'),
+        (1.23456789, "1.23457"),
+        (5, "5"),
+        (None, "None"),
+    ],
+)
+def test_what_a_peer_wrote_cannot_leave_its_field(
+    value: object, shown: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="rfc6455_server"):
+        log(logging.INFO, "something happened", field=value)
+    assert line(TextFormatter(), caplog).endswith(f"INFO something happened field={shown}")
+    assert json.loads(line(JsonFormatter(), caplog))["field"] == value
+
+
+def test_json_lines(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="rfc6455_server"):
+        try:
+            raise ZeroDivisionError("100 %s")
+        except ZeroDivisionError:
+            log(logging.ERROR, "it failed", exception=True, id="x")
+        logging.getLogger("rfc6455_server").info("by %s", "others")
+    first, second = (json.loads(JsonFormatter().format(record)) for record in caplog.records)
+    assert (first["level"], first["event"], first["id"]) == ("error", "it failed", "x")
+    assert "ZeroDivisionError: 100 %s" in first["exception"]
+    assert second["event"] == "by others"
+    assert set(second) == {"time", "level", "event"}
+
+
+def test_nothing_is_rendered_that_nobody_reads(caplog: pytest.LogCaptureFixture) -> None:
+    class Loud:
+        def __str__(self) -> str:
+            raise AssertionError
+
+    with caplog.at_level(logging.WARNING, logger="rfc6455_server"):
+        log(logging.INFO, "quiet", field=Loud())

@@ -1,0 +1,112 @@
+import struct
+
+import pytest
+
+from rfc6455 import Headers, Request
+from rfc6455_server.proxy import (
+    PREFIX_SIZE,
+    ProxyHeaderError,
+    Trusted,
+    forwarded_for,
+    proxied_address,
+    proxy_rest_size,
+)
+
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+
+
+@pytest.mark.parametrize(
+    ("trusted", "address", "expected"),
+    [
+        ((), "127.0.0.1", False),
+        (["127.0.0.1"], "127.0.0.1", True),
+        (["127.0.0.1"], "127.0.0.2", False),
+        (["10.0.0.0/8"], "10.1.2.3", True),
+        (["10.0.0.0/8"], "::ffff:10.1.2.3", True),
+        (["fd00::/8"], "fd12::1", True),
+        (["fd00::/8"], "10.1.2.3", False),
+        (["unix"], "unix", True),
+        (["10.0.0.0/8"], "unix", False),
+        (["unix"], "10.1.2.3", False),
+        (["10.0.0.0/8"], "no address", False),
+    ],
+)
+def test_who_is_trusted(trusted: list[str], address: str, expected: bool) -> None:
+    assert (address in Trusted(trusted)) is expected
+
+
+def test_what_is_no_address() -> None:
+    with pytest.raises(ValueError, match=r"proxy\.example"):
+        Trusted(["proxy.example"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "peer", "expected"),
+    [
+        (["203.0.113.9"], "127.0.0.1", "203.0.113.9"),
+        (["203.0.113.9"], "198.51.100.7", "198.51.100.7"),  # not a proxy of ours: it may say what it likes
+        (["1.1.1.1, 203.0.113.9"], "127.0.0.1", "203.0.113.9"),  # the left one the client wrote itself
+        (["1.1.1.1, 203.0.113.9, 10.0.0.5"], "127.0.0.1", "203.0.113.9"),
+        (["1.1.1.1", "203.0.113.9"], "127.0.0.1", "203.0.113.9"),
+        (["10.0.0.4, 10.0.0.5"], "127.0.0.1", "10.0.0.4"),
+        (["2001:db8::1"], "127.0.0.1", "2001:db8::1"),
+        (["evil\u0000", "10.0.0.5"], "127.0.0.1", "10.0.0.5"),
+        (["unknown"], "127.0.0.1", "127.0.0.1"),
+        ([""], "127.0.0.1", "127.0.0.1"),
+        ([], "127.0.0.1", "127.0.0.1"),
+        (["203.0.113.9"], "unix", "unix"),
+    ],
+)
+def test_forwarded_for(fields: list[str], peer: str, expected: str) -> None:
+    headers = Headers()
+    for value in fields:
+        headers._pairs.append(("X-Forwarded-For", value)) if "\0" in value else headers.add(
+            "X-Forwarded-For", value
+        )
+    trusted = Trusted(["127.0.0.1", "10.0.0.0/8"])
+    assert forwarded_for(Request("GET", "/", headers), peer, trusted) == expected
+
+
+def header(command: int, family: int, rest: bytes) -> tuple[bytes, bytes]:
+    return SIGNATURE + bytes([0x20 | command, family]) + struct.pack("!H", len(rest)), rest
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        (header(1, 0x11, bytes([203, 0, 113, 9, 10, 0, 0, 1]) + b"\x12\x34\0\x50"), "203.0.113.9"),
+        (header(1, 0x11, bytes([203, 0, 113, 9, 10, 0, 0, 1]) + b"\x12\x34\0\x50\x04\0\1x"), "203.0.113.9"),
+        (header(1, 0x21, b"\x20\x01\x0d\xb8" + bytes(11) + b"\1" + bytes(16) + b"\0\1\0\2"), "2001:db8::1"),
+        (header(0, 0x00, b""), None),
+        (header(0, 0x11, b"whatever it says"), None),
+        (header(1, 0x31, bytes(216)), None),
+        (header(1, 0x00, b""), None),
+    ],
+)
+def test_proxy_headers(parts: tuple[bytes, bytes], expected: str | None) -> None:
+    prefix, rest = parts
+    assert len(prefix) == PREFIX_SIZE
+    assert proxy_rest_size(prefix) == len(rest)
+    assert proxied_address(prefix, rest) == expected
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        b"GET / HTTP/1.1\r\n",
+        b"PROXY TCP4 1.2.3",
+        SIGNATURE + b"\x11\x11\0\x0c",
+        SIGNATURE + b"\x22\x11\0\x0c",
+        SIGNATURE + b"\x21\x11\xff\xff",
+    ],
+)
+def test_what_is_no_proxy_header(prefix: bytes) -> None:
+    with pytest.raises(ProxyHeaderError) as caught:
+        proxy_rest_size(prefix)
+    assert caught.value.slug == "proxy-header"
+
+
+@pytest.mark.parametrize("family", [0x11, 0x21])
+def test_a_proxy_header_without_its_addresses(family: int) -> None:
+    with pytest.raises(ProxyHeaderError):
+        proxied_address(*header(1, family, b"short"))

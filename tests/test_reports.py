@@ -1,0 +1,109 @@
+"""One report for each connection: who closed, with which codes, and why."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from rfc6455_server import Cause, CloseReport, Server, WebSocket
+from tests.helpers import close_payload
+from tests.server_helpers import RawPeer, serving
+
+
+async def leave(peer: RawPeer) -> None:
+    peer.send(8, close_payload(4001, b"bye"))
+
+
+async def leave_without_code(peer: RawPeer) -> None:
+    peer.send(8)
+
+
+async def vanish(peer: RawPeer) -> None:
+    peer.writer.transport.abort()
+
+
+async def break_the_rules(peer: RawPeer) -> None:
+    peer.writer.write(b"\x83\x80")
+
+
+async def ask_for(peer: RawPeer, what: str) -> None:
+    peer.send(1, what.encode())
+    await asyncio.sleep(0.05)
+    peer.send(8, close_payload(1000))
+
+
+@pytest.mark.parametrize(
+    ("act", "closed_by", "sent", "received", "reason", "cause"),
+    [
+        (leave, "peer", 4001, 4001, "bye", Cause.PEER),
+        (leave_without_code, "peer", 1005, 1005, "", Cause.PEER),
+        (vanish, "nobody", None, None, "", Cause.LOST),
+        (break_the_rules, "us", 1002, None, "reserved opcode 0x3", Cause.PROTOCOL_ERROR),
+        (lambda peer: ask_for(peer, "close"), "us", 4000, 1000, "", Cause.CLOSED),
+        (lambda peer: ask_for(peer, "return"), "us", 1000, 1000, "", Cause.CLOSED),
+        (lambda peer: ask_for(peer, "raise"), "us", 1011, 1000, "", Cause.HANDLER_FAILED),
+    ],
+)
+async def test_reports(  # noqa: PLR0917 - a row of the table
+    act: Callable[[RawPeer], Awaitable[None]],
+    closed_by: str,
+    sent: int | None,
+    received: int | None,
+    reason: str,
+    cause: Cause,
+) -> None:
+    server = Server()
+    reports: list[CloseReport] = []
+    server.on_report(reports.append)
+    seen: list[WebSocket] = []
+
+    @server.websocket("/room/{name}")
+    async def handler(ws: WebSocket, name: str) -> None:
+        seen.append(ws)
+        async for message in ws:
+            if message == "close":
+                await ws.close(4000, "enough")
+            elif message == "return":
+                return
+            else:
+                raise ZeroDivisionError
+
+    async with serving(server) as url:
+        peer = await RawPeer.upgraded(url, "/room/x?secret")
+        await act(peer)
+        async with asyncio.timeout(10):
+            while not reports:  # noqa: ASYNC110 - any report
+                await asyncio.sleep(0.005)
+        await peer.close()
+    (report,) = reports
+    assert (report.closed_by, report.code_sent, report.code_received) == (closed_by, sent, received)
+    assert (report.reason, report.cause) == (reason, cause)
+    assert (report.path, report.address, report.dropped) == ("/room/x", "127.0.0.1", 0)
+    assert 0 <= report.seconds < 10
+    assert seen[0].report == report
+    assert seen[0].id == report.id
+    assert server.find(report.id) is None
+
+
+async def test_the_server_that_stops_says_so() -> None:
+    server = Server()
+    reports: list[CloseReport] = []
+    server.on_report(reports.append)
+
+    @server.on_report
+    def broken(report: CloseReport) -> None:
+        raise ZeroDivisionError
+
+    @server.websocket("/")
+    async def handler(ws: WebSocket) -> None:
+        async for _ in ws:
+            pass
+
+    async with serving(server) as url:
+        peer = await RawPeer.upgraded(url, "/")
+        stopping = asyncio.create_task(server.stop())
+        await peer.read(20)
+        peer.send(8, close_payload(1001))
+        await stopping
+        await peer.close()
+    assert [(r.cause, r.code_sent, r.code_received) for r in reports] == [(Cause.GOING_AWAY, 1001, 1001)]
