@@ -6,16 +6,19 @@ import socket
 import subprocess
 import sys
 import threading
+from typing import Any
 
-from rfc6455_server import connect
-from tests.server_helpers import ROOT, running_command
+import pytest
+
+from rfc6455_server import HandshakeRejectedError, connect
+from tests.server_helpers import ROOT, running_command, serving
 
 README = (ROOT / "README.md").read_text()
 PROGRAMS = re.findall(r"<!-- run by tests/test_readme.py -->\n```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_every_program_is_run() -> None:
-    assert len(PROGRAMS) == README.count("```python") == 3
+    assert len(PROGRAMS) == README.count("```python") == 5
 
 
 def free_port() -> int:
@@ -82,6 +85,25 @@ async def test_the_codec_in_fifteen_lines() -> None:
             assert raw.recv(100).startswith(b"HTTP/1.1 400 ")
         await asyncio.to_thread(thread.join, 20)
     assert not thread.is_alive()
+
+
+async def test_what_keeps_it_up(capsys: pytest.CaptureFixture[str]) -> None:
+    namespace: dict[str, Any] = {}
+    exec(PROGRAMS[3], namespace)
+    async with serving(namespace["server"]) as url:
+        with pytest.raises(HandshakeRejectedError):
+            await connect(url + "/game")
+        token = [("Authorization", "Bearer s3cret")]
+        async with connect(url + "/game", headers=token) as ws:
+            await ws.send("1,2")
+            assert await ws.recv() == "1,2"
+            assert list(namespace["server"].rooms["arena"].presence.values()) == [{"name": "Ann"}]
+    assert capsys.readouterr().out == "peer 1000 1000\n"
+
+
+def test_a_server_in_memory() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAMS[4]], capture_output=True, text=True, check=True)
+    assert done.stdout == "it works\n"
 
 
 def test_explain_prints_what_is_shown() -> None:
