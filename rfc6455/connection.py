@@ -506,7 +506,8 @@ class Connection:
         self._check_can_send(None)
         frame = message.frame(self.deflate)
         if frame is None:
-            self._send_data(message.opcode, message.payload, fin=True)
+            for opcode, payload in message.parts:
+                self._send_data(opcode, payload, fin=True)
         else:
             self._output.append(frame)
 

@@ -210,11 +210,13 @@ class ServerHandshake:
         subprotocol: str | None = None,
         *,
         headers: Iterable[tuple[str, str]] = (),
+        max_message_size: int | None = None,
     ) -> Connection:
         """Queues the 101 and gives the `Connection`; bytes that came early are in it already.
 
         ``subprotocol`` is one of those that the client offered, or ``None``. ``headers`` are added
-        to the response. Raises `LocalProtocolError` otherwise, or without a pending request.
+        to the response. ``max_message_size`` stands in for the handshake's, where it depends on the
+        request. Raises `LocalProtocolError` otherwise, or without a pending request.
         """
         request = self._pending_request()
         # RFC 6455 §4.2.2, step 4: what is chosen MUST come from the client's offer.
@@ -235,12 +237,15 @@ class ServerHandshake:
         _add_callers_fields(fields, headers)
         self._output = Response(101, fields).encode()
         self._done = True
+        options = self._options
+        if max_message_size is not None:
+            options = ConnectionOptions(**{**options, "max_message_size": max_message_size})
         return Connection(
             Role.SERVER,
             subprotocol=subprotocol,
             deflate=agreement[0] if agreement else None,
             trailing_data=bytes(self._early_data) if self._given else self._parser.trailing_data,
-            **self._options,
+            **options,
         )
 
     def reject(

@@ -215,37 +215,52 @@ def _bad_utf8() -> RemoteProtocolError:
 class PreparedMessage:
     """A message that a server sends to many connections: encoded once, compressed once.
 
-    Raises `UnicodeEncodeError` for text with a surrogate, `TypeError` for what is neither str nor bytes.
+    Several messages may be given that belong together: nothing comes between them, and ``frame`` is the
+    frames of all. Raises `UnicodeEncodeError` for text with a surrogate, `TypeError` for what is neither str
+    nor bytes, or for no message.
     """
 
-    __slots__ = ("_compressed_frames", "opcode", "payload", "plain_frame", "size")
+    __slots__ = ("_compressed_frames", "parts", "plain_frame", "size")
 
-    def __init__(self, message: str | bytes | bytearray | memoryview) -> None:
-        if isinstance(message, str):
-            self.opcode, self.payload = Opcode.TEXT, message.encode()
-        else:
-            self.opcode, self.payload = Opcode.BINARY, bytes(memoryview(message))
-        self.plain_frame = encode_frame(self.opcode, self.payload)
+    def __init__(self, *messages: str | bytes | bytearray | memoryview) -> None:
+        if not messages:
+            raise TypeError("no message")
+        self.parts = [
+            (Opcode.TEXT, message.encode())
+            if isinstance(message, str)
+            else (Opcode.BINARY, bytes(memoryview(message)))
+            for message in messages
+        ]
+        """The opcode and the payload of each message."""
+        self.plain_frame = b"".join([encode_frame(opcode, payload) for opcode, payload in self.parts])
         self.size = len(self.plain_frame)
+        """Bytes of the frames, uncompressed."""
         self._compressed_frames: dict[DeflateParameters, bytes] = {}
 
     @property
     def message(self) -> str | bytes:
-        """The message, as it was given."""
-        return self.payload.decode() if self.opcode is Opcode.TEXT else self.payload
+        """The message as it was given, the first one of several."""
+        opcode, payload = self.parts[0]
+        return payload.decode() if opcode is Opcode.TEXT else payload
 
     def frame(self, deflate: DeflateParameters | None) -> bytes | None:
         """The frame for a connection that agreed on ``deflate``; the same object for all that did.
 
         ``None`` where compression depends on what that connection was sent before.
         """
-        if deflate is None or len(self.payload) < deflate.threshold:
+        if deflate is None or all(len(payload) < deflate.threshold for _, payload in self.parts):
             return self.plain_frame
         if not deflate.server_no_context_takeover:
             return None
         frame = self._compressed_frames.get(deflate)
         if frame is None:
-            payload = Deflater(deflate, Role.SERVER).compress(self.payload, fin=True)
-            frame = encode_header(FIN | RSV1 | self.opcode, len(payload)) + payload
+            frame = b"".join([_compressed_frame(deflate, *part) for part in self.parts])
             self._compressed_frames[deflate] = frame
         return frame
+
+
+def _compressed_frame(deflate: DeflateParameters, opcode: Opcode, payload: bytes) -> bytes:
+    if len(payload) < deflate.threshold:
+        return encode_frame(opcode, payload)
+    compressed = Deflater(deflate, Role.SERVER).compress(payload, fin=True)
+    return encode_header(FIN | RSV1 | opcode, len(compressed)) + compressed

@@ -17,6 +17,10 @@ from rfc6455_server import Server, WebSocket
 from tests.helpers import KEY
 
 ROOT = Path(__file__).parent.parent
+# No look-ups and no requests of the browser's own: everything stays on this machine.
+BROWSER_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+BROWSER_ARGUMENTS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
 REQUIRE_ALL = os.environ.get("CI") == "true"
 
 

@@ -5,11 +5,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 
-from tests.server_helpers import find_program, need, running_command
-
-# No look-ups and no requests of the browser's own: everything stays on this machine.
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-ARGUMENTS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+from tests.server_helpers import BROWSER_ARGUMENTS, find_program, need, running_command
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +13,7 @@ def browser() -> Iterator[Browser]:
     chromium = find_program("chromium", "chromium-browser", "google-chrome")
     need("Chromium", chromium is not None)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=chromium, args=BROWSER_ARGUMENTS)
         yield browser
         browser.close()
 

@@ -12,7 +12,7 @@ from rfc6455_server.rooms import Member as AnyMember
 class Member:
     def __init__(self, name: str = "") -> None:
         self.id = name
-        self.rooms: list[Room] = []
+        self.memberships: list[Room] = []
         self.closed: ConnectionClosed | None = None
         self.frames: list[bytes] = []
         self.policies: list[Policy | None] = []
@@ -27,7 +27,7 @@ class Member:
 
     def end(self) -> None:
         self.closed = ConnectionClosed(1006, "", False)
-        for room in list(self.rooms):
+        for room in list(self.memberships):
             room.leave(self)
 
 
@@ -57,7 +57,7 @@ def test_joining_and_leaving() -> None:
     lobby.leave(a)
     lobby.leave(a)
     assert lobby.members == [b]
-    assert a.rooms == []
+    assert a.memberships == []
     lobby.broadcast("x")
     assert a.frames == []
 
@@ -175,7 +175,7 @@ def test_who_may_not_join_is_told_so() -> None:
     with pytest.raises(LimitExceededError):
         lobby.join(a)
     assert a not in lobby
-    assert a.rooms == []
+    assert a.memberships == []
 
 
 def test_the_policy_is_the_broadcasts_or_else_the_rooms() -> None:

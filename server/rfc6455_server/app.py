@@ -7,7 +7,7 @@ import asyncio
 import logging
 import signal
 import ssl
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar, Unpack
 
@@ -16,7 +16,7 @@ from rfc6455.headers import ascii_lower
 from rfc6455_server.acceptor import Acceptor, Endpoint, open_sockets
 from rfc6455_server.http import HttpHandler, HttpRequest, HttpResponse, HttpRoute, fixed, static_files
 from rfc6455_server.limits import LimitOptions, Limits
-from rfc6455_server.listener import Authorize, Handler, Listener, Site, compile_route
+from rfc6455_server.listener import Authorize, Handler, Listener, Route, Site, compile_route
 from rfc6455_server.logs import log
 from rfc6455_server.metrics import Metrics
 from rfc6455_server.outbox import Clock, Policy, check_policy
@@ -81,7 +81,8 @@ class Server:
         """What the server has counted since it was made."""
         self.rooms = Rooms(self.stats)
         """``rooms[name]`` is the room of that name."""
-        self._policy = check_policy(slow_consumer)
+        self.policy = check_policy(slow_consumer)
+        """What happens to a message for a peer that is behind, unless it says otherwise itself."""
         self._clock = clock
         self._site = Site(
             origins=None if origins is None else [ascii_lower(origin) for origin in origins],
@@ -90,6 +91,9 @@ class Server:
             trusted=Trusted(trusted),
         )
         self._reported: list[Callable[[CloseReport], object]] = []
+        self._stopping: list[Callable[[], Awaitable[None]]] = []
+        self.registries = [self.rooms]
+        """All rooms that the metrics count: the server's, and those of its parts."""
         self._listener: Listener | None = None
         self._acceptors: list[Acceptor] = []
         self.http("/healthz")(self._health)
@@ -151,6 +155,19 @@ class Server:
         """Has ``route`` answer all plain requests whose path begins with ``prefix``."""
         self._site.http.add_prefix(prefix, route)
 
+    def add_route(self, route: Route) -> None:
+        """Adds a route for WebSockets that brings its own test of the request."""
+        self._site.routes.append(route)
+
+    def on_stop(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Has ``callback`` awaited when the server stops, before its connections are closed."""
+        self._stopping.append(callback)
+
+    @property
+    def clock(self) -> Clock:
+        """What tells the time: the event loop, or what the server was given."""
+        return self._clock or asyncio.get_running_loop()
+
     def mount(self, part: Mountable) -> None:
         """Adds a part that brings its own routes, such as `socketio.SocketIO`."""
         part.attach(self)
@@ -168,7 +185,7 @@ class Server:
         return {
             "connections": ("Open WebSockets.", len(listener.websockets)),
             "tcp_connections": ("Open TCP connections.", listener.connections),
-            "rooms": ("Rooms that somebody is in.", len(self.rooms)),
+            "rooms": ("Rooms that somebody is in.", sum(map(len, self.registries))),
             "queued_bytes": ("Bytes that wait for peers that are behind.", listener.hub.budget.queued),
         }
 
@@ -234,7 +251,7 @@ class Server:
         """What takes connections, made when the first is to come; `testing` brings its own connections."""
         if self._listener is None:
             hub = Hub(
-                self.limits, stats=self.stats, clock=self._clock, policy=self._policy, on_report=self._report
+                self.limits, stats=self.stats, clock=self._clock, policy=self.policy, on_report=self._report
             )
             self._listener = Listener(self._site, hub)
         return self._listener
@@ -252,6 +269,8 @@ class Server:
         for acceptor in self._acceptors:
             acceptor.close()
         self._acceptors.clear()
+        for callback in self._stopping:
+            await callback()
         if self._listener is not None:
             await self._listener.close()
             self._listener = None

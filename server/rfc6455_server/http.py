@@ -65,12 +65,16 @@ class HttpRoute:
     """A handler and what it takes.
 
     ``long``: the handler may wait for long (long-polling), and is cancelled as soon as the client leaves.
+    ``begin`` sees the head before the body has come, and may refuse it; if it does not, and the handler is
+    not reached because the body is refused or breaks off, ``abandon`` is told.
     """
 
     handler: HttpHandler
     methods: tuple[str, ...] = _READ_METHODS
     max_body: int = MAX_BODY
     long: bool = False
+    begin: Callable[[Request], HttpResponse | None] | None = None
+    abandon: Callable[[Request], None] | None = None
 
 
 class HttpRoutes:
@@ -160,6 +164,10 @@ async def _read_pieces(file: Path, size: int) -> AsyncIterator[bytes]:
             yield piece
 
 
+def _refusal(status: int) -> HttpResponse:
+    return HttpResponse(b"the request is refused\n", status=status)
+
+
 def not_found() -> HttpResponse:
     """404."""
     return HttpResponse(b"not found\n", status=404)
@@ -198,6 +206,7 @@ class HttpConnection:
         self._head: Request | None = None
         self._route: HttpRoute | None = None
         self._body = bytearray()
+        self._begun = False  # the route has seen the head, and its handler has not
         self._early = 0
         self._task: asyncio.Task[None] | None = None
         self._timer: Timer | None = hub.clock.call_later(hub.limits.send_timeout, self.abort)
@@ -230,6 +239,7 @@ class HttpConnection:
     def receive_eof(self) -> None:
         """Takes the end of the input: a client that only stopped sending may still read."""
         self._ended = True
+        self._abandon()
         if self._task is not None and self._route is not None and self._route.long:
             self._task.cancel()
             self._close()
@@ -239,6 +249,7 @@ class HttpConnection:
     def abort(self) -> None:
         """Ends the connection at once."""
         self._stop_timer()
+        self._abandon()
         if self._task is not None:
             self._task.cancel()
         self._closing = True
@@ -254,34 +265,50 @@ class HttpConnection:
                 elif isinstance(event, h11.Data):
                     self._body += event.data
                     if self._route is not None and len(self._body) > self._route.max_body:
-                        self._refuse(413)
+                        self._refuse(_refusal(413))
                 elif isinstance(event, h11.EndOfMessage):
                     self._stop_timer()
                     self._answer_with(self._handle())
                 else:
                     return  # more is to come
         except h11.RemoteProtocolError as error:
-            self._refuse(error.error_status_hint)
+            self._refuse(_refusal(error.error_status_hint))
 
     def _start(self, event: Any) -> None:
         headers = Headers([(name.decode(), value.decode("latin-1")) for name, value in event.headers])
         self._head = Request(event.method.decode(), event.target.decode(), headers)
         self._route = self._routes.find(self._head.path)
+        route = self._route
+        if route is not None and route.begin is not None and self._head.method in route.methods:
+            refusal = route.begin(self._head)
+            if refusal is not None:
+                self._refuse(refusal)
+                return
+            self._begun = True
         declared = headers.get("Content-Length") or "0"
         if int(declared) > (self._route.max_body if self._route else MAX_BODY):
-            self._refuse(413)
+            self._refuse(_refusal(413))
         elif self._connection.they_are_waiting_for_100_continue:
             interim = self._h11.InformationalResponse(status_code=100, headers=[])
             self._writer.write(self._connection.send(interim))
 
-    def _refuse(self, status: int) -> None:
+    def _refuse(self, refusal: HttpResponse) -> None:
         """Answers without reading on."""
         self._stop_timer()
+        self._abandon()
 
         async def refuse() -> HttpResponse:
-            return HttpResponse(b"the request is refused\n", status=status, headers=[("Connection", "close")])
+            refusal.headers.append(("Connection", "close"))
+            return refusal
 
         self._answer_with(refuse())
+
+    def _abandon(self) -> None:
+        """The handler will not be reached."""
+        if self._begun and self._route is not None and self._route.abandon is not None:
+            assert self._head is not None  # noqa: S101 - it was begun with
+            self._route.abandon(self._head)
+        self._begun = False
 
     async def _handle(self) -> HttpResponse:
         route, head = self._route, self._head
@@ -291,6 +318,7 @@ class HttpConnection:
         if head.method not in route.methods:
             allowed = ", ".join(route.methods)
             return HttpResponse(b"method not allowed\n", status=405, headers=[("Allow", allowed)])
+        self._begun = False
         return await route.handler(HttpRequest(head, bytes(self._body), self._protocol.address))
 
     def _answer_with(self, answer: Awaitable[HttpResponse]) -> None:

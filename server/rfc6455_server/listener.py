@@ -65,13 +65,24 @@ _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 class Route(NamedTuple):
-    """A path template, compiled, and the handler behind it."""
+    """A path template, compiled, and the handler behind it.
+
+    ``check`` sees the request instead of the test of its origin, and may refuse it; ``max_message_size``
+    stands in for the server's.
+    """
 
     pattern: re.Pattern[str]
     handler: Handler
+    check: "Callable[[Request], Refusal | None] | None" = None
+    max_message_size: int | None = None
 
 
-def compile_route(template: str, handler: Handler) -> Route:
+def compile_route(
+    template: str,
+    handler: Handler,
+    check: Callable[[Request], Refusal | None] | None = None,
+    max_message_size: int | None = None,
+) -> Route:
     """A route for a template such as ``/rooms/{name}``; raises `ValueError` for one of bad form."""
     literal_parts = _PARAMETER.split(template)[::2]
     if not template.startswith("/") or any(set(part) & set("{}?#") for part in literal_parts):
@@ -80,7 +91,19 @@ def compile_route(template: str, handler: Handler) -> Route:
         re.escape(piece) if index % 2 == 0 else f"(?P<{piece}>[^/]+)"
         for index, piece in enumerate(_PARAMETER.split(template))
     ]
-    return Route(re.compile("".join(pieces)), handler)
+    return Route(re.compile("".join(pieces)), handler, check, max_message_size)
+
+
+def same_origin(request: Request) -> bool:
+    """Whether a browser's page comes from this server; who sends no Origin is no browser (RFC 6455 §10.2)."""
+    origin = request.origin
+    if origin is None:
+        return True
+    try:
+        authority = urlsplit(ascii_lower(origin)).netloc
+    except ValueError:
+        return False  # no URI at all, such as one with half a bracket
+    return authority == ascii_lower(request.headers.get("Host") or "")
 
 
 def bearer_token(request: Request) -> str | None:
@@ -221,6 +244,8 @@ class Listener:
         match = self._find(request.path)
         if self.draining:
             return Refusal(503, b"the server stops\n", [("Retry-After", "5")])
+        if match is not None and match.route.check is not None:
+            return match.route.check(request) or match
         if not self._may_come_from(request):
             # RFC 6455 §10.2: SHOULD answer 403.
             return Refusal(403, b"origin not allowed\n")
@@ -259,23 +284,14 @@ class Listener:
         for route in self._site.routes:
             match = route.pattern.fullmatch(path)
             if match:
-                return _Match(
-                    route.handler, {name: unquote(value) for name, value in match.groupdict().items()}
-                )
+                return _Match(route, {name: unquote(value) for name, value in match.groupdict().items()})
         return None
 
     def _may_come_from(self, request: Request) -> bool:
-        """Same origin by default; who sends no Origin is no browser (RFC 6455 §10.2)."""
-        origin = request.origin
-        if origin is None:
-            return True
-        if self._site.origins is not None:
-            return "*" in self._site.origins or ascii_lower(origin) in self._site.origins
-        try:
-            authority = urlsplit(ascii_lower(origin)).netloc
-        except ValueError:
-            return False  # no URI at all, such as one with half a bracket
-        return authority == ascii_lower(request.headers["Host"])
+        """Same origin by default, or else the server's list."""
+        if self._site.origins is None or request.origin is None:
+            return same_origin(request)
+        return "*" in self._site.origins or ascii_lower(request.origin) in self._site.origins
 
     # Handlers.
 
@@ -287,7 +303,7 @@ class Listener:
 
     async def _handle(self, websocket: WebSocket, match: "_Match") -> None:
         try:
-            handling = match.handler(websocket, **match.parameters)
+            handling = match.route.handler(websocket, **match.parameters)
             del match  # nothing of the request's route stays alive with the connection
             await handling
         except asyncio.CancelledError:
@@ -351,9 +367,9 @@ class Listener:
 
 
 class _Match(NamedTuple):
-    """A handler, and the parts of the path that it is called with."""
+    """A route, and the parts of the path that its handler is called with."""
 
-    handler: Handler
+    route: Route
     parameters: dict[str, str]
 
 
@@ -444,7 +460,9 @@ class _Opening:
 
     def _accept(self, request: Request, match: _Match, user: object) -> None:
         self._finish()
-        connection = self._handshake.accept(self._listener.choose_subprotocol(request))
+        connection = self._handshake.accept(
+            self._listener.choose_subprotocol(request), max_message_size=match.route.max_message_size
+        )
         self._writer.write(self._handshake.data_to_send())
         if len(self._data) > MAX_EARLY:
             self._protocol.reader.resume()

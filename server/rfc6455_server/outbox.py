@@ -37,14 +37,15 @@ class Coalesce:
         return Coalesce(self.key(message)) if callable(self.key) else self
 
 
-_Word = Literal["disconnect", "drop_oldest", "drop_newest"]
+_Word = Literal["disconnect", "drop_oldest", "drop_newest", "volatile"]
 
 Policy = _Word | Coalesce
 """What happens to a message for a peer that is behind, once its queue is full.
 
 ``"disconnect"``: the connection ends with 1008; nothing is ever dropped. ``"drop_oldest"``: what waits
-longest, and may be dropped, makes room. ``"drop_newest"``: the message itself is dropped. `coalesce` does
-not wait for a full queue: of all messages with the same key, only the newest waits.
+longest, and may be dropped, makes room. ``"drop_newest"``: the message itself is dropped. Two do not wait for
+a full queue: ``"volatile"`` messages never wait, and of those with the same key in `coalesce` only the
+newest.
 """
 
 
@@ -160,7 +161,7 @@ class _Waiting:
 
     def __init__(
         self,
-        message: PreparedMessage | str | bytes,
+        message: PreparedMessage | str | bytes | None,
         size: int,
         droppable: bool,
         key: Hashable = None,
@@ -365,6 +366,9 @@ class Outbox:
         """Queues a message for a peer that is behind, if there is room. Never waits."""
         backlog = self._backlog
         assert backlog is not None  # noqa: S101 - it is behind
+        if policy == "volatile":
+            self._count_drop("volatile")
+            return
         size = len(message.plain_frame)
         key = None
         if isinstance(policy, Coalesce):
@@ -384,7 +388,7 @@ class Outbox:
         backlog.append(_Waiting(message, size, policy != "disconnect", key))
         self._shared.budget.charge(self, self.size)
 
-    async def send(self, message: PreparedMessage | str | bytes, size: int) -> bool:
+    async def send(self, message: PreparedMessage | str | bytes | None, size: int) -> bool:
         """Queues a message for a peer that is behind, as soon as there is room, and waits until it has left.
 
         False when the connection ended before. Cancelled while there is no room, it leaves the message out.
@@ -405,6 +409,13 @@ class Outbox:
             backlog.awaited -= 1
             if waiting in backlog.senders:
                 backlog.senders.remove(waiting)
+
+    async def drain(self) -> bool:
+        """Waits until all that is queued now has left; False when the connection ended before."""
+        if self.behind:
+            return await self.send(None, 0)
+        self.rest()
+        return not self._finished
 
     def give_up(self, why: GiveUp) -> None:
         """Ends the connection."""
@@ -429,7 +440,7 @@ class Outbox:
             self._connection.send_prepared(message)
         elif isinstance(message, str):
             self._connection.send_text(message)
-        else:
+        elif message is not None:  # nothing marks the place that `drain` waits for
             self._connection.send_binary(message)
         waiting.tell(True)
         return waiting.size

@@ -28,7 +28,7 @@ class Member(Protocol):
         """How the connection ended, ``None`` while it is open."""
 
     @property
-    def rooms(self) -> "list[Room]":
+    def memberships(self) -> "list[Room]":
         """The rooms that it is in. Rooms keep this list; when the connection ends, it leaves them all."""
 
     def may_join(self) -> bool:
@@ -87,14 +87,14 @@ class Room:
         if not member.may_join():
             raise LimitExceededError("too many rooms, or too fast")
         self._members[member] = show
-        member.rooms.append(self)
+        member.memberships.append(self)
         self._rooms.tell(self._rooms.join_callbacks, self, member)
 
     def leave(self, member: Member) -> None:
         """Removes a member; who is none is ignored."""
         if member in self._members:
             del self._members[member]
-            member.rooms.remove(self)
+            member.memberships.remove(self)
             self._rooms.tell(self._rooms.leave_callbacks, self, member)
 
     def broadcast(
@@ -134,7 +134,7 @@ class Rooms:
     """
 
     def __init__(self, stats: Stats | None = None) -> None:
-        # A member's ``rooms`` keeps its room alive; an empty room that nobody holds vanishes.
+        # A member's ``memberships`` keep its room alive; an empty room that nobody holds vanishes.
         self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
         self.stats = stats or Stats()
         self.join_callbacks: list[RoomCallback] = []

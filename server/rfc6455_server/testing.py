@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Final
 
-from rfc6455 import ClientHandshake, HandshakeAccepted, HandshakeFailed, HandshakeRejected
+from rfc6455 import ClientHandshake, HandshakeAccepted, HandshakeRejected
 from rfc6455_server.app import Server
 from rfc6455_server.client import HandshakeRejectedError
 from rfc6455_server.limits import Limits
@@ -295,11 +295,9 @@ class TestClient:
                 handshake.receive_data(data)
             else:
                 handshake.receive_eof()
-        match event:
-            case HandshakeAccepted(connection=connection):
-                hub = Hub(Limits(), clock=self.clock)
-                return WebSocket(connection, None, protocol, writer, hub)
-            case HandshakeRejected(response=response):
-                raise HandshakeRejectedError(response)
-            case HandshakeFailed(error=error):
-                raise error
+        if isinstance(event, HandshakeAccepted):
+            return WebSocket(event.connection, None, protocol, writer, Hub(Limits(), clock=self.clock))
+        transport.abort()
+        if isinstance(event, HandshakeRejected):
+            raise HandshakeRejectedError(event.response)
+        raise event.error

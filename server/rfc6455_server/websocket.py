@@ -259,6 +259,7 @@ class WebSocket:
         "_hub",
         "_id",
         "_join_rate",
+        "_memberships",
         "_on_closed",
         "_opened_at",
         "_outbox",
@@ -269,7 +270,6 @@ class WebSocket:
         "_read_size",
         "_reader",
         "_report",
-        "_rooms",
         "_tcp_closed",
         "_waiter",
         "_writer",
@@ -319,7 +319,7 @@ class WebSocket:
         self._join_rate: TokenBucket | None = None
         # What few connections have is made when it is needed: a server has many that are idle.
         self._id: str | None = None
-        self._rooms: list[Room] | None = None
+        self._memberships: list[Room] | None = None
         self._pings: dict[bytes, tuple[asyncio.Future[float], float]] | None = None
         self._on_closed: list[Callable[[WebSocket], object]] | None = None
         self._closed_waiters: list[asyncio.Future[None]] | None = None
@@ -376,11 +376,16 @@ class WebSocket:
         return self._on_closed
 
     @property
-    def rooms(self) -> list[Room]:
+    def memberships(self) -> list[Room]:
         """The rooms that the connection is in."""
-        if self._rooms is None:
-            self._rooms = []
-        return self._rooms
+        if self._memberships is None:
+            self._memberships = []
+        return self._memberships
+
+    @property
+    def secure(self) -> bool:
+        """Whether it runs over TLS."""
+        return self._writer.get_extra_info("ssl_object") is not None
 
     @property
     def queued(self) -> int:
@@ -562,6 +567,19 @@ class WebSocket:
         if not await self._outbox.send(waiting, len(prepared.plain_frame)):
             raise self._closed_error()
 
+    async def drain(self) -> None:
+        """Waits until the operating system has taken all that was sent and posted.
+
+        Raises `ConnectionClosedError` when the connection ends before.
+        """
+        if not await self._outbox.drain():
+            raise self._closed_error()
+
+    @property
+    def behind(self) -> bool:
+        """Whether the peer does not read as fast as messages come."""
+        return self._outbox.behind
+
     def post(self, message: str | bytes, policy: Policy | None = None) -> None:
         """Queues a message without waiting; nothing happens when it is too late.
 
@@ -592,7 +610,7 @@ class WebSocket:
     def may_join(self) -> bool:
         """Whether the connection may join one more room now; counts it."""
         limits = self._hub.limits
-        if len(self.rooms) >= limits.max_rooms:
+        if len(self.memberships) >= limits.max_rooms:
             return False
         if limits.join_rate is None:
             return True
@@ -731,7 +749,7 @@ class WebSocket:
                 answered.set_exception(error)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-        for room in list(self._rooms or ()):
+        for room in list(self._memberships or ()):
             room.leave(self)
         for callback in self._on_closed or ():
             callback(self)

@@ -1,0 +1,104 @@
+// The official Socket.IO client: node socketio.js URL OPTIONS SCENARIO, with the client's options as JSON.
+// What happens goes to the standard output, a JSON value a line; lines of the input tell it to go on.
+import { createInterface } from "node:readline";
+import { io } from "socket.io-client";
+
+const [url, optionsText, scenario] = process.argv.slice(2);
+const options = { forceNew: true, ...JSON.parse(optionsText) };
+
+const tell = (...values) => console.log(JSON.stringify(values));
+const input = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+const open = (path = "", more = {}) => io(url + path, { auth: { token: "s3cret" }, ...options, ...more });
+const event = (socket, name) => new Promise((resolve) => socket.once(name, (...args) => resolve(args)));
+const transport = (socket) => socket.io.engine.transport.name;
+
+async function connected(socket) {
+  if (!socket.connected) await event(socket, "connect");
+  return socket;
+}
+
+const scenarios = {
+  async tour() {
+    const one = await connected(open());
+    const two = await connected(open());
+    tell("ids", one.id !== two.id, one.id.length > 10);
+
+    const refused = open("", { auth: { token: "wrong" } });
+    const [error] = await event(refused, "connect_error");
+    tell("refused", error.message, error.data);
+    refused.close();
+
+    one.on("question", (text, answer) => answer(text + "!"));
+    two.on("question", (text, answer) => answer(text + "?"));
+    tell("ack", await one.emitWithAck("echo", "안녕 😀", { a: [1, null, true] }));
+    tell("several", await new Promise((resolve) => one.emit("several", (...values) => resolve(values))));
+    tell("ask me", await one.emitWithAck("ask me", "well"));
+    try {
+      await one.timeout(200).emitWithAck("silence");
+    } catch (timeout) {
+      tell("time-out", timeout.message);
+    }
+    tell("server's time-out", await one.emitWithAck("be silent"));
+
+    await one.emitWithAck("join", "lobby");
+    await two.emitWithAck("join", "lobby");
+    const heard = event(two, "said");
+    let echoed = 0;
+    one.on("said", () => (echoed += 1));
+    one.emit("say", "lobby", "hello");
+    tell("room", ...(await heard), echoed);
+    const direct = event(one, "direct");
+    two.emit("tell", one.id, "psst");
+    tell("direct", ...(await direct));
+    tell("broadcast with acks", (await two.emitWithAck("ask all", "lobby")).sort());
+
+    const bytes = new Uint8Array(1 << 20).map((_, i) => i % 251);
+    const [answer] = [await one.emitWithAck("binary", { name: "image", data: bytes, more: [Buffer.from("x")] })];
+    const back = new Uint8Array(answer.data);
+    tell("binary", back.length, back.every((octet, i) => octet === (i + 1) % 251 || i % 251 === 250), answer.name);
+    const pushed = event(two, "picture");
+    one.emit("share", bytes);
+    tell("pushed", (await pushed)[0].length);
+
+    const admin = await connected(open("/admin"));
+    tell("namespace", await admin.emitWithAck("who"), admin.id !== one.id);
+    const invalid = open("/nowhere");
+    tell("invalid", (await event(invalid, "connect_error"))[0].message);
+    invalid.close();
+
+    // Default clients have changed over by now, or do so in a moment.
+    for (let i = 0; i < 100 && !options.transports && transport(one) !== "websocket"; i++)
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    tell("transport", transport(one));
+    const order = [];
+    one.on("number", (n) => order.push(n));
+    tell("order", await one.emitWithAck("count", 200), order.length, order.every((n, i) => n === i));
+
+    const gone = event(two, "disconnect");
+    two.emit("leave me");
+    tell("kicked", (await gone)[0]);
+    const closed = event(admin, "disconnect");
+    admin.emit("close me");
+    tell("closed", (await closed)[0]);
+    one.close();
+    await new Promise((resolve) => setTimeout(resolve, 200)); // over polling, it has yet to be said
+  },
+
+  // Says what it hears; each line of the input is an event that it emits.
+  async listen() {
+    const socket = open("", { reconnectionDelay: 100, reconnectionDelayMax: 200 });
+    socket.on("connect", () => tell("connect", socket.id, socket.recovered));
+    socket.on("disconnect", (reason) => tell("disconnect", reason));
+    socket.onAny((name, ...args) => tell("event", name, args[0]));
+    for await (const line of input) {
+      const [name, ...args] = JSON.parse(line);
+      if (name === "cut") socket.io.engine.transport.ws?._socket?.destroy() ?? socket.io.engine.close();
+      else if (name === "end") break;
+      else socket.emit(name, ...args);
+    }
+    socket.close();
+  },
+};
+
+await scenarios[scenario]();
+process.exit(0);

@@ -1,0 +1,59 @@
+"""The examples, each run by a client of its kind."""
+
+import asyncio
+import importlib.util
+from types import ModuleType
+from typing import Any
+
+import pytest
+import socketio
+
+from tests.server_helpers import ROOT, serving
+
+EXAMPLES = ROOT / "examples"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"examples_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+async def test_chat_socketio() -> None:
+    source = (EXAMPLES / "chat_socketio.py").read_text()
+    code = [line for line in source.split('"""')[2].splitlines() if line.strip()]
+    assert len(code) <= 50
+    module = load("chat_socketio")
+    heard: dict[str, asyncio.Queue[tuple[Any, ...]]] = {"Ann": asyncio.Queue(), "Bob": asyncio.Queue()}
+    async with serving(module.server) as url, asyncio.timeout(20):
+        http = url.replace("ws", "http", 1)
+        nobody = socketio.AsyncClient(reconnection=False)
+        with pytest.raises(socketio.exceptions.ConnectionError):
+            await nobody.connect(http)
+        await nobody.disconnect()
+        ann, bob = (socketio.AsyncClient(reconnection=False) for _ in range(2))
+        for name, client in (("Ann", ann), ("Bob", bob)):
+            queue = heard[name]
+            for event in ("joined", "message", "image", "left"):
+                client.on(event, lambda *args, queue=queue, event=event: queue.put_nowait((event, *args)))
+            client.on("direct", lambda sender, text: f"{sender} said {text}")
+            await client.connect(http, auth={"name": name})
+        assert await ann.call("join", "lobby") == ["Ann"]
+        assert await bob.call("join", "lobby") == ["Ann", "Bob"]
+        # While clients may come back, each event has its place as a last argument.
+        assert (await heard["Ann"].get())[:2] == ("joined", "Bob")
+        assert await ann.call("message", ("lobby", "안녕")) == {"ok": True}
+        for queue in heard.values():
+            event, message, _ = await queue.get()
+            assert (event, message["name"], message["text"]) == ("message", "Ann", "안녕")
+            assert message["date"].endswith("+00:00")
+        await bob.emit("image", ("lobby", b"\x89PNG"))
+        assert (await heard["Ann"].get())[:3] == ("image", "Bob", b"\x89PNG")
+        assert await ann.call("direct", ("Bob", "psst")) == "Ann said psst"
+        assert await ann.call("direct", ("Eve", "psst")) is None
+        await bob.disconnect()
+        assert (await heard["Ann"].get())[:2] == ("left", "Bob")
+        await ann.disconnect()

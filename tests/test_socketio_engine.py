@@ -1,0 +1,756 @@
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rfc6455 import State
+from rfc6455_server.socketio.engine import (
+    EngineError,
+    EngineEvent,
+    EnginePacket,
+    EnginePacketType,
+    EngineSession,
+    Message,
+    SessionClosed,
+    Transport,
+    TransportUpgraded,
+    UpgradeFailed,
+    decode_packet,
+    decode_payload,
+    encode_packet,
+    encode_payload,
+)
+
+OPEN, CLOSE, PING, PONG, MESSAGE, UPGRADE, NOOP = EnginePacketType
+
+# Packets, their message on a WebSocket, and their part of a payload.
+EXAMPLES: list[tuple[EnginePacket, str | bytes, str]] = [
+    (EnginePacket(OPEN, '{"sid":"a"}'), '0{"sid":"a"}', '0{"sid":"a"}'),
+    (EnginePacket(CLOSE), "1", "1"),
+    (EnginePacket(PING), "2", "2"),
+    (EnginePacket(PING, "probe"), "2probe", "2probe"),
+    (EnginePacket(PONG, "probe"), "3probe", "3probe"),
+    (EnginePacket(MESSAGE, "hello"), "4hello", "4hello"),
+    (EnginePacket(MESSAGE, "€"), "4€", "4€"),
+    (EnginePacket(MESSAGE), "4", "4"),
+    (EnginePacket(MESSAGE, b"\x01\x02\x03\x04"), b"\x01\x02\x03\x04", "bAQIDBA=="),
+    (EnginePacket(MESSAGE, b""), b"", "b"),
+    (EnginePacket(UPGRADE), "5", "5"),
+    (EnginePacket(NOOP), "6", "6"),
+]
+
+
+@pytest.mark.parametrize(("packet", "message", "part"), EXAMPLES, ids=lambda value: str(value)[:40])
+def test_the_packets_both_ways(packet: EnginePacket, message: str | bytes, part: str) -> None:
+    assert encode_packet(packet) == message
+    assert encode_packet(packet, binary=False) == part
+    assert decode_packet(message) == decode_packet(part) == packet
+    assert encode_payload([packet]) == part
+    assert decode_payload(part) == [packet]
+
+
+def test_a_payload_of_the_protocols_description() -> None:
+    packets = [EnginePacket(MESSAGE, "hello"), EnginePacket(PING), EnginePacket(MESSAGE, "world")]
+    assert encode_payload(packets) == "4hello\x1e2\x1e4world"
+    assert decode_payload("4hello\x1e2\x1e4world") == packets
+    assert decode_payload("4hello\x1ebAQIDBA==") == [packets[0], EnginePacket(MESSAGE, b"\x01\x02\x03\x04")]
+
+
+def test_base64_may_have_the_line_breaks_of_the_java_client() -> None:
+    assert decode_packet("bAQID\nBA==\n") == EnginePacket(MESSAGE, b"\x01\x02\x03\x04")
+
+
+@pytest.mark.parametrize(
+    ("text", "slug"),
+    [
+        ("", "bad-packet-type"),
+        ("7", "bad-packet-type"),
+        ("a", "bad-packet-type"),
+        ("B", "bad-packet-type"),
+        ("٤", "bad-packet-type"),
+        (" 4", "bad-packet-type"),
+        ("4a\x1e", "bad-packet-type"),
+        ("\x1e4a", "bad-packet-type"),
+        ("4a\x1e\x1e4b", "bad-packet-type"),
+        ("bAQ", "bad-base64"),
+        ("bAQ=", "bad-base64"),
+        ("b=", "bad-base64"),
+        ("bAQIDBA==AQ==", "bad-base64"),
+        ("bA-_A", "bad-base64"),
+        ("bAQ ==", "bad-base64"),
+        ("bé===", "bad-base64"),
+        ("6\x1e6\x1e6\x1e6", "too-many-packets"),
+        ("\x1e" * 1000, "too-many-packets"),
+    ],
+)
+def test_a_bad_payload_is_refused(text: str, slug: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        decode_payload(text, max_packets=3)
+    assert caught.value.slug == slug
+
+
+def test_what_has_no_form_is_not_encoded() -> None:
+    with pytest.raises(ValueError, match="only a message"):
+        encode_packet(EnginePacket(PING, b""))
+    with pytest.raises(ValueError, match=r"U\+001E"):
+        encode_payload([EnginePacket(MESSAGE, "a\x1e4b")])
+
+
+def session(transport: Transport = "polling", now: float = 0.0, **options: Any) -> EngineSession:
+    return EngineSession("sid", transport, now, **options)
+
+
+def events(engine: EngineSession) -> list[EngineEvent]:
+    return list(engine.events())
+
+
+def poll(engine: EngineSession, now: float = 0.0) -> str | None:
+    """The body that answers a GET; ``None``: it waits."""
+    engine.start_poll(now)
+    return payload(engine)
+
+
+def payload(engine: EngineSession) -> str | None:
+    packets = engine.take("polling")
+    return encode_payload(packets) if packets else None
+
+
+def written(engine: EngineSession) -> list[str | bytes]:
+    """What goes to the WebSocket."""
+    return [encode_packet(packet) for packet in engine.take("websocket")]
+
+
+def upgraded() -> EngineSession:
+    """A session that began with polling."""
+    engine = session()
+    engine.start_probe(0.0)
+    engine.receive_message("2probe", 0.0)
+    engine.receive_message("5", 0.0)
+    assert events(engine) == [TransportUpgraded()]
+    assert not engine.sends_directly
+    assert written(engine) == ["3probe"]
+    assert engine.sends_directly
+    return engine
+
+
+@pytest.mark.parametrize(
+    ("engine", "upgrades"),
+    [(session(), ["websocket"]), (session(upgrades=False), []), (session("websocket"), [])],
+)
+def test_the_handshake_tells_the_settings(engine: EngineSession, upgrades: list[str]) -> None:
+    packet = engine.handshake_packet()
+    assert packet.type is OPEN
+    assert json.loads(packet.data) == {
+        "sid": "sid",
+        "upgrades": upgrades,
+        "pingInterval": 25000,
+        "pingTimeout": 20000,
+        "maxPayload": 1000000,
+    }
+    assert (engine.sid, engine.state) == ("sid", State.OPEN)
+
+
+def test_the_times_of_the_handshake_are_whole_milliseconds() -> None:
+    packet = session(ping_interval=0.3, ping_timeout=1.0015, max_payload=7).handshake_packet()
+    settings = json.loads(packet.data)
+    assert (settings["pingInterval"], settings["maxPayload"]) == (300, 7)
+    assert isinstance(settings["pingTimeout"], int)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {name: value}
+        for name in ("ping_interval", "ping_timeout")
+        for value in (0.0, float("inf"), float("nan"))
+    ]
+    + [
+        {"upgrade_timeout": 0.0},
+        {"close_timeout": -1.0},
+        {"max_payload": 0},
+        {"max_buffer": 0},
+        {"max_packets": 0},
+    ],
+    ids=str,
+)
+def test_a_time_or_limit_that_means_nothing_is_refused(option: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        session(**option)
+
+
+# Messages, and what carries them.
+
+
+def test_messages_over_a_websocket() -> None:
+    engine = session("websocket")
+    engine.receive_message("4hello", 1.0)
+    engine.receive_message(b"\x00", 1.0)
+    engine.receive_message("bAA==", 1.0)
+    assert events(engine) == [Message("hello"), Message(b"\x00"), Message(b"\x00")]
+    assert engine.sends_directly
+    engine.send("a", b"b")
+    engine.send("c")
+    assert not engine.sends_directly
+    assert engine.take("polling") == []
+    assert written(engine) == ["4a", b"b", "4c"]
+    assert written(engine) == []
+    assert engine.sends_directly
+    assert engine.next_event() is None
+
+
+def test_messages_over_polling() -> None:
+    engine = session()
+    engine.receive_payload("4héllo\x1ebAA==\x1e4".encode(), 0.0)
+    assert events(engine) == [Message("héllo"), Message(b"\x00"), Message("")]
+    assert poll(engine) is None
+    assert payload(engine) is None
+    engine.send("a", b"\x00")
+    assert not engine.sends_directly
+    assert written(engine) == []
+    assert payload(engine) == "4a\x1ebAA=="
+    # That GET is answered; what comes next waits for the next.
+    engine.send("b")
+    assert payload(engine) is None
+    assert poll(engine) == "4b"
+
+
+def test_a_polling_answer_is_bounded_unless_one_packet_is_larger() -> None:
+    engine = session(max_payload=8)
+    # 4aa U+001E bAA== are 3 + 1 + 5 bytes; 4€ U+001E 4aa are 4 + 1 + 3.
+    engine.send("aa", b"\x00", "€", "aa", "x" * 20, "b")
+    assert [poll(engine) for _ in range(6)] == ["4aa", "bAA==", "4€\x1e4aa", "4" + "x" * 20, "4b", None]
+    assert engine.buffered == 0
+
+
+def test_the_queue_is_bounded_and_takes_all_messages_or_none() -> None:
+    engine = session(max_buffer=10)
+    engine.send("x" * 100)  # one message may be larger: it could never be sent otherwise
+    with pytest.raises(EngineError):
+        engine.send("a")
+    engine = session(max_buffer=10)
+    engine.send("aaa")  # each is counted with its digit and a separator
+    assert engine.buffered == 5
+    with pytest.raises(EngineError) as caught:
+        engine.send("a", "bb")
+    assert caught.value.slug == "buffer-full"
+    assert engine.buffered == 5
+    engine.send("bbb")
+    assert poll(engine) == "4aaa\x1e4bbb"
+    assert engine.buffered == 0
+    engine.send(b"123456")
+    with pytest.raises(EngineError):
+        engine.send("")
+
+
+def test_a_text_that_would_be_two_packets_is_not_sent() -> None:
+    engine = session("websocket")
+    with pytest.raises(ValueError, match=r"U\+001E"):
+        engine.send("a", "b\x1e4c")
+    with pytest.raises(UnicodeEncodeError):
+        engine.send("\ud800")
+    assert written(engine) == []
+
+
+# The heartbeat.
+
+
+def test_a_ping_is_due_an_interval_after_the_opening_and_after_each_pong() -> None:
+    engine = session("websocket", 100.0)
+    assert engine.next_deadline == 125.0
+    engine.check(124.9)
+    assert written(engine) == []
+    engine.check(125.0)
+    assert written(engine) == ["2"]
+    assert engine.next_deadline == 145.0
+    engine.check(144.9)
+    engine.receive_message("3", 144.9)
+    assert engine.next_deadline == 144.9 + 25.0
+    engine.check(170.0)
+    assert written(engine) == ["2"]
+    assert events(engine) == []
+
+
+def test_a_late_ping_leaves_the_client_its_whole_time() -> None:
+    engine = session("websocket")
+    engine.check(40.0)
+    assert engine.next_deadline == 60.0
+
+
+@pytest.mark.parametrize("message", ["3", "4hello", None])
+def test_a_pong_at_its_deadline_is_too_late_and_nothing_else_replaces_it(message: str | None) -> None:
+    engine = session("websocket")
+    engine.check(25.0)
+    engine.receive_message("4a", 44.9)
+    assert events(engine) == [Message("a")]
+    if message is None:
+        engine.check(45.0)
+    else:
+        engine.receive_message(message, 45.0)
+    assert events(engine) == [SessionClosed("ping timeout")]
+    assert engine.state is State.CLOSED
+    assert engine.next_deadline is None
+    engine.check(100.0)
+    assert events(engine) == []
+
+
+def test_pings_over_polling() -> None:
+    engine = session()
+    assert poll(engine) is None
+    engine.receive_payload(b"4a", 25.0)  # any call sees that the ping is due
+    assert payload(engine) == "2"
+    engine.receive_payload(b"3", 30.0)
+    assert engine.next_deadline == 55.0
+    # A client that does not fetch its ping is gone.
+    engine.check(55.0)
+    engine.check(75.0)
+    assert events(engine) == [Message("a"), SessionClosed("ping timeout")]
+
+
+def test_a_late_request_is_told_that_the_session_is_over() -> None:
+    engine = session()
+    engine.check(25.0)
+    assert poll(engine, 45.0) == "1"
+    assert events(engine) == [SessionClosed("ping timeout")]
+
+
+# Violations.
+
+
+@pytest.mark.parametrize("engine_of", [lambda: session("websocket"), session, upgraded])
+@pytest.mark.parametrize("packet", ["0", "2", "2probe", "3", "3probe", "5", "6", "7", "", "bA"])
+def test_a_packet_that_may_not_come_ends_the_session(engine_of: Any, packet: str) -> None:
+    engine = engine_of()
+    if engine.transport == "websocket":
+        engine.receive_message(packet, 0.0)
+    else:
+        engine.receive_payload(packet.encode(), 0.0)
+    assert events(engine) == [SessionClosed("parse error")]
+    assert engine.state is State.CLOSED
+    assert written(engine) == []
+    assert engine.take("polling") == []
+
+
+@pytest.mark.parametrize("body", [b"\xff", b"4\xed\xa0\x80", b"4a\x1e" * 3 + b"4a"])
+def test_a_bad_body_ends_the_session_and_a_waiting_get_hears_of_it(body: bytes) -> None:
+    engine = session(max_packets=3)
+    assert poll(engine) is None
+    engine.receive_payload(body, 0.0)
+    assert payload(engine) == "1"
+    assert payload(engine) is None
+    assert events(engine) == [SessionClosed("parse error")]
+
+
+def test_a_second_pong_is_one_too_many() -> None:
+    engine = session()
+    engine.check(25.0)
+    engine.receive_payload(b"3\x1e3", 26.0)
+    assert events(engine) == [SessionClosed("parse error")]
+
+
+def test_what_came_before_the_violation_counts() -> None:
+    engine = session()
+    engine.receive_payload(b"4a\x1e6\x1e4b", 0.0)
+    assert events(engine) == [Message("a"), SessionClosed("parse error")]
+
+
+def test_a_second_get_ends_the_session_and_the_first_hears_of_it() -> None:
+    engine = session()
+    assert poll(engine) is None
+    with pytest.raises(EngineError) as caught:
+        engine.start_poll(0.0)
+    assert caught.value.slug == "poll-overlap"
+    assert payload(engine) == "1"
+    assert events(engine) == [SessionClosed("transport error")]
+
+
+# The end.
+
+
+def test_the_client_leaves_over_polling() -> None:
+    engine = session()
+    assert poll(engine) is None
+    engine.receive_payload(b"4a\x1e1\x1e4b", 0.0)
+    assert events(engine) == [Message("a"), SessionClosed("transport close")]
+    assert payload(engine) == "6"
+
+
+def test_the_client_leaves_over_a_websocket() -> None:
+    engine = session("websocket")
+    engine.receive_message("1", 0.0)
+    engine.receive_message("4a", 0.0)
+    engine.lose_websocket()
+    assert events(engine) == [SessionClosed("transport close")]
+
+
+@pytest.mark.parametrize(("error", "reason"), [(False, "transport close"), (True, "transport error")])
+def test_the_websocket_is_lost(error: bool, reason: str) -> None:
+    engine = session("websocket")
+    engine.lose_websocket(error=error)
+    assert events(engine) == [SessionClosed(reason)]
+
+
+def test_a_waiting_get_is_lost() -> None:
+    engine = session()
+    engine.lose_poll()
+    assert events(engine) == []
+    assert poll(engine) is None
+    engine.lose_poll()
+    assert events(engine) == [SessionClosed("transport error")]
+    assert payload(engine) is None
+
+
+def test_nothing_works_on_a_session_that_is_over() -> None:
+    engine = session("websocket")
+    engine.send("a")
+    engine.fail()
+    engine.fail("again")
+    engine.close(0.0)
+    engine.receive_message("4a", 0.0)
+    assert events(engine) == [SessionClosed("transport error")]
+    assert (written(engine), engine.buffered, engine.sends_directly) == ([], 0, False)
+    calls: list[Callable[[], object]] = [
+        lambda: engine.send("a"),
+        lambda: engine.start_poll(0.0),
+        lambda: engine.receive_payload(b"4a", 0.0),
+    ]
+    for call in calls:
+        with pytest.raises(EngineError) as caught:
+            call()
+        assert caught.value.slug == "closed"
+
+
+def test_the_server_leaves_over_a_websocket_when_all_is_taken() -> None:
+    engine = session("websocket")
+    engine.send("a")
+    engine.close(0.0)
+    engine.close(5.0)
+    assert (engine.state, engine.next_deadline) == (State.CLOSING, 30.0)
+    assert events(engine) == []
+    with pytest.raises(EngineError) as caught:
+        engine.send("b")
+    assert caught.value.slug == "closed"
+    engine.receive_message("4ignored", 1.0)
+    assert written(engine) == ["4a"]
+    assert events(engine) == [SessionClosed("forced close")]
+    assert engine.state is State.CLOSED
+
+
+def test_the_server_leaves_over_polling_with_the_last_of_the_queue() -> None:
+    engine = session(max_payload=4)
+    engine.send("aaa", "b", "c")
+    engine.close(0.0)
+    assert poll(engine) == "4aaa"
+    # There is no room for the close.
+    engine.receive_payload(b"4ignored\x1e3", 0.0)
+    assert [poll(engine) for _ in range(2)] == ["4b", "4c\x1e1"]
+    assert events(engine) == [SessionClosed("forced close")]
+    with pytest.raises(EngineError):
+        engine.start_poll(0.0)
+
+
+def test_the_close_has_a_poll_of_its_own_when_the_last_packet_fills_one() -> None:
+    engine = session(max_payload=4)
+    engine.send("aaa")
+    engine.close(0.0)
+    assert [poll(engine), poll(engine)] == ["4aaa", "1"]
+    assert events(engine) == [SessionClosed("forced close")]
+
+
+def test_the_server_leaves_while_a_get_waits() -> None:
+    engine = session()
+    assert poll(engine) is None
+    engine.close(0.0)
+    assert payload(engine) == "1"
+
+
+def test_a_client_that_never_fetches_the_rest_is_left() -> None:
+    engine = session(close_timeout=3.0)
+    engine.send("a")
+    engine.close(10.0)
+    engine.check(12.9)
+    assert events(engine) == []
+    engine.check(13.0)
+    assert events(engine) == [SessionClosed("forced close")]
+
+
+@pytest.mark.parametrize("body", [b"1", b"\xff"])
+def test_the_client_leaves_while_the_server_does(body: bytes) -> None:
+    engine = session()
+    engine.send("a")
+    engine.close(0.0)
+    engine.receive_payload(body, 0.0)
+    assert events(engine) == [SessionClosed("forced close")]
+
+
+# The upgrade.
+
+
+def test_an_upgrade_as_the_official_client_does_it() -> None:
+    engine = session()
+    assert poll(engine) is None
+    engine.start_probe(1.0)
+    assert engine.upgrading
+    assert payload(engine) is None
+    engine.receive_message("2probe", 1.1)
+    assert written(engine) == ["3probe"]
+    assert written(engine) == []
+    # The GET that waits is released, so that the client can go over.
+    assert payload(engine) == "6"
+    # What is on its way still counts.
+    engine.receive_payload(b"4last", 1.2)
+    engine.send("buffered")
+    assert written(engine) == []
+    engine.receive_message("5", 1.3)
+    assert events(engine) == [Message("last"), TransportUpgraded()]
+    assert (engine.transport, engine.upgrading, engine.next_deadline) == ("websocket", False, 25.0)
+    assert written(engine) == ["4buffered"]
+    engine.receive_message("4a", 1.4)
+    assert events(engine) == [Message("a")]
+
+
+def test_messages_go_by_polling_until_the_upgrade_is_done() -> None:
+    engine = session()
+    engine.start_probe(0.0)
+    engine.receive_message("2probe", 0.0)
+    engine.send("a")
+    assert poll(engine) == "4a"
+    assert poll(engine) == "6"
+    assert poll(engine) == "6"
+
+
+def test_a_get_that_still_waits_is_answered_when_the_upgrade_is_done() -> None:
+    engine = session()
+    assert poll(engine) is None
+    engine.start_probe(0.0)
+    engine.receive_message("2probe", 0.0)
+    engine.receive_message("5", 0.0)
+    engine.send("a")
+    assert payload(engine) == "6"
+    assert written(engine) == ["3probe", "4a"]
+
+
+def test_a_get_that_still_waits_may_be_lost_when_the_upgrade_is_done() -> None:
+    engine = session()
+    assert poll(engine) is None
+    engine.start_probe(0.0)
+    engine.receive_message("2probe", 0.0)
+    engine.receive_message("5", 0.0)
+    engine.lose_poll()
+    assert events(engine) == [TransportUpgraded()]
+    assert payload(engine) is None
+
+
+def test_the_pong_may_come_by_the_other_transport() -> None:
+    engine = session()
+    engine.start_probe(24.0)
+    engine.receive_message("2probe", 24.0)
+    assert poll(engine, 25.0) == "2"
+    engine.receive_message("5", 26.0)
+    assert engine.next_deadline == 45.0
+    engine.receive_message("3", 27.0)
+    assert engine.next_deadline == 52.0
+
+
+@pytest.mark.parametrize("probed", [False, True])
+@pytest.mark.parametrize("message", ["2", "2probe2", "4a", "3probe", "1", "6", "5x", "", b"2probe", "7"])
+def test_anything_else_on_the_probing_websocket_gives_it_up_alone(probed: bool, message: str | bytes) -> None:
+    engine = session()
+    engine.start_probe(0.0)
+    if probed:
+        engine.receive_message("2probe", 0.0)
+    engine.receive_message(message, 0.0)
+    assert events(engine) == [UpgradeFailed()]
+    assert not engine.upgrading
+    assert written(engine) == []
+    assert poll(engine) is None
+    engine.send("a")
+    assert payload(engine) == "4a"
+    # Another may try.
+    engine.start_probe(1.0)
+    engine.receive_message("2probe", 1.0)
+    assert written(engine) == ["3probe"]
+
+
+@pytest.mark.parametrize("messages", [["5"], ["2probe", "2probe"]])
+def test_the_steps_of_the_upgrade_have_their_order(messages: list[str]) -> None:
+    engine = session()
+    engine.start_probe(0.0)
+    for message in messages:
+        engine.receive_message(message, 0.0)
+    assert events(engine) == [UpgradeFailed()]
+
+
+def test_the_upgrade_has_a_deadline_of_its_own() -> None:
+    engine = session(upgrade_timeout=5.0)
+    engine.start_probe(2.0)
+    assert engine.next_deadline == 7.0
+    engine.check(6.9)
+    engine.receive_message("2probe", 6.9)
+    engine.receive_message("5", 7.0)
+    assert events(engine) == [UpgradeFailed()]
+    assert (engine.state, engine.next_deadline, engine.transport) == (State.OPEN, 25.0, "polling")
+    assert written(engine) == []
+
+
+def test_the_probing_websocket_is_lost() -> None:
+    engine = session()
+    engine.start_probe(0.0)
+    engine.lose_websocket(error=True)
+    engine.lose_websocket()
+    assert events(engine) == [UpgradeFailed()]
+
+
+def test_the_session_ends_during_the_upgrade() -> None:
+    engine = session()
+    engine.start_probe(0.0)
+    engine.receive_message("2probe", 0.0)
+    engine.receive_payload(b"1", 0.0)
+    assert events(engine) == [SessionClosed("transport close")]
+    assert not engine.upgrading
+    assert written(engine) == []
+    engine.lose_websocket()
+    engine.receive_message("5", 0.0)
+    assert events(engine) == []
+
+
+def test_the_session_times_out_as_the_probing_websocket_speaks() -> None:
+    engine = session(upgrade_timeout=100.0)
+    engine.start_probe(0.0)
+    engine.check(25.0)
+    engine.receive_message("2probe", 45.0)
+    assert events(engine) == [SessionClosed("ping timeout")]
+
+
+def test_the_server_leaves_during_the_upgrade() -> None:
+    engine = session()
+    engine.start_probe(0.0)
+    engine.receive_message("2probe", 0.0)
+    engine.send("a")
+    engine.close(0.0)
+    assert engine.next_deadline == 10.0
+    engine.receive_message("5", 1.0)
+    assert written(engine) == ["3probe", "4a"]
+    assert events(engine) == [TransportUpgraded(), SessionClosed("forced close")]
+
+
+def test_a_probe_is_refused_where_there_can_be_none() -> None:
+    closing = session()
+    closing.close(0.0)
+    late = session()
+    late.check(25.0)
+    probing = session()
+    probing.start_probe(0.0)
+    for engine, now, slug in [
+        (session("websocket"), 0.0, "no-upgrade"),
+        (session(upgrades=False), 0.0, "no-upgrade"),
+        (closing, 0.0, "no-upgrade"),
+        (late, 45.0, "no-upgrade"),
+        (probing, 0.0, "already-upgraded"),
+        (upgraded(), 0.0, "already-upgraded"),
+    ]:
+        with pytest.raises(EngineError) as caught:
+            engine.start_probe(now)
+        assert caught.value.slug == slug
+    # Who was there first is not disturbed.
+    probing.receive_message("2probe", 0.0)
+    assert written(probing) == ["3probe"]
+
+
+def test_the_wrong_transport_is_refused_and_changes_nothing() -> None:
+    over = upgraded()
+    calls: list[Callable[[], object]] = [
+        lambda: over.start_poll(0.0),
+        lambda: over.receive_payload(b"4a", 0.0),
+        lambda: session().receive_message("4a", 0.0),
+    ]
+    for call in calls:
+        with pytest.raises(EngineError) as caught:
+            call()
+        assert caught.value.slug == "wrong-transport"
+    assert events(over) == []
+    assert over.state is State.OPEN
+
+
+# What must hold for any input.
+
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x1e"), max_size=6)
+any_packets = st.builds(EnginePacket, st.sampled_from(EnginePacketType), texts) | st.builds(
+    EnginePacket, st.just(MESSAGE), st.binary(max_size=6)
+)
+
+
+@given(st.lists(any_packets, min_size=1, max_size=6))
+def test_any_payload_round_trips(packets: list[EnginePacket]) -> None:
+    assert decode_payload(encode_payload(packets)) == packets
+    assert [decode_packet(encode_packet(packet)) for packet in packets] == packets
+
+
+@given(st.text(max_size=10) | st.text("0123456b\x1e=A\n", max_size=10))
+def test_any_text_is_a_payload_or_gives_the_named_error(text: str) -> None:
+    try:
+        packets = decode_payload(text, max_packets=8)
+    except EngineError:
+        return
+    assert len(packets) == text.count("\x1e") + 1 <= 8
+
+
+messages = st.sampled_from(["2probe", "5", "3", "4a", "1", "2", "bAA==", "", b"b"]) | st.text(max_size=3)
+bodies = st.sampled_from([b"4a", b"3", b"4a\x1e4b", b"1", b"6", b"\xff"]) | st.binary(max_size=4)
+any_call = st.one_of(
+    st.tuples(st.just("receive_message"), messages),
+    st.tuples(st.just("receive_payload"), bodies),
+    st.tuples(st.just("start_poll")),
+    st.tuples(st.just("start_probe")),
+    st.tuples(st.just("check")),
+    st.tuples(st.just("close")),
+    st.tuples(st.just("send"), texts | st.binary(max_size=6)),
+    st.tuples(st.just("lose_poll")),
+    st.tuples(st.just("lose_websocket")),
+)
+# Ends come early enough by themselves.
+likely = st.tuples(st.just("send"), texts) | st.just(("start_poll",)) | st.just(("receive_payload", b"4a"))
+upgrade = st.sampled_from([("start_probe",), ("receive_message", "2probe"), ("receive_message", "5")])
+steps = st.lists(
+    st.tuples(any_call | likely | upgrade, st.floats(0, 9), st.booleans()), min_size=1, max_size=30
+)
+
+
+@given(st.sampled_from(["polling", "websocket"]), steps)
+@settings(max_examples=500)
+def test_any_calls_keep_the_promises(
+    transport: Transport, script: list[tuple[tuple[Any, ...], float, bool]]
+) -> None:
+    engine = session(transport, max_payload=10, max_buffer=30)
+    now = 0.0
+    seen: list[EngineEvent] = []
+    sent: list[str | bytes] = []
+    taken: list[EnginePacket] = []
+    for (name, *arguments), pause, flush in script:
+        now += pause
+        if name not in ("send", "lose_poll", "lose_websocket"):
+            arguments.append(now)
+        try:
+            getattr(engine, name)(*arguments)
+            if name == "send":
+                sent.append(arguments[0])
+        except EngineError:
+            pass
+        if flush:
+            taken += engine.take("websocket")
+            packets = engine.take("polling")
+            assert len(packets) < 2 or len(encode_payload(packets).encode()) <= 10
+            taken += packets
+        seen += engine.events()
+        assert 0 <= engine.buffered <= 30 + 2
+        assert (engine.next_deadline is None) is (engine.state is State.CLOSED)
+        # The end is told once, as the last, and exactly when it is there.
+        ends = [isinstance(event, SessionClosed) for event in seen]
+        assert ends.count(True) == (engine.state is State.CLOSED)
+        assert True not in ends[:-1]
+    assert seen.count(TransportUpgraded()) <= 1
+    # Messages leave in their order, by whichever transport, and none twice.
+    delivered = [packet.data for packet in taken if packet.type is MESSAGE]
+    assert delivered == sent[: len(delivered)]

@@ -1,0 +1,440 @@
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rfc6455_server.socketio.packets import (
+    MAX_ID,
+    RESERVED_EVENTS,
+    Decoder,
+    Packet,
+    PacketError,
+    PacketType,
+    encode,
+)
+
+CONNECT, DISCONNECT, EVENT, ACK, CONNECT_ERROR, BINARY_EVENT, BINARY_ACK = PacketType
+
+
+def decode(*messages: str | bytes, **limits: int) -> Packet:
+    """The packet of these messages, which none but the last completes."""
+    decoder = Decoder(**limits)
+    for message in messages[:-1]:
+        assert decoder.receive(message) is None
+        assert decoder.pending
+    packet = decoder.receive(messages[-1])
+    assert packet is not None
+    assert not decoder.pending
+    return packet
+
+
+# Most are the examples of the protocol's own description.
+EXAMPLES: list[tuple[Packet, list[str | bytes]]] = [
+    (Packet(CONNECT), ["0"]),
+    (Packet(CONNECT, data={"sid": "oSO0OpakMV_3jnilAAAA"}), ['0{"sid":"oSO0OpakMV_3jnilAAAA"}']),
+    (Packet(CONNECT, "/admin"), ["0/admin,"]),
+    (Packet(CONNECT, "/admin", {"token": "123"}), ['0/admin,{"token":"123"}']),
+    (Packet(CONNECT, "/a?b=1"), ["0/a?b=1,"]),
+    (
+        Packet(CONNECT_ERROR, data={"message": "Not authorized", "data": {"code": 1}}),
+        ['4{"message":"Not authorized","data":{"code":1}}'],
+    ),
+    (Packet(DISCONNECT), ["1"]),
+    (Packet(DISCONNECT, "/admin"), ["1/admin,"]),
+    (Packet(EVENT, data=["foo"]), ['2["foo"]']),
+    (Packet(EVENT, "/admin", ["bar"]), ['2/admin,["bar"]']),
+    (Packet(EVENT, data=["foo"], id=12), ['212["foo"]']),
+    (Packet(EVENT, data=["foo"], id=0), ['20["foo"]']),
+    (Packet(EVENT, "/a", ["foo"], MAX_ID), ['2/a,9007199254740991["foo"]']),
+    (Packet(EVENT, data=[""]), ['2[""]']),
+    (Packet(EVENT, data=["é", None, True, 1.5, "\n\x1e\x7f☺"]), ['2["é",null,true,1.5,"\\n\\u001e\x7f☺"]']),
+    (Packet(EVENT, data=["a", {"_placeholder": True, "num": 0}]), ['2["a",{"_placeholder":true,"num":0}]']),
+    (Packet(ACK, "/admin", [], 13), ["3/admin,13[]"]),
+    (Packet(ACK, data=["ok", {"a": 1}], id=7), ['37["ok",{"a":1}]']),
+    (Packet(ACK, data=["connect"], id=7), ['37["connect"]']),
+    (
+        Packet(EVENT, data=["baz", b"\x01\x02\x03"]),
+        ['51-["baz",{"_placeholder":true,"num":0}]', b"\x01\x02\x03"],
+    ),
+    (
+        Packet(EVENT, "/admin", ["baz", b"", {"b": [b"\xff"]}], 1),
+        [
+            '52-/admin,1["baz",{"_placeholder":true,"num":0},{"b":[{"_placeholder":true,"num":1}]}]',
+            b"",
+            b"\xff",
+        ],
+    ),
+    (Packet(ACK, "/admin", [b"\x01"], 456), ['61-/admin,456[{"_placeholder":true,"num":0}]', b"\x01"]),
+]
+
+
+@pytest.mark.parametrize(("packet", "messages"), EXAMPLES, ids=lambda value: str(value)[:60])
+def test_the_examples_both_ways(packet: Packet, messages: list[str | bytes]) -> None:
+    assert encode(packet) == messages
+    assert decode(*messages) == packet
+
+
+@pytest.mark.parametrize(
+    ("text", "packet"),
+    [
+        ("0/admin", Packet(CONNECT, "/admin")),
+        ("1/admin", Packet(DISCONNECT, "/admin")),
+        ("0/,", Packet(CONNECT)),
+        ('2[ "a" ,\n1 ] ', Packet(EVENT, data=["a", 1])),
+        (r'2["\u00e9\ud83d\ude00"]', Packet(EVENT, data=["é😀"])),
+        (r'2["\\ud800"]', Packet(EVENT, data=[r"\ud800"])),
+        ('2["a",{"b":1,"b":2}]', Packet(EVENT, data=["a", {"b": 2}])),
+        (
+            '2["a",12345678901234567890,1e2]',
+            Packet(EVENT, data=["a", 12345678901234567890, 100.0]),
+        ),
+        ("4{}", Packet(CONNECT_ERROR, data={})),
+    ],
+)
+def test_other_forms_that_are_read(text: str, packet: Packet) -> None:
+    assert decode(text) == packet
+
+
+def test_placeholders_are_filled_by_their_numbers() -> None:
+    text = '52-["a",{"b":{"num":1,"_placeholder":true}},{"_placeholder":true,"num":0},{"_placeholder":false}]'
+    packet = Packet(EVENT, data=["a", {"b": b"second"}, b"first", {"_placeholder": False}])
+    assert decode(text, b"first", b"second") == packet
+
+
+def test_bytes_of_each_kind_are_numbered_in_the_order_met_and_tuples_are_arrays() -> None:
+    same = b"same"
+    data = ["a", (memoryview(b"xyz")[1:], bytearray(b"b")), {"c": same}, same]
+    messages = encode(Packet(EVENT, data=data))
+    assert messages[1:] == [b"yz", b"b", same, same]
+    assert [type(message) for message in messages] == [str] + [bytes] * 4
+    assert decode(*messages) == Packet(EVENT, data=["a", [b"yz", b"b"], {"c": same}, same])
+
+
+def test_encoding_leaves_the_data_alone() -> None:
+    data = ["a", {"b": b"c"}]
+    encode(Packet(EVENT, data=data))
+    assert data == ["a", {"b": b"c"}]
+
+
+def test_a_decoder_goes_on_with_the_next_packet() -> None:
+    decoder = Decoder()
+    for _ in range(2):
+        for packet, messages in EXAMPLES:
+            *first, last = map(decoder.receive, messages)
+            assert first == [None] * len(first)
+            assert last == packet
+
+
+@pytest.mark.parametrize(
+    ("messages", "slug"),
+    [
+        ([""], "bad-packet-type"),
+        (["7"], "bad-packet-type"),
+        (["a"], "bad-packet-type"),
+        (["٢"], "bad-packet-type"),
+        ([" 2[]"], "bad-packet-type"),
+        # The number of attachments.
+        (["5"], "bad-attachments"),
+        (['5["a"]'], "bad-attachments"),
+        (['5-["a"]'], "bad-attachments"),
+        (['51["a",{"_placeholder":true,"num":0}]'], "bad-attachments"),
+        (['50-["a"]'], "bad-attachments"),
+        (['501-["a",{"_placeholder":true,"num":0}]'], "bad-attachments"),
+        (['5-1-["a"]'], "bad-attachments"),
+        (['51.0-["a",{"_placeholder":true,"num":0}]'], "bad-attachments"),
+        (['50x1-["a",{"_placeholder":true,"num":0}]'], "bad-attachments"),
+        (['5 1-["a",{"_placeholder":true,"num":0}]'], "bad-attachments"),
+        (['21-["a"]'], "bad-attachments"),
+        (["01-"], "bad-attachments"),
+        (['511-["a"]'], "too-many-attachments"),
+        (["6" + "9" * 5000 + "-1[]"], "too-many-attachments"),
+        # Placeholders.
+        (['51-["a"]'], "bad-attachments"),
+        (['52-["a",{"_placeholder":true,"num":0}]'], "bad-attachments"),
+        (['51-["a",{"_placeholder":true,"num":1}]'], "bad-placeholder"),
+        (['51-["a",{"_placeholder":true,"num":-1}]'], "bad-placeholder"),
+        (['51-["a",{"_placeholder":true,"num":0.0}]'], "bad-placeholder"),
+        (['51-["a",{"_placeholder":true,"num":false}]'], "bad-placeholder"),
+        (['51-["a",{"_placeholder":true,"num":"0"}]'], "bad-placeholder"),
+        (['51-["a",{"_placeholder":true,"num":null}]'], "bad-placeholder"),
+        (['51-["a",{"_placeholder":true,"x":0}]'], "bad-placeholder"),
+        (['51-["a",{"_placeholder":true}]'], "bad-placeholder"),
+        (['51-["a",{"_placeholder":true,"num":0,"x":1}]'], "bad-placeholder"),
+        (['51-["a",{"_placeholder":true,"num":0},{"_placeholder":true,"num":0}]'], "bad-placeholder"),
+        (['51-["a",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]'], "bad-placeholder"),
+        (['51-[{"_placeholder":true,"num":0}]', b""], "bad-data"),
+        # The order of messages.
+        ([b""], "unexpected-binary"),
+        (['2["a"]', b"x"], "unexpected-binary"),
+        (['51-["a",{"_placeholder":true,"num":0}]', b"", b""], "unexpected-binary"),
+        (['51-["a",{"_placeholder":true,"num":0}]', '2["a"]'], "attachment-missing"),
+        (
+            ['52-["a",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]', b"", "2"],
+            "attachment-missing",
+        ),
+        # Namespaces.
+        (["0/\n,"], "bad-namespace"),
+        (["0/\x7f,"], "bad-namespace"),
+        (["0/\x85,"], "bad-namespace"),
+        (["0/\ud800,"], "bad-namespace"),
+        (["0/" + "a" * 256], "bad-namespace"),
+        (["0admin,"], "bad-data"),
+        # Ids.
+        (['2007["a"]'], "bad-id"),
+        (['200["a"]'], "bad-id"),
+        (['29007199254740992["a"]'], "bad-id"),
+        (["2" + "1" * 5000 + '["a"]'], "bad-id"),
+        (["01{}"], "bad-id"),
+        (["11"], "bad-id"),
+        (["41{}"], "bad-id"),
+        (["3[]"], "bad-id"),
+        (['61-[{"_placeholder":true,"num":0}]'], "bad-id"),
+        (['2-1["a"]'], "bad-data"),
+        (['2 1["a"]'], "bad-data"),
+        (['2٣["a"]'], "bad-data"),
+        # Data by type.
+        (["2"], "bad-data"),
+        (["2[]"], "bad-data"),
+        (["2[1]"], "bad-data"),
+        (["2[null]"], "bad-data"),
+        (['2[["a"]]'], "bad-data"),
+        (['2{"a":1}'], "bad-data"),
+        (['2"a"'], "bad-data"),
+        (['2 ["a"]'], "bad-data"),
+        (["31{}"], "bad-data"),
+        (["31"], "bad-data"),
+        (["0[]"], "bad-data"),
+        (["0null"], "bad-data"),
+        (['0"a"'], "bad-data"),
+        (["1{}"], "bad-data"),
+        (["1[]"], "bad-data"),
+        (["4"], "bad-data"),
+        (['4"message"'], "bad-data"),
+        (["4[]"], "bad-data"),
+        (['2["' + "a" * 257 + '"]'], "event-name-too-long"),
+        # JSON.
+        (["0{"], "bad-json"),
+        (['2["a"'], "bad-json"),
+        (['2["a"]x'], "bad-json"),
+        (['2["a"][]'], "bad-json"),
+        (["2['a']"], "bad-json"),
+        (['2["a",]'], "bad-json"),
+        (['2["a\n"]'], "bad-json"),
+        (['2["a",NaN]'], "bad-json"),
+        (['2["a",-Infinity]'], "bad-json"),
+        (['2["a",1e999]'], "bad-json"),
+        (['2["a",-1e999]'], "bad-json"),
+        (['2["a",' + "1" * 5000 + "]"], "bad-json"),
+        (['2["a",01]'], "bad-json"),
+        (['2["a",' + "[" * 64 + "]" * 64 + "]"], "too-deep"),
+        (['2["a",' + "[" * 100_000 + "]" * 100_000 + "]"], "too-deep"),
+        (['2["a",' + '{"b":' * 64 + "1" + "}" * 64 + "]"], "too-deep"),
+        ([r'2["a","\ud800"]'], "lone-surrogate"),
+        ([r'2["a",{"\uDFFF":1}]'], "lone-surrogate"),
+        ([r'2["\udc00\ud800"]'], "lone-surrogate"),
+        (['2["a","\ud800"]'], "lone-surrogate"),
+    ]
+    + [([f'2["{name}"]'], "reserved-event") for name in sorted(RESERVED_EVENTS)]
+    + [(['51-["connect",{"_placeholder":true,"num":0}]'], "reserved-event")],
+    ids=lambda value: re.sub(r"[^ -~]", "?", str(value))[:70],
+)
+def test_what_is_not_a_packet_is_refused(messages: list[str | bytes], slug: str) -> None:
+    decoder = Decoder()
+    with pytest.raises(PacketError) as caught:
+        for message in messages:
+            decoder.receive(message)
+    assert caught.value.slug == slug
+
+
+def test_the_limits_are_reached_and_not_passed() -> None:
+    cases: list[tuple[dict[str, int], str, str, str]] = [
+        ({"max_nesting": 2}, '2["a",["[[["],{}]', '2["a",[[]]]', "too-deep"),
+        ({"max_nesting": 1}, '2["a",1]', '2["a",{}]', "too-deep"),
+        ({}, '2["a",' + "[" * 63 + "]" * 63 + "]", '2["a",' + "[" * 64 + "]" * 64 + "]", "too-deep"),
+        ({"max_namespace": 3}, "0/é☺,", "0/abc,", "bad-namespace"),
+        ({"max_namespace": 1}, "0", "0/a", "bad-namespace"),
+        ({"max_event_name": 1}, '2["é"]', '2["ab"]', "event-name-too-long"),
+    ]
+    for limits, good, bad, slug in cases:
+        decode(good, **limits)
+        with pytest.raises(PacketError) as caught:
+            decode(bad, **limits)
+        assert caught.value.slug == slug
+
+
+def test_the_number_of_attachments_is_limited_in_both_directions() -> None:
+    ten = Packet(EVENT, data=["a", *[b"x"] * 10])
+    assert decode(*encode(ten)) == ten
+    with pytest.raises(ValueError, match="more than 10 attachments"):
+        encode(Packet(EVENT, data=["a", *[b"x"] * 11]))
+    placeholders = ",".join(f'{{"_placeholder":true,"num":{number}}}' for number in range(11))
+    assert decode(f'511-["a",{placeholders}]', *[b"x"] * 11, max_attachments=11).data == ["a", *[b"x"] * 11]
+    with pytest.raises(PacketError) as caught:
+        Decoder(max_attachments=1).receive(encode(Packet(EVENT, data=["a", b"", b""]))[0])
+    assert caught.value.slug == "too-many-attachments"
+
+
+@pytest.mark.parametrize("limit", ["max_attachments", "max_nesting", "max_namespace", "max_event_name"])
+def test_a_limit_is_at_least_one(limit: str) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        Decoder(**{limit: 0})
+
+
+def test_json_that_python_cannot_recurse_into_is_too_deep_whatever_the_limit() -> None:
+    with pytest.raises(PacketError) as caught:
+        decode('2["a",' + "[" * 200_000 + "]" * 200_000 + "]", max_nesting=1 << 20)
+    assert caught.value.slug == "too-deep"
+
+
+def test_what_has_no_end_cannot_be_sent() -> None:
+    circle: list[Any] = ["a"]
+    circle.append(circle)
+    with pytest.raises(ValueError, match="Circular"):
+        encode(Packet(EVENT, data=circle))
+    deep: list[Any] = []
+    for _ in range(200_000):
+        deep = [deep]
+    with pytest.raises(ValueError, match="too deep"):
+        encode(Packet(EVENT, data=["a", deep]))
+
+
+@pytest.mark.parametrize(
+    ("packet", "error", "text"),
+    [
+        (Packet(EVENT), ValueError, "starts with the event's name"),
+        (Packet(EVENT, data=[]), ValueError, "starts with the event's name"),
+        (Packet(EVENT, data=[1]), ValueError, "starts with the event's name"),
+        (Packet(EVENT, data=("a",)), ValueError, "starts with the event's name"),
+        (Packet(EVENT, data=["connect"]), ValueError, "reserved event name: connect"),
+        (Packet(ACK, data=[]), ValueError, "an ACK has an id"),
+        (Packet(ACK, data={}, id=1), ValueError, "an ACK has an id"),
+        (Packet(CONNECT, data=[]), ValueError, "a dict, or None"),
+        (Packet(CONNECT_ERROR), ValueError, "CONNECT_ERROR is a dict"),
+        (Packet(DISCONNECT, data={}), ValueError, "no data"),
+        (Packet(BINARY_EVENT, data=["a"]), ValueError, "use EVENT or ACK"),
+        (Packet(BINARY_ACK, data=["a"], id=1), ValueError, "use EVENT or ACK"),
+        (Packet(CONNECT, "admin"), ValueError, "not a namespace: 'admin'"),
+        (Packet(CONNECT, ""), ValueError, "not a namespace"),
+        (Packet(CONNECT, "/a,b"), ValueError, "not a namespace"),
+        (Packet(CONNECT, "/a\n"), ValueError, "not a namespace"),
+        (Packet(CONNECT, "/\ud800"), ValueError, "not a namespace"),
+        (Packet(CONNECT, id=1), ValueError, "CONNECT has no id"),
+        (Packet(EVENT, data=["a"], id=-1), ValueError, "not an id"),
+        (Packet(EVENT, data=["a"], id=MAX_ID + 1), ValueError, "not an id"),
+        (Packet(EVENT, data=["a"], id=True), ValueError, "not an id"),
+        (Packet(EVENT, data=["a", float("nan")]), ValueError, "Out of range float"),
+        (Packet(EVENT, data=["a", float("inf"), b""]), ValueError, "Out of range float"),
+        (Packet(EVENT, data=["a", "\ud800"]), ValueError, "lone surrogate"),
+        (Packet(EVENT, data=["a", {1: 2}]), TypeError, "a key is a string, not int"),
+        (Packet(EVENT, data=["a", ({"b": [{None: 2}]},)]), TypeError, "a key is a string, not NoneType"),
+        (Packet(EVENT, data=["a", {b"k": 2}]), TypeError, "keys must be str"),
+        (Packet(EVENT, data=["a", {1, 2}]), TypeError, "set has no form in JSON"),
+        (Packet(EVENT, data=["a", b"", object()]), TypeError, "object has no form in JSON"),
+        (Packet(CONNECT, data={"a": b""}), TypeError, "CONNECT carries no bytes"),
+        (Packet(CONNECT_ERROR, data={"a": b""}), TypeError, "CONNECT_ERROR carries no bytes"),
+        (Packet(EVENT, data=["a", b"", {"_placeholder": True}]), ValueError, "reads as a placeholder"),
+        (
+            Packet(EVENT, data=["a", {"x": 1, "_placeholder": True}, b""]),
+            ValueError,
+            "reads as a placeholder",
+        ),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_sent_is_refused(packet: Packet, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        encode(packet)
+
+
+@pytest.mark.parametrize(
+    "item", ['{"_placeholder":true', ',"_placeholder":true', {'{"_placeholder': True}, {"_placeholder": 1}]
+)
+def test_what_only_looks_like_a_placeholder_is_sent(item: object) -> None:
+    packet = Packet(EVENT, data=["a", b"x", item, {"b": item}])
+    assert decode(*encode(packet)) == packet
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts
+
+
+def values(leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    def containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+        return st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4)
+
+    return st.recursive(leaves, containers, max_leaves=8)
+
+
+objects = st.dictionaries(texts, values(scalars), max_size=4)
+lists = st.lists(values(scalars | st.binary(max_size=4)), max_size=4)
+names = texts.filter(lambda name: name not in RESERVED_EVENTS)
+ids = st.integers(0, MAX_ID)
+
+
+@st.composite
+def packets(draw: st.DrawFn) -> Packet:
+    type_ = draw(st.sampled_from([CONNECT, DISCONNECT, EVENT, ACK, CONNECT_ERROR]))
+    characters = st.characters(exclude_categories=["Cs", "Cc"], exclude_characters=",")
+    namespace = "/" + draw(st.text(characters, max_size=4))
+    match type_:
+        case PacketType.EVENT:
+            return Packet(type_, namespace, [draw(names), *draw(lists)], draw(st.none() | ids))
+        case PacketType.ACK:
+            return Packet(type_, namespace, draw(lists), draw(ids))
+        case PacketType.CONNECT:
+            return Packet(type_, namespace, draw(st.none() | objects))
+        case PacketType.CONNECT_ERROR:
+            return Packet(type_, namespace, draw(objects))
+        case _:
+            return Packet(type_, namespace)
+
+
+@given(packets())
+@settings(max_examples=300)
+def test_any_packet_round_trips(packet: Packet) -> None:
+    assert decode(*encode(packet)) == packet
+
+
+pieces = st.sampled_from(
+    [*"01234567-/,[]{}: ", "/a,", '"a"', '["a"]', '["connect"]', "1-", "2-", "NaN", "null"]
+)
+pieces |= st.sampled_from(['{"_placeholder":true,"num":0}', '{"_placeholder":true,"num":1}', "1e999"])
+pieces |= st.sampled_from(["[" * 70, "]" * 70, r"\ud800", r"\u00e9", "é", "\ud800", "\x00"])
+wild = st.lists(pieces | st.text(max_size=3), max_size=10).map("".join)
+
+
+@given(st.lists(wild | st.binary(max_size=3) | st.just('51-["a",{"_placeholder":true,"num":0}]'), max_size=6))
+@settings(max_examples=500)
+def test_any_input_gives_a_packet_or_the_named_error(messages: list[str | bytes]) -> None:
+    decoder = Decoder()
+    for message in messages:
+        try:
+            packet = decoder.receive(message)
+        except PacketError:
+            continue
+        assert (packet is None) is decoder.pending
+        if packet is not None:
+            # What was accepted can be sent on, and means the same.
+            assert decode(*encode(packet)) == packet
+
+
+@given(st.text(max_size=12), st.sampled_from(PacketType))
+def test_any_tail_gives_a_packet_or_the_named_error(tail: str, type_: PacketType) -> None:
+    decoder = Decoder()
+    try:
+        decoder.receive(f"{type_:d}{tail}")
+    except PacketError as error:
+        assert re.fullmatch("[a-z-]+", error.slug)
+
+
+@given(packets())
+def test_the_text_is_strict_json_behind_its_head(packet: Packet) -> None:
+    text = encode(packet)[0]
+    assert isinstance(text, str)
+    start = re.search(r"[\[{]", text.removeprefix(f"{text[0]}{packet.namespace},"))
+    assert start is None or packet.data is not None
+    if packet.data is not None and packet.namespace == "/":
+        json.loads(text[re.search(r"[\[{]", text).start() :], parse_constant=pytest.fail)  # type: ignore[union-attr]
