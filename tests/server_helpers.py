@@ -121,7 +121,7 @@ class RawPeer:
 def running_command(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The command rfc6455-server on a free port, and its http URL; ended if it still runs."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "rfc6455_server", "--port", "0", *arguments],
+        [sys.executable, "-m", "rfc6455_server", "--port=0", "--drain-time=0", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

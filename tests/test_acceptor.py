@@ -1,6 +1,7 @@
 """Listening: addresses, Unix sockets, TLS, PROXY headers; through real sockets."""
 
 import asyncio
+import gc
 import logging
 import socket
 import ssl
@@ -285,6 +286,18 @@ async def test_without_file_descriptors_accepting_goes_slowly_and_recovers() -> 
 def _cpu(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / 100
+
+
+async def test_stopping_right_after_accepting_leaves_nothing_open() -> None:
+    server = echo_server()
+    await server.start("127.0.0.1", 0)
+    with socket.create_connection(("127.0.0.1", server.port)) as peer:
+        server._acceptors[0]._accept()
+        await server.stop()
+        await asyncio.sleep(0.01)
+        gc.collect()  # an open socket would warn, and fail the test
+        peer.settimeout(5)
+        assert await asyncio.to_thread(peer.recv, 1) == b""
 
 
 async def test_an_unexpected_error_of_accept_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:

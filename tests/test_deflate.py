@@ -687,3 +687,23 @@ def test_any_bytes_are_inflated_or_refused(data: bytes, size: int, final: bool) 
     except RemoteProtocolError as error:
         assert error.slug == "bad-deflate"
     assert total <= 1100 * (len(data) + 4)
+
+
+def test_messages_that_were_prepared_together_stay_together() -> None:
+    together = PreparedMessage("hello " * 100, b"x", b"y" * 1000)
+    assert together.message == "hello " * 100
+    assert PreparedMessage(b"x", "y").message == b"x"
+    expected = [TextMessage("hello " * 100), BinaryMessage(b"x"), BinaryMessage(b"y" * 1000)]
+    forgets = DeflateParameters(server_no_context_takeover=True)
+    for parameters in (None, forgets, DeflateParameters()):
+        server, client = (
+            Connection(Role.SERVER, deflate=parameters),
+            Connection(Role.CLIENT, deflate=parameters),
+        )
+        server.send_prepared(together)
+        data = server.data_to_send()
+        assert len(data) < together.size if parameters else data == together.plain_frame
+        assert feed(client, [data]) == expected
+    assert together.frame(forgets) is together.frame(DeflateParameters(server_no_context_takeover=True))
+    with pytest.raises(TypeError):
+        PreparedMessage()

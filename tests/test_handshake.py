@@ -10,6 +10,7 @@ from rfc6455 import (
     BinaryMessage,
     ClientHandshake,
     Connection,
+    ConnectionFailed,
     DeflateParameters,
     HandshakeAccepted,
     HandshakeFailed,
@@ -702,3 +703,14 @@ def test_an_answer_that_the_offer_does_not_allow() -> None:
     failed = handshake.next_event()
     assert isinstance(failed, HandshakeFailed)
     assert failed.error.slug == "bad-extension"
+
+
+def test_the_size_of_messages_may_depend_on_the_request() -> None:
+    request = head(REQUEST_LINE, FIELDS)
+    for asked, expected in ((None, 1009), (200, None)):
+        handshake, _ = serve(request + raw_frame(Role.SERVER, 2, bytes(150)), max_message_size=100)
+        connection = handshake.accept(max_message_size=asked)
+        events = list(connection.events())
+        codes = [event.code for event in events if isinstance(event, ConnectionFailed)]
+        assert codes == ([expected] if expected else [])
+        assert handshake._options["max_message_size"] == 100

@@ -1,7 +1,10 @@
 """Plain HTTP on the port of the WebSockets, through real sockets."""
 
 import asyncio
+import gc
 import re
+import socket
+import struct
 from pathlib import Path
 
 import pytest
@@ -244,6 +247,25 @@ async def test_a_client_that_does_not_read_is_given_up() -> None:
         await asyncio.sleep(0.6)
         assert server.make_ready().connections == 0
         await peer.close()
+
+
+async def test_a_client_that_resets_after_its_answer() -> None:
+    """As the health checks of some proxies do."""
+    problems: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+
+    def check(port: int) -> None:
+        for _ in range(100):
+            with socket.create_connection(("127.0.0.1", port)) as plain:
+                plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                plain.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
+                assert plain.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+    server = page_server()
+    async with serving(server):
+        await asyncio.to_thread(check, server.port)
+    gc.collect()
+    assert problems == []
 
 
 async def test_stop_ends_what_is_being_answered() -> None:

@@ -15,6 +15,8 @@ SERVER = ["logs", "stats", "limits", "outbox", "reports", "rooms", "websocket", 
 SERVER += ["acceptor", "http", "listener", "metrics", "socketio", "app", "client", "testing", "pages"]
 SERVER += ["terminal", "cli", "__init__", "__main__"]
 
+SOCKETIO = ["packets", "engine", "recovery", "session", "namespaces", "transports", "__init__"]
+
 FORBIDDEN_IN_CODEC = {"asyncio", "socket", "ssl", "time", "logging", "selectors", "threading"}
 
 
@@ -55,6 +57,17 @@ def test_the_codec_imports_upward_and_does_no_io(path: Path) -> None:
 def test_the_server_imports_upward(path: Path) -> None:
     above = SERVER[: SERVER.index(path.stem)]
     assert parts(imports(path), "rfc6455_server") <= set(above)
+
+
+@pytest.mark.parametrize(
+    "path", modules(ROOT / "server" / "rfc6455_server" / "socketio"), ids=lambda path: path.stem
+)
+def test_named_events_import_upward(path: Path) -> None:
+    names = imports(path)
+    assert parts(names, "rfc6455_server") <= set(SERVER[: SERVER.index("socketio") + 1])
+    inside = {name.removeprefix("rfc6455_server.") for name in names}
+    assert parts(inside, "socketio") <= set(SOCKETIO[: SOCKETIO.index(path.stem)])
+    assert ast.get_docstring(ast.parse(path.read_text())), path
 
 
 def test_the_codec_never_imports_the_server() -> None:

@@ -8,6 +8,8 @@ from rfc6455_server import (
     Cause,
     CloseReport,
     HandshakeRejectedError,
+    HttpRequest,
+    HttpResponse,
     Refusal,
     Server,
     WebSocket,
@@ -411,6 +413,31 @@ async def test_the_client_behind_a_trusted_proxy_is_known_and_counted() -> None:
         await asyncio.sleep(0.05)
         async with connect(url, headers=[("X-Forwarded-For", "203.0.113.9")]) as again:
             assert await again.recv() == "203.0.113.9"
+
+
+async def test_each_request_over_a_proxys_connection_has_its_own_client() -> None:
+    server = Server(trusted=["127.0.0.1"])
+
+    @server.http("/who")
+    async def page(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(request.address.encode())
+
+    @server.websocket("/")
+    async def handler(ws: WebSocket) -> None:
+        await ws.send(ws.address)
+
+    async with serving(server) as url:
+        peer = await RawPeer.connect(url)
+        for client in ("203.0.113.9", "203.0.113.10"):
+            peer.writer.write(f"GET /who HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: {client}\r\n\r\n".encode())
+            head = await peer.reader.readuntil(b"\r\n\r\n")
+            assert b"200" in head
+            assert await peer.read(len(client)) == client.encode()
+        forwarded = [("X-Forwarded-For", "203.0.113.11")]
+        peer.writer.write(ClientHandshake("h", "/", headers=forwarded).data_to_send())
+        await peer.reader.readuntil(b"\r\n\r\n")
+        assert (await peer.read(14))[2:] == b"203.0.113.11"
+        await peer.close()
 
 
 async def test_nobody_else_may_say_where_it_comes_from() -> None:

@@ -14,6 +14,7 @@ import socket
 import ssl
 import stat
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -201,7 +202,12 @@ class Acceptor:
             host = address[0] if isinstance(address, tuple) else UNIX
             task = self._loop.create_task(self._establish(connection, host))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(partial(self._established, connection))
+
+    def _established(self, connection: socket.socket, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            connection.close()  # it may never have begun
 
     def _rest(self, error: OSError) -> None:
         """Without file descriptors, the socket stays ready: asking again at once would only burn time."""

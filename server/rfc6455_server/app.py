@@ -177,7 +177,7 @@ class Server:
 
     async def _readiness(self, _: HttpRequest) -> HttpResponse:
         if self._listener is None or self._listener.draining:
-            return HttpResponse(b"the server stops\n", status=503)
+            return HttpResponse(b"the server stops\n", status=503, expected=True)
         return HttpResponse(b"ready\n")
 
     def _gauges(self) -> dict[str, tuple[str, float]]:

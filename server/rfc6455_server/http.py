@@ -55,6 +55,8 @@ class HttpResponse:
     headers: list[tuple[str, str]] = field(default_factory=list)
     pieces: AsyncIterator[bytes] | None = None
     length: int = 0
+    expected: bool = False
+    """Whether a status of 400 and above is no problem, and no line in the log."""
 
 
 HttpHandler = Callable[[HttpRequest], Awaitable[HttpResponse]]
@@ -331,7 +333,7 @@ class HttpConnection:
         except Exception:  # noqa: BLE001 - whatever a handler raises
             log(logging.ERROR, "a page failed", exception=True, address=self._protocol.address, path=path)
             response = HttpResponse(b"internal error\n", status=500)
-        if response.status >= 400:
+        if response.status >= 400 and not response.expected:
             self._hub.stats.refused[response.status] += 1
             address = self._protocol.address
             log(logging.INFO, "request refused", status=response.status, address=address, path=path)
@@ -390,7 +392,11 @@ class HttpConnection:
         if transport.is_closing():
             return
         if transport.can_write_eof() and not self._ended:
-            transport.write_eof()
+            try:
+                transport.write_eof()
+            except OSError:
+                transport.abort()  # the client has reset the connection, and we have yet to be told
+                return
             self._hub.clock.call_later(LINGER_TIMEOUT, transport.abort)
         else:
             transport.close()

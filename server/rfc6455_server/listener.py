@@ -175,7 +175,7 @@ class Listener:
             self.note_refusal(status, address, "")
             return Response(status, Headers([("Connection", "close"), ("Content-Length", "0")])).encode()
         protocol = CodecProtocol(self._loop, partial(self._connected, deadline))
-        protocol.address = address
+        protocol.peer = protocol.address = address
         protocol.gone = self._gone
         self._protocols[protocol] = counted
         return protocol
@@ -221,7 +221,8 @@ class Listener:
         self, request: Request, data: bytes, protocol: CodecProtocol, writer: asyncio.StreamWriter
     ) -> None:
         """Answers a plain request, which ``data`` begins with."""
-        protocol.address = forwarded_for(request, protocol.address, self._site.trusted)
+        # A proxy may send the requests of many over one connection.
+        protocol.address = forwarded_for(request, protocol.peer, self._site.trusted)
 
         def done(early: bytes) -> None:
             self.reopen(protocol, writer, early, self.hub.limits.handshake_timeout)
@@ -237,8 +238,8 @@ class Listener:
 
     def judge(self, request: Request, protocol: CodecProtocol) -> "Refusal | _Match":
         """What to do with a request for a WebSocket, apart from ``authorize``."""
-        if protocol.address in self._site.trusted:
-            protocol.address = forwarded_for(request, protocol.address, self._site.trusted)
+        if protocol.peer in self._site.trusted:
+            protocol.address = forwarded_for(request, protocol.peer, self._site.trusted)
             if not self._count_behind_proxy(protocol):
                 return Refusal(429, b"too many connections\n")
         match = self._find(request.path)
@@ -330,6 +331,7 @@ class Listener:
         websockets = list(self._tasks)
         for websocket in websockets:
             websocket.start_close(CloseCode.GOING_AWAY, "the server stops", cause=Cause.GOING_AWAY)
+            # After the last one, too: proxies have yet to notice that they are not to come here any more.
             await self._sleep(seconds / len(websockets))
 
     async def close(self) -> None:

@@ -184,8 +184,10 @@ class CodecProtocol(asyncio.StreamReaderProtocol):
         """Told when writing stops and goes on, and when TCP is gone."""
         self.gone: Callable[[CodecProtocol], None] | None = None
         """Called when TCP is gone, for whoever accepted it."""
+        self.peer = ""
+        """Who opened the connection: an address of TCP, or of a PROXY header."""
         self.address = ""
-        """The peer's address; behind a proxy that is trusted, the one that it tells."""
+        """Who sent the request: the same, or what a proxy that is trusted says of it."""
 
     def _accepted(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert self._connected is not None  # noqa: S101 - for the type

@@ -1,0 +1,659 @@
+"""docs/deploy.md is true: its configurations are run as they stand, in front of the real server.
+
+Only addresses, files and users are replaced, how many connections HAProxy prepares for, and in two tests a
+timeout. Clients come from 127.0.0.2: the proxies' own address, 127.0.0.1, is one that is trusted.
+"""
+
+import asyncio
+import configparser
+import csv
+import gc
+import grp
+import logging
+import os
+import pwd
+import re
+import shlex
+import signal
+import socket
+import ssl
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from rfc6455 import ClientHandshake, PerMessageDeflate
+from rfc6455_server import (
+    ConnectionClosedError,
+    Endpoint,
+    HandshakeRejectedError,
+    HttpRequest,
+    HttpResponse,
+    Server,
+    WebSocket,
+    connect,
+)
+from rfc6455_server.app import DRAIN_TIME
+from rfc6455_server.cli import _endpoints, _parse, make_server
+from rfc6455_server.limits import Limits
+from rfc6455_server.websocket import LINGER_TIMEOUT
+from tests.server_helpers import ROOT, Certificate, RawPeer, find_program, need, running_command
+
+DOCUMENT = (ROOT / "docs" / "deploy.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", DOCUMENT, re.DOTALL | re.MULTILINE)
+COMMANDS = re.findall(r"^(?:ExecStart=/\S+/)?rfc6455-server (.*)$", DOCUMENT, re.MULTILINE)
+CLIENT = "127.0.0.2"
+FORGED = "203.0.113.9"
+
+Replacements = dict[str, str]
+
+
+@pytest.fixture(autouse=True)
+def no_errors(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Whatever proxies do, such as resetting the connection of a health check, is no error of the server."""
+    yield
+    gc.collect()  # exceptions of tasks are told when nobody can ask for them any more
+    records = caplog.get_records("call") + caplog.get_records("teardown")
+    assert [record.getMessage() for record in records if record.levelno >= logging.ERROR] == []
+
+
+def block(language: str) -> str:
+    (found,) = [text for name, text in BLOCKS if name == language]
+    return str(found)
+
+
+def replaced(text: str, replacements: Replacements) -> str:
+    for old, new in replacements.items():
+        assert old in text, f"docs/deploy.md has no {old!r}"
+        text = text.replace(old, new)
+    return text
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - conditions of any kind
+            await asyncio.sleep(0.02)
+
+
+def abort(peer: RawPeer) -> None:
+    """TLS has a farewell of its own, which fails where data still comes."""
+    peer.writer.transport.abort()
+
+
+# The proxies.
+
+
+class Public:
+    """The public side of a proxy, and a client's ways to it."""
+
+    def __init__(self, port: int, context: ssl.SSLContext, folder: Path) -> None:
+        self.port = port
+        self.context = context
+        self.folder = folder
+        self.authority = f"localhost:{port}"
+
+    def connect(self, path: str, **options: Any) -> connect:
+        return connect(f"wss://{self.authority}{path}", ssl_context=self.context, **options)
+
+    async def open_raw(self, address: str = CLIENT) -> RawPeer:
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1",
+            self.port,
+            ssl=self.context,
+            server_hostname="localhost",
+            local_addr=(address, 0),
+        )
+        return RawPeer(reader, writer)
+
+    async def upgrade(self, path: str, headers: Sequence[tuple[str, str]] = ()) -> RawPeer:
+        peer = await self.open_raw()
+        peer.writer.write(ClientHandshake(self.authority, path, headers=headers).data_to_send())
+        async with asyncio.timeout(20):
+            head = await peer.reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 "), head
+        return peer
+
+    async def get(
+        self, target: str, headers: Sequence[tuple[str, str]] = (), address: str = CLIENT
+    ) -> tuple[int, str]:
+        """The status and the body that a plain request gets."""
+        peer = await self.open_raw(address)
+        fields = [("Host", self.authority), ("Connection", "close"), *headers]
+        lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
+        peer.writer.write("\r\n".join([*lines, "", ""]).encode())
+        head, _, body = (await peer.read_to_end()).decode().partition("\r\n\r\n")
+        abort(peer)
+        return int(head.split()[1]), body
+
+
+@contextmanager
+def running_proxy(
+    folder: Path, certificate: Certificate, start: Callable[[int], subprocess.Popen[bytes]]
+) -> Iterator[Public]:
+    """What ``start`` starts at a port that is free, which somebody else may take before."""
+    for _ in range(5):
+        port = free_port()
+        process = start(port)
+        try:
+            if _answers(process, port):
+                yield Public(port, certificate.client_context(), folder)
+                return
+        finally:
+            if process.poll() is None:
+                process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+    pytest.fail(f"the proxy does not start: {(folder / 'proxy.log').read_text()}")
+
+
+def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
+    until = time.monotonic() + 20
+    while process.poll() is None and time.monotonic() < until:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            time.sleep(0.02)
+        else:
+            return True
+    return False
+
+
+@contextmanager
+def running_nginx(
+    folder: Path, certificate: Certificate, servers: Sequence[str], changes: Replacements
+) -> Iterator[Public]:
+    program = find_program("nginx", "/usr/sbin/nginx")
+    need("nginx", program is not None)
+    spooled = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    common = {
+        "user www-data;": f"user {pwd.getpwuid(os.getuid()).pw_name} {grp.getgrgid(os.getgid()).gr_name};",
+        "http {": "http {\n" + "".join(f"{name}_temp_path {folder};\n" for name in spooled),
+        "/etc/ssl/chat.example/fullchain.pem": str(certificate.certificate),
+        "/etc/ssl/chat.example/privkey.pem": str(certificate.key),
+        "/var/log/nginx": str(folder),
+        "server 127.0.0.1:8765;": "\n".join(f"server {address};" for address in servers),
+        **changes,
+    }
+
+    def start(port: int) -> subprocess.Popen[bytes]:
+        file, log = folder / "nginx.conf", folder / "proxy.log"
+        file.write_text(replaced(block("nginx"), {**common, "listen 443 ": f"listen 127.0.0.1:{port} "}))
+        settings = f"daemon off; pid {folder}/nginx.pid;"
+        return subprocess.Popen([str(program), "-e", str(log), "-c", str(file), "-g", settings])
+
+    with running_proxy(folder, certificate, start) as public:
+        yield public
+
+
+@contextmanager
+def running_haproxy(
+    folder: Path, certificate: Certificate, servers: Sequence[str], changes: Replacements
+) -> Iterator[Public]:
+    program = find_program("haproxy", "/usr/sbin/haproxy")
+    need("haproxy", program is not None)
+    both = folder / "both.pem"
+    both.write_text(certificate.certificate.read_text() + certificate.key.read_text())
+    one, two = servers if len(servers) == 2 else (servers[0], "")
+    common = {
+        "user haproxy": f"user {pwd.getpwuid(os.getuid()).pw_name}",
+        "group haproxy": f"group {grp.getgrgid(os.getgid()).gr_name}",
+        "maxconn 20000": "maxconn 1000",  # it does not start without file descriptors for all
+        "/run/haproxy/admin.sock": str(folder / "admin"),
+        "/etc/haproxy/chat.example.pem": str(both),
+        "server one 127.0.0.1:8765\n": f"server one {one}\n",
+        "    server two 127.0.0.1:8766\n": f"    server two {two}\n" if two else "",
+        **changes,
+    }
+
+    def start(port: int) -> subprocess.Popen[bytes]:
+        file = folder / "haproxy.cfg"
+        file.write_text(replaced(block("haproxy"), {**common, "bind :443 ": f"bind 127.0.0.1:{port} "}))
+        with (folder / "proxy.log").open("wb") as log:
+            return subprocess.Popen([str(program), "-db", "-f", str(file)], stdout=log, stderr=log)
+
+    with running_proxy(folder, certificate, start) as public:
+        yield public
+
+
+async def haproxy_servers(public: Public) -> dict[str, dict[str, str]]:
+    """What HAProxy says of the servers behind it."""
+    path = public.folder / "admin"
+    await until(path.exists)
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(b"show stat\n")
+    rows = csv.DictReader((await reader.read()).decode().removeprefix("# ").splitlines())
+    writer.close()
+    await writer.wait_closed()
+    return {row["svname"]: row for row in rows if row["svname"] in ("one", "two")}
+
+
+# The server behind one.
+
+
+class Setup(NamedTuple):
+    """A proxy, and where the server listens for it."""
+
+    kind: str
+    folder: Path
+    certificate: Certificate
+
+    @asynccontextmanager
+    async def serving(
+        self, changes: Replacements | None = None, **options: object
+    ) -> AsyncIterator[tuple[Server, Public]]:
+        """The command's server, with ``/who`` besides: the client's address, and a plain page of it."""
+        over_unix = self.kind == "nginx over a Unix socket"
+        server = make_server(trusted=["unix" if over_unix else "127.0.0.1"], **options)
+
+        @server.websocket("/who")
+        async def who(ws: WebSocket) -> None:
+            await ws.send(ws.address)
+
+        @server.http("/whose")
+        async def whose(request: HttpRequest) -> HttpResponse:
+            return HttpResponse(request.address.encode())
+
+        if over_unix:
+            await server.listen(Endpoint(path=str(self.folder / "s")))
+            address = f"unix:{self.folder / 's'}"
+        else:
+            await server.listen(Endpoint("127.0.0.1", proxy_protocol=self.kind == "HAProxy"))
+            address = f"127.0.0.1:{server.port}"
+        running = running_haproxy if self.kind == "HAProxy" else running_nginx
+        try:
+            with running(self.folder, self.certificate, [address], changes or {}) as public:
+                yield server, public
+        finally:
+            await server.stop()
+
+
+@pytest.fixture(params=["nginx", "nginx over a Unix socket", "HAProxy"])
+def setup(request: pytest.FixtureRequest, tmp_path: Path, certificate: Certificate) -> Setup:
+    return Setup(str(request.param), tmp_path, certificate)
+
+
+async def test_messages_both_ways(setup: Setup) -> None:
+    async with setup.serving() as (_, public), public.connect("/echo") as ws:
+        for message in ("Grüße", bytes(range(256)) * 4096, "", "x" * 70_000):
+            await ws.send(message)
+            assert await ws.recv() == message
+        assert await ws.ping() > 0
+
+
+async def test_compression_is_left_to_us(setup: Setup) -> None:
+    deflate = PerMessageDeflate()
+    async with (
+        setup.serving(compression=deflate) as (server, public),
+        public.connect("/echo", compression=deflate) as ws,
+    ):
+        await ws.send("x" * 500_000)
+        assert await ws.recv() == "x" * 500_000
+        assert server.stats.bytes_out < 50_000
+
+
+async def test_a_room(setup: Setup) -> None:
+    async with (
+        setup.serving() as (server, public),
+        public.connect("/rooms/x") as a,
+        public.connect("/rooms/x") as b,
+        public.connect("/rooms/y") as c,
+    ):
+        await until(lambda: len(server.rooms) == 2 and len(server.rooms["x"]) == 2)
+        await c.send("elsewhere")
+        await a.send("hello")
+        assert await b.recv() == "hello"
+        await b.send("you, too")
+        assert await a.recv() == "you, too"
+
+
+async def test_the_origin_is_the_public_one(setup: Setup) -> None:
+    async with setup.serving() as (_, public):
+        async with public.connect("/echo", origin=f"https://{public.authority}") as ws:
+            await ws.send("x")
+            assert await ws.recv() == "x"
+        for origin in ("https://evil.example", "https://localhost", "http://127.0.0.1:8765"):
+            with pytest.raises(HandshakeRejectedError) as caught:
+                await public.connect("/echo", origin=origin)
+            assert caught.value.response.status == 403
+
+
+async def test_the_address_is_the_client_s_whatever_it_says(setup: Setup) -> None:
+    async with setup.serving() as (_, public):
+        for forged in ([], [FORGED], [f"{FORGED}, 127.0.0.1"], ["127.0.0.1"], [FORGED, "unix"]):
+            headers = [("X-Forwarded-For", value) for value in forged]
+            peer = await public.upgrade("/who", headers)
+            assert await peer.read(2 + len(CLIENT)) == b"\x81\x09" + CLIENT.encode()
+            abort(peer)
+            assert await public.get("/whose", headers) == (200, CLIENT)
+            assert await public.get("/whose", headers, "127.0.0.3") == (200, "127.0.0.3")
+
+
+async def test_limits_by_address_mean_the_client(setup: Setup) -> None:
+    async with setup.serving(max_connections_per_address=2) as (_, public):
+        peers = [await public.upgrade("/echo") for _ in range(2)]
+        third = await public.open_raw()
+        third.writer.write(ClientHandshake(public.authority, "/echo").data_to_send())
+        async with asyncio.timeout(20):
+            assert (await third.reader.readline()).startswith(b"HTTP/1.1 429 ")
+        async with public.connect("/echo") as other:
+            await other.send("x")
+            assert await other.recv() == "x"
+        for peer in (*peers, third):
+            abort(peer)
+
+
+async def test_pages(setup: Setup) -> None:
+    async with setup.serving() as (_, public):
+        status, page = await public.get("/")
+        assert status == 200
+        assert "<!doctype html>" in page.lower()
+        assert await public.get("/healthz") == (200, "ok\n")
+        assert await public.get("/readyz") == (200, "ready\n")
+        assert (await public.get("/nothing"))[0] == 404
+
+
+async def test_metrics_are_not_public(setup: Setup) -> None:
+    async with setup.serving() as (_, public):
+        absolute = f"https://{public.authority}/metrics"
+        for target in (
+            "/metrics",
+            "/metrics?x",
+            "/%6detrics",
+            "//metrics",
+            "/metrics/",
+            "/x/../metrics",
+            absolute,
+        ):
+            status, body = await public.get(target)
+            assert status == 404
+            assert "rfc6455" not in body
+
+
+async def test_pings_keep_an_idle_connection(setup: Setup) -> None:
+    old = "timeout tunnel 60s" if setup.kind == "HAProxy" else "proxy_read_timeout 60s"
+    changes = {old: old.replace("60s", "2s")}
+    async with setup.serving(changes, ping_interval=0.5) as (_, public), public.connect("/echo") as ws:
+        await asyncio.sleep(5)
+        await ws.send("still here")
+        assert await ws.recv() == "still here"
+
+
+async def test_without_pings_the_proxy_ends_it(setup: Setup) -> None:
+    """Or the test above would show nothing."""
+    old = "timeout tunnel 60s" if setup.kind == "HAProxy" else "proxy_read_timeout 60s"
+    changes = {old: old.replace("60s", "2s")}
+    async with setup.serving(changes, ping_interval=1000) as (_, public):
+        ws = await public.connect("/echo", limits={"ping_interval": 1000})
+        with pytest.raises(ConnectionClosedError):
+            async with asyncio.timeout(30):
+                await ws.recv()
+
+
+async def test_a_proxy_keeps_little_for_who_does_not_read(setup: Setup) -> None:
+    """Without the configured send buffer, it is some 4 MiB."""
+    async with setup.serving(max_queue=1 << 30) as (server, public):
+        peer = await public.upgrade("/rooms/x")
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]  # it reads, too
+        await until(lambda: len(server.rooms) == 1)
+        sent, quiet = 0, 0
+        while quiet < 100:
+            if server.queued < 200_000:
+                server.rooms["x"].broadcast(bytes(10_000))
+                sent, quiet = sent + 10_000, 0
+            else:
+                quiet += 1
+            await asyncio.sleep(0.005)
+        assert sent - server.queued < 2_000_000
+        abort(peer)
+
+
+async def test_the_log_of_nginx_has_no_query(tmp_path: Path, certificate: Certificate) -> None:
+    async with Setup("nginx", tmp_path, certificate).serving() as (_, public):
+        async with public.connect("/echo?access_token=secret") as ws:
+            await ws.send("x")
+            await ws.recv()
+        file = tmp_path / "access.log"
+        await until(lambda: "GET /echo 101" in file.read_text())
+        assert "secret" not in file.read_text()
+
+
+# Several servers, and one that drains.
+
+
+class Process(NamedTuple):
+    """The command, run."""
+
+    process: subprocess.Popen[str]
+    address: str
+
+
+@contextmanager
+def two_commands(*arguments: str) -> Iterator[dict[str, Process]]:
+    arguments += ("--log-level", "warning")  # nobody reads it before the end
+    with running_command(*arguments) as (one, first), running_command(*arguments) as (two, second):
+        yield {
+            "one": Process(one, first.removeprefix("http://")),
+            "two": Process(two, second.removeprefix("http://")),
+        }
+        for process in (one, two):
+            if process.poll() is None:
+                process.terminate()
+            assert "Traceback" not in process.communicate(timeout=30)[1]
+
+
+async def send_and_receive(ws: WebSocket) -> None:
+    await ws.send("hello")
+    assert await ws.recv() == "hello"
+
+
+async def test_haproxy_takes_out_the_one_that_drains(tmp_path: Path, certificate: Certificate) -> None:
+    with two_commands("--trust", "127.0.0.1", "--proxy-protocol", "--drain-time", "600") as commands:
+        addresses = [command.address for command in commands.values()]
+        with running_haproxy(tmp_path, certificate, addresses, {}) as public:
+
+            async def states() -> dict[str, tuple[str, ...]]:
+                fields = ("status", "check_status", "check_code")
+                servers = await haproxy_servers(public)
+                return {name: tuple(row[field] for field in fields) for name, row in servers.items()}
+
+            async with asyncio.timeout(30):
+                while set((await states()).values()) != {("UP", "L7OK", "200")}:  # noqa: ASYNC110 - HAProxy's
+                    await asyncio.sleep(0.05)
+            sockets = [await public.connect("/echo") for _ in range(6)]
+            servers = await haproxy_servers(public)
+            (busy,) = [name for name, row in servers.items() if int(row["scur"]) >= 6]
+            commands[busy].process.send_signal(signal.SIGTERM)
+            await until(lambda: sum(ws.closed is not None for ws in sockets) == 1)
+            # Before HAProxy knows it, and afterwards: new ones get to the other.
+            async with asyncio.timeout(30):
+                while (await states())[busy] != ("DOWN", "L7STS", "503"):
+                    async with public.connect("/echo") as ws:
+                        await send_and_receive(ws)
+            async with public.connect("/echo") as ws:
+                await send_and_receive(ws)
+            assert await public.get("/readyz") == (200, "ready\n")
+            # Those who were there stay until they are told.
+            left = [ws for ws in sockets if ws.closed is None]
+            assert len(left) == 5
+            for ws in left:
+                await send_and_receive(ws)
+            commands[busy].process.send_signal(signal.SIGTERM)
+            for ws in sockets:
+                await ws.wait_closed()
+            async with public.connect("/echo") as ws:
+                await send_and_receive(ws)
+
+
+async def test_nginx_goes_on_to_the_next_when_one_drains(tmp_path: Path, certificate: Certificate) -> None:
+    with two_commands("--trust", "127.0.0.1", "--drain-time", "600") as commands:
+        addresses = [command.address for command in commands.values()]
+        first = commands["one"]
+        with running_nginx(tmp_path, certificate, addresses, {}) as public:
+
+            async def try_twenty_paths() -> None:
+                for number in range(20):
+                    async with public.connect(f"/rooms/{number}") as ws:
+                        assert await ws.ping() > 0
+
+            await try_twenty_paths()
+            held = await connect(f"ws://{first.address}/echo")  # or there is nothing to drain
+            await send_and_receive(held)
+            first.process.send_signal(signal.SIGTERM)
+            await held.wait_closed()
+            with pytest.raises(HandshakeRejectedError) as caught:
+                await connect(f"ws://{first.address}/echo")
+            assert caught.value.response.status == 503
+            await try_twenty_paths()
+            first.process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(first.process.wait, 20)
+            await try_twenty_paths()
+
+
+@pytest.mark.parametrize("kind", ["nginx", "HAProxy"])
+async def test_a_room_is_in_one_process(kind: str, tmp_path: Path, certificate: Certificate) -> None:
+    running, arguments = (running_haproxy, ["--proxy-protocol"]) if kind == "HAProxy" else (running_nginx, [])
+    with two_commands("--trust", "127.0.0.1", *arguments) as commands:
+        addresses = [command.address for command in commands.values()]
+        with running(tmp_path, certificate, addresses, {}) as public:
+            for number in range(10):
+                path = f"/rooms/{number}"
+                async with public.connect(path) as a, public.connect(path) as b, public.connect(path) as c:
+                    await c.ping()  # it has joined
+                    await b.ping()
+                    await a.send("hello")
+                    async with asyncio.timeout(20):
+                        assert [await b.recv(), await c.recv()] == ["hello", "hello"]
+
+
+# The rest of the document.
+
+
+def test_every_block_is_known() -> None:
+    assert [language for language, _ in BLOCKS] == ["sh", "sh", "python", "nginx", "haproxy", "ini"]
+    assert DOCUMENT.count("```") == 2 * len(BLOCKS)
+
+
+def test_the_commands_are_understood(certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(COMMANDS) == 5
+    for name in [name for name in os.environ if name.startswith("RFC6455_")]:
+        monkeypatch.delenv(name)
+    for command in COMMANDS:
+        files = {"fullchain.pem": str(certificate.certificate), "privkey.pem": str(certificate.key)}
+        options = _parse([files.get(word, word) for word in shlex.split(command)])
+        for endpoint in _endpoints(options):
+            assert endpoint.path or endpoint.port in (443, 8765)
+
+
+def test_the_options_that_are_named_exist() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "rfc6455_server", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    for option in set(re.findall(r"--[a-z][a-z-]+", DOCUMENT)) - {"--help"}:
+        assert f"  {option} " in shown
+
+
+async def test_a_server_of_one_s_own(tmp_path: Path) -> None:
+    ports = [free_port(), free_port()]
+    text = replaced(block("python"), {"8765": str(ports[0]), "8766": str(ports[1])})
+    process = subprocess.Popen([sys.executable, "-c", text], stderr=subprocess.PIPE)  # noqa: ASYNC220 - it only starts
+    try:
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    ws = await connect(f"ws://127.0.0.1:{ports[1]}/echo")
+                    break
+                except ConnectionRefusedError:
+                    assert process.poll() is None
+                    await asyncio.sleep(0.05)
+        await send_and_receive(ws)
+        await ws.close()
+        peer = await RawPeer.connect(f"ws://127.0.0.1:{ports[0]}")
+        addresses = socket.inet_aton(FORGED) + socket.inet_aton("127.0.0.1") + bytes(4)
+        peer.writer.write(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + addresses)
+        peer.writer.write(ClientHandshake("h", "/echo").data_to_send())
+        assert (await peer.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        await peer.close()
+    finally:
+        process.terminate()
+        _, log = await asyncio.to_thread(process.communicate, timeout=30)
+    assert process.returncode == 0
+    assert f"address={FORGED}" in log.decode()
+
+
+class Unit:
+    """The systemd unit of the document."""
+
+    def __init__(self) -> None:
+        parser = configparser.ConfigParser(interpolation=None)
+        parser.optionxform = str  # type: ignore[assignment,method-assign]
+        parser.read_string(block("ini"))
+        self.service = parser["Service"]
+
+
+async def test_the_unit_s_command_makes_a_socket_for_its_group_only(
+    tmp_path: Path, certificate: Certificate
+) -> None:
+    service = Unit().service
+    path = tmp_path / "socket"
+    command = shlex.split(replaced(service["ExecStart"], {"/run/rfc6455/socket": str(path)}))
+    process = subprocess.Popen(  # noqa: ASYNC220 - it only starts
+        [sys.executable, "-m", "rfc6455_server", *command[1:]],
+        umask=int(service["UMask"], 8),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        line = await asyncio.to_thread(process.stdout.readline)
+        assert line == f"serving on unix:{path}\n"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o770
+        with running_nginx(tmp_path, certificate, [f"unix:{path}"], {}) as public:
+            peer = await public.upgrade("/echo", [("X-Forwarded-For", FORGED)])
+            process.send_signal(getattr(signal, service["KillSignal"]))
+            assert (await peer.read(4))[2:] == (1001).to_bytes(2, "big")
+            abort(peer)
+            _, log = await asyncio.to_thread(process.communicate, timeout=30)
+        assert process.returncode == 0
+        assert f'"address": "{CLIENT}"' in log
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+def test_the_unit_leaves_time_and_file_descriptors() -> None:
+    service = Unit().service
+    close_time = Limits().close_timeout + LINGER_TIMEOUT
+    assert f"({DRAIN_TIME:g} s) and {close_time:g} s for" in DOCUMENT
+    assert int(service["TimeoutStopSec"]) > DRAIN_TIME + close_time + 5
+    assert int(service["LimitNOFILE"]) > 2 * Limits().max_connections
+
+
+def test_the_pings_come_in_time_for_the_proxies() -> None:
+    limits = Limits()
+    for text, name in ((block("nginx"), "proxy_read_timeout"), (block("haproxy"), "timeout tunnel")):
+        found = re.search(rf"{name} (\d+)s", text)
+        assert found is not None
+        assert int(found[1]) > 2 * limits.ping_interval
+    assert f"Every {limits.ping_interval:g} s" in DOCUMENT
+    assert f"silent for {limits.ping_timeout:g} s" in DOCUMENT
+    found = re.search(r"inter (\d+)s fall (\d+)", block("haproxy"))
+    assert found is not None
+    assert int(found[1]) * int(found[2]) < DRAIN_TIME
