@@ -48,7 +48,7 @@ tests/node/node_modules/.installed: tests/node/package-lock.json
 
 # We and the peers side by side; they live in an environment of their own. `make bench-echo` runs one of them,
 # and `make bench BENCH=--quick` all of them in a few minutes, roughly.
-BENCHMARKS := masking codec echo broadcast handshake memory soak
+BENCHMARKS := masking codec echo broadcast events handshake memory soak
 .PHONY: bench $(BENCHMARKS:%=bench-%)
 bench: $(BENCHMARKS:%=bench-%)
 

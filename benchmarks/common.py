@@ -6,6 +6,7 @@ import os
 import platform
 import resource
 import socket
+import ssl
 import statistics
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import IO
 
 from rich.console import Console
 from rich.progress import Progress
@@ -37,8 +39,10 @@ def options(description: str | None) -> argparse.Namespace:
 class ServerProcess:
     """A server that is measured, in a process of its own."""
 
-    def __init__(self, command: Sequence[str]) -> None:
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent)
+    def __init__(self, command: Sequence[str], errors: IO[str] | None = None) -> None:
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=HERE.parent
+        )
         assert self._process.stdout is not None
         self.port = int(self._process.stdout.readline())
 
@@ -51,6 +55,11 @@ class ServerProcess:
         """Bytes of resident memory."""
         pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def peak_memory(self) -> int:
+        """The most bytes of resident memory that there were so far."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) << 10
 
     def stop(self) -> None:
         """Ends it."""
@@ -68,14 +77,20 @@ SERVERS: Mapping[str, list[str]] = {
     "aiohttp": [sys.executable, "-m", "benchmarks.servers.aiohttp_server"],
     "picows": [sys.executable, "-m", "benchmarks.servers.picows_server"],
     "Node ws": ["node", str(HERE / "servers" / "ws_server.js")],
+    "Node socket.io": ["node", str(HERE / "servers" / "socketio_server.js")],
     "python-socketio": [sys.executable, "-m", "benchmarks.servers.socketio_server"],
     "streams": [sys.executable, "-m", "benchmarks.servers.streams_server"],
 }
 
 
 @contextmanager
-def servers(names: Sequence[str], only: Sequence[str] | None) -> Iterator[dict[str, ServerProcess]]:
-    """The named servers, running; ours is always among them."""
+def servers(
+    names: Sequence[str], only: Sequence[str] | None, *arguments: str, errors: IO[str] | None = None
+) -> Iterator[dict[str, ServerProcess]]:
+    """The named servers, running; ours is always among them. Each is given ``arguments``.
+
+    ``errors`` is the file that takes what they write to stderr.
+    """
     resource.setrlimit(
         resource.RLIMIT_NOFILE, (min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),) * 2
     )
@@ -83,7 +98,7 @@ def servers(names: Sequence[str], only: Sequence[str] | None) -> Iterator[dict[s
     try:
         for name in names:
             if name == OURS or only is None or name in only:
-                running[name] = ServerProcess(SERVERS[name])
+                running[name] = ServerProcess([*SERVERS[name], *arguments], errors)
         yield running
     finally:
         for server in running.values():
@@ -104,16 +119,21 @@ def interleaved(
     return {name: statistics.median(values) for name, values in samples.items()}
 
 
-def request(port: int, path: str) -> bytes:
+DEFLATE = "permessage-deflate; client_max_window_bits"
+"""What browsers offer."""
+
+
+def request(port: int, path: str, extensions: str = "") -> bytes:
     """An opening handshake."""
+    offer = f"Sec-WebSocket-Extensions: {extensions}\r\n" if extensions else ""
     return (
         f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{offer}\r\n"
     ).encode()
 
 
-def read_head(connection: socket.socket) -> None:
-    """Reads the answer to it; what follows stays in the socket."""
+def read_head(connection: socket.socket) -> bytes:
+    """Reads the answer to it and gives it; what follows stays in the socket."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         octet = connection.recv(1)
@@ -122,14 +142,21 @@ def read_head(connection: socket.socket) -> None:
         head += octet
     if not head.startswith(b"HTTP/1.1 101"):
         raise ConnectionError(f"no upgrade: {head!r}")
+    return head
 
 
-def upgrade(port: int, path: str) -> socket.socket:
-    """A socket after an opening handshake."""
+def upgrade(
+    port: int, path: str, extensions: str = "", context: ssl.SSLContext | None = None
+) -> socket.socket:
+    """A socket after an opening handshake: with all the ``extensions`` that it offers, over TLS if asked."""
     connection = socket.create_connection(("127.0.0.1", port))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.sendall(request(port, path))
-    read_head(connection)
+    if context is not None:
+        connection = context.wrap_socket(connection)
+    connection.sendall(request(port, path, extensions))
+    head = read_head(connection)
+    if extensions and b"sec-websocket-extensions:" not in head.lower():
+        raise ConnectionError(f"no extension: {head!r}")
     return connection
 
 
@@ -162,20 +189,10 @@ class Report:
             table.add_row(case, *(self._cell(case, peer) if peer in figures else "–" for peer in peers))
         console.print(table)
         console.print("in brackets: ours divided by theirs, and what it is to reach", style="dim")
-        RESULTS.mkdir(exist_ok=True)
-        suffix = "-quick" if self._quick else ""
-        (RESULTS / f"{self._name}{suffix}.json").write_text(
-            json.dumps(
-                {
-                    "unit": self._unit,
-                    "machine": machine(),
-                    "versions": versions(),
-                    "cases": self._cases,
-                    "targets": self._targets,
-                },
-                indent=1,
-            )
-            + "\n"
+        write_results(
+            self._name,
+            {"unit": self._unit, "cases": self._cases, "targets": self._targets},
+            quick=self._quick,
         )
         if not self._quick:
             self._chart(peers)
@@ -225,6 +242,14 @@ class Report:
         )
         figure.tight_layout()
         figure.savefig(RESULTS / f"{self._name}.svg", metadata={"Date": None})
+
+
+def write_results(name: str, results: Mapping[str, object], *, quick: bool) -> None:
+    """Writes a benchmark's JSON."""
+    RESULTS.mkdir(exist_ok=True)
+    suffix = "-quick" if quick else ""
+    everything = {"machine": machine(), "versions": versions(), **results}
+    (RESULTS / f"{name}{suffix}.json").write_text(json.dumps(everything, indent=1) + "\n")
 
 
 def machine() -> str:

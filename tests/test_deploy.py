@@ -255,7 +255,7 @@ class Setup(NamedTuple):
 
     @asynccontextmanager
     async def serving(
-        self, changes: Replacements | None = None, **options: object
+        self, changes: Replacements | None = None, **options: Any
     ) -> AsyncIterator[tuple[Server, Public]]:
         """The command's server, with ``/who`` besides: the client's address, and a plain page of it."""
         over_unix = self.kind == "nginx over a Unix socket"

@@ -139,11 +139,13 @@ class Script:
 
 
 @asynccontextmanager
-async def script(url: str, options: object, scenario: str) -> AsyncIterator[Script]:
+async def script(
+    url: str, options: object, scenario: str, program: str = "socketio.js"
+) -> AsyncIterator[Script]:
     node = shutil.which("node")
     need("Node", node is not None and (NODE / "node_modules" / "socket.io-client").exists())
     process = await asyncio.create_subprocess_exec(
-        *(str(node), str(NODE / "socketio.js"), url.replace("ws", "http", 1), json.dumps(options), scenario),
+        *(str(node), str(NODE / program), url.replace("ws", "http", 1), json.dumps(options), scenario),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )

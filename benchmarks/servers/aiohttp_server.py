@@ -1,15 +1,18 @@
-"""aiohttp, with its compiled reader, without compression."""
+"""aiohttp, with its compiled reader; without compression, unless ``--compression`` is given."""
 
 import asyncio
+import sys
 
 from aiohttp import WSMsgType, web
+
+COMPRESS = "--compression" in sys.argv
 
 members: set[web.WebSocketResponse] = set()
 
 
 async def echo(request: web.Request) -> web.WebSocketResponse:
     """An echo."""
-    ws = web.WebSocketResponse(compress=False, max_msg_size=1 << 24)
+    ws = web.WebSocketResponse(compress=COMPRESS, max_msg_size=1 << 24)
     await ws.prepare(request)
     async for message in ws:
         if message.type is WSMsgType.TEXT:
@@ -21,7 +24,7 @@ async def echo(request: web.Request) -> web.WebSocketResponse:
 
 async def room(request: web.Request) -> web.WebSocketResponse:
     """A room."""
-    ws = web.WebSocketResponse(compress=False)
+    ws = web.WebSocketResponse(compress=COMPRESS)
     await ws.prepare(request)
     members.add(ws)
     async for message in ws:

@@ -1,13 +1,107 @@
-"""Ours."""
+"""Ours. The options, and the paths below /soak, are for the soak."""
 
+import argparse
 import asyncio
+import gc
+import json
+import os
+import sys
+import time
+from collections import Counter
 
-from rfc6455_server import Server, WebSocket
+from rfc6455 import PerMessageDeflate
+from rfc6455_server import Server, WebSocket, acceptor
+from rfc6455_server.socketio import Socket, SocketIO
+
+PIECE = os.urandom(1 << 15)
+
+
+def options() -> argparse.Namespace:
+    """What the soak asks for; without it, the server's defaults."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--compression", action="store_true")
+    parser.add_argument("--max-queue", type=int, default=1 << 20)
+    parser.add_argument("--slow-consumer", default="disconnect")
+    parser.add_argument("--ping-interval", type=float, default=20.0)
+    parser.add_argument("--ping-timeout", type=float, default=20.0)
+    parser.add_argument("--tls", metavar="FILE", help="with a certificate and its key")
+    parser.add_argument("--whole-tls-buffers", action="store_true", help="as asyncio makes them")
+    return parser.parse_args()
+
+
+def serve_events(server: Server) -> None:
+    """A room of Socket.IO, and an event that is emitted to all in it."""
+    io = SocketIO(ping_interval=3600, max_payload=1 << 24)
+    server.mount(io)
+
+    @io.on("connect")
+    def connected(socket: Socket) -> None:
+        socket.join("all")
+
+    @io.on("message")
+    def message(socket: Socket, data: str) -> None:
+        io.to("all").emit("message", data)
+
+
+def serve_the_soak(server: Server) -> None:
+    """A speaker who is told when, visitors who end in all kinds of ways, and what is in memory."""
+    room = server.rooms["all"]
+
+    @server.websocket("/soak/speaker")
+    async def speaker(ws: WebSocket) -> None:
+        async for message in ws:
+            now = time.monotonic()
+            room.broadcast(message)
+            await ws.send(f"{now:020.9f}")
+
+    @server.websocket("/soak/rooms/{name}")
+    async def visitor(ws: WebSocket, name: str) -> None:
+        lobby = server.rooms[name]
+        lobby.join(ws)
+        async for message in ws:
+            match message:
+                case "leave":
+                    return
+                case "fail":
+                    raise RuntimeError("as asked")
+                case "cancel":
+                    raise asyncio.CancelledError  # what a handler gets that awaits a task somebody cancels
+                case "post":
+                    for _ in range(64):
+                        ws.post(PIECE)
+                case "send":
+                    while True:
+                        await ws.send(PIECE)
+                case _:
+                    lobby.broadcast(message)
+
+    @server.websocket("/soak/state")
+    async def state(ws: WebSocket) -> None:
+        async for _ in ws:
+            gc.collect()
+            stats = server.stats
+            found = {
+                "objects": Counter(type(thing).__qualname__ for thing in gc.get_objects()),
+                "blocks": sys.getallocatedblocks(),
+                "connections": len(server.websockets),
+                "queued": server.queued,
+                "dropped": stats.dropped.total(),
+                "closes": {f"{cause} ({code})": count for (code, cause), count in stats.closes.items()},
+            }
+            await ws.send(json.dumps(found))
 
 
 async def main() -> None:
     """Serves until it is ended."""
-    server = Server(max_message_size=1 << 24)
+    asked = options()
+    server = Server(
+        max_message_size=1 << 24,
+        max_queue=asked.max_queue,
+        slow_consumer=asked.slow_consumer,
+        compression=PerMessageDeflate() if asked.compression else None,
+        ping_interval=asked.ping_interval,
+        ping_timeout=asked.ping_timeout,
+    )
     room = server.rooms["all"]
 
     @server.websocket("/echo")
@@ -21,7 +115,11 @@ async def main() -> None:
         async for message in ws:
             room.broadcast(message)
 
-    await server.start()
+    serve_events(server)
+    serve_the_soak(server)
+    if asked.whole_tls_buffers:
+        acceptor.shrink_tls_buffers = lambda _: None
+    await server.start(ssl_context=acceptor.make_ssl_context(asked.tls) if asked.tls else None)
     print(server.port, flush=True)
     await asyncio.Event().wait()
 

@@ -1,9 +1,12 @@
-"""websockets, without compression, as ours; its keepalive is off, as ours has none."""
+"""websockets; without compression, as ours, unless ``--compression`` is given; its keepalive is off."""
 
 import asyncio
+import sys
 
 import websockets
 from websockets.asyncio.server import ServerConnection, broadcast, serve
+
+COMPRESSION = "deflate" if "--compression" in sys.argv else None
 
 members: set[ServerConnection] = set()
 
@@ -28,7 +31,7 @@ async def handler(connection: ServerConnection) -> None:
 async def main() -> None:
     """Serves until it is ended."""
     async with serve(
-        handler, "127.0.0.1", 0, compression=None, max_size=1 << 24, ping_interval=None
+        handler, "127.0.0.1", 0, compression=COMPRESSION, max_size=1 << 24, ping_interval=None
     ) as server:
         print(next(iter(server.sockets)).getsockname()[1], flush=True)
         await asyncio.Event().wait()

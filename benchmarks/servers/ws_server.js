@@ -1,10 +1,11 @@
-// Node's ws with bufferutil: an echo at /echo, a room at /room.
+// Node's ws with bufferutil: an echo at /echo, a room at /room; with permessage-deflate if --compression is given.
 import { createRequire } from "node:module";
 
 const { WebSocketServer, WebSocket } = createRequire(new URL("../node/", import.meta.url))("ws");
 
 const members = new Set();
-const server = new WebSocketServer({ host: "127.0.0.1", port: 0, perMessageDeflate: false, maxPayload: 1 << 24 });
+const perMessageDeflate = process.argv.includes("--compression");
+const server = new WebSocketServer({ host: "127.0.0.1", port: 0, perMessageDeflate, maxPayload: 1 << 24 });
 
 server.on("listening", () => console.log(server.address().port));
 server.on("connection", (socket, request) => {

@@ -6,7 +6,6 @@ import os
 import ssl
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
 from typing import Any, Final, NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
@@ -15,14 +14,9 @@ from rfc6455_server.acceptor import Endpoint, make_ssl_context
 from rfc6455_server.app import DRAIN_TIME, Server
 from rfc6455_server.limits import Limits
 from rfc6455_server.logs import JsonFormatter, TextFormatter
+from rfc6455_server.pages import add_pages
 from rfc6455_server.terminal import chat
 from rfc6455_server.websocket import WebSocket
-
-_PAGES = {
-    "/": ("index.html", "text/html"),
-    "/chat.css": ("chat.css", "text/css"),
-    "/chat.js": ("chat.js", "text/javascript"),
-}
 
 _PREFIX: Final = "RFC6455_"
 _DEFAULTS: Final = Limits()
@@ -109,6 +103,7 @@ _OPTIONS: Final = (
     _Option("ping-timeout", "S", _DEFAULTS.ping_timeout, "to hear something after one", _rate),
     _Option("drain-time", "S", DRAIN_TIME, "over which all are told 1001 at the end", _seconds),
     _Option("compression", "", False, "permessage-deflate: 300 KiB a user of it"),
+    _Option("no-pages", "", False, "/echo, /rooms/NAME and the figures only"),
     _Option("log-format", "FORMAT", "text", "or json", _format),
     _Option("log-level", "LEVEL", "info", "or debug, warning, error", _level),
 )
@@ -116,8 +111,8 @@ _OPTIONS: Final = (
 _DESCRIPTION: Final = "rfc6455-server [OPTION]… serves pages; rfc6455-server connect URL is a client\n"
 
 
-def make_server(**options: Any) -> Server:
-    """The server of the command: ``/echo``, ``/rooms/{name}``, a chat at ``/``; options as for `Server`."""
+def make_server(*, pages: bool = True, **options: Any) -> Server:
+    """The server of the command: ``/echo``, ``/rooms/{name}``, the pages; other options as for `Server`."""
     server = Server(**options)
 
     @server.websocket("/echo")
@@ -132,9 +127,8 @@ def make_server(**options: Any) -> Server:
         async for message in ws:
             lobby.broadcast(message, exclude=[ws])
 
-    web = resources.files("rfc6455_server") / "web"
-    for path, (file, content_type) in _PAGES.items():
-        server.page(path, (web / file).read_bytes(), content_type)
+    if pages:
+        add_pages(server)
     return server
 
 
@@ -237,6 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         endpoints = _endpoints(options)
         server = make_server(
+            pages=not options.no_pages,
             max_message_size=options.max_message_size,
             max_queue=options.max_queue,
             max_connections=options.max_connections,

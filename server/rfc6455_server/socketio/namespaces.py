@@ -19,14 +19,14 @@ from dataclasses import dataclass, replace
 from os import urandom
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
-from rfc6455 import ConnectionClosed, Headers, PreparedMessage, WebSocketError
+from rfc6455 import ConnectionClosed, Headers, WebSocketError
 from rfc6455_server.limits import LimitExceededError, Limits, TokenBucket
 from rfc6455_server.logs import log
 from rfc6455_server.outbox import Clock, Policy, check_policy
 from rfc6455_server.rooms import Room, Rooms
 from rfc6455_server.socketio.packets import Decoder, Packet, PacketError, PacketType, encode
 from rfc6455_server.socketio.recovery import LostSession, Recovery
-from rfc6455_server.socketio.session import EncodedPacket, Session
+from rfc6455_server.socketio.session import EncodedPacket, SendPrepared, Session
 from rfc6455_server.stats import Stats
 
 RECOVERABLE: Final = frozenset(
@@ -305,7 +305,8 @@ class Namespace:
     def deliver(self, target: Target, packet: Packet) -> None:
         """Sends a packet to a target."""
         recovery = self.recovery
-        recorded = recovery is not None and packet.id is None and target.policy != "volatile"
+        # What may be dropped on the way to who is here is not kept for who is away.
+        recorded = recovery is not None and packet.id is None and target.policy in (None, "disconnect")
         if recorded and recovery is not None:
             packet = replace(packet, data=[*packet.data, recovery.next_offset()])
         encoded = EncodedPacket(encode(packet))
@@ -344,6 +345,8 @@ class Socket:
         self.connected = False
         self.closed: ConnectionClosed | None = None
         self.memberships: list[Room] = []
+        self.post_prepared: SendPrepared = client.session.send_prepared
+        """Sends an `EncodedPacket` without waiting: over a WebSocket, it is the WebSocket's own method."""
         self._client = client
         self._position = 0
         self._acks: dict[int, asyncio.Future[Any]] = {}
@@ -370,9 +373,10 @@ class Socket:
             self._join_rate = TokenBucket(limits.join_rate, now)
         return self._join_rate.take(1, now)
 
-    def post_prepared(self, message: PreparedMessage, policy: Policy | None) -> None:
-        """Sends an `EncodedPacket` without waiting."""
-        self._client.session.send_prepared(message, policy)
+    @property
+    def dropped(self) -> int:
+        """Messages that its client did not get over this connection, because it was too slow."""
+        return self._client.session.dropped
 
     def join(self, *rooms: str) -> None:
         """Joins rooms. Raises `LimitExceededError` when it is in too many, or joins too fast."""
@@ -711,12 +715,18 @@ class Client:
             self._connecting.pop(name, None)
 
     def _let_in(self, socket: Socket) -> None:
+        socket.post_prepared = self.session.send_prepared  # it may have changed while a middleware decided
         self._sockets[socket.namespace.name] = socket
         socket.start()
 
     def send(self, packet: Packet) -> None:
         """Sends a packet to the client."""
         self.session.send_prepared(EncodedPacket(encode(packet)), "disconnect")
+
+    def redirect(self, send_prepared: SendPrepared) -> None:
+        """What sends has changed, with the transport."""
+        for socket in self._sockets.values():
+            socket.post_prepared = send_prepared
 
     def forget(self, socket: Socket) -> None:
         """The socket is disconnected."""

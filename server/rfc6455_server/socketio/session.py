@@ -29,6 +29,9 @@ MAX_PENDING: Final = 1 << 20
 """Bytes of events that wait for their handlers; beyond, nothing more is read from that client."""
 
 
+SendPrepared = Callable[[PreparedMessage, Policy | None], None]
+
+
 class EncodedPacket(PreparedMessage):
     """A Socket.IO packet, encoded once: frames for WebSockets, and the Engine.IO messages for polling."""
 
@@ -44,6 +47,9 @@ class Receiver(Protocol):
 
     def receive(self, message: str | bytes) -> None:
         """Takes a message."""
+
+    def redirect(self, send_prepared: SendPrepared) -> None:
+        """Learns what sends an `EncodedPacket` from now on."""
 
     def session_closed(self, reason: str) -> None:
         """Learns, once, that the session is over."""
@@ -61,11 +67,12 @@ class Session:
         self.binary = True
         """Whether the client's WebSocket takes bytes, and not only base64."""
         self.receiver: Receiver | None = None
-        self.send_prepared: Callable[[PreparedMessage, Policy | None], None] = self._send_queued
+        self.send_prepared: SendPrepared = self._send_queued
         """Sends an `EncodedPacket`: over a WebSocket that keeps up, this is the WebSocket's own."""
         self._clock = clock
         self._closed = closed
         self._websocket: WebSocket | None = None
+        self._direct: WebSocket | None = None
         self._poll: asyncio.Future[list[EnginePacket]] | None = None
         self._posting = False
         self._timer: Timer | None = None
@@ -84,6 +91,11 @@ class Session:
     def secure(self) -> bool:
         """Whether the WebSocket runs over TLS."""
         return self._websocket is not None and self._websocket.secure
+
+    @property
+    def dropped(self) -> int:
+        """Messages that the client did not get over its WebSocket, because it was too slow."""
+        return 0 if self._websocket is None else self._websocket.dropped
 
     # The WebSocket.
 
@@ -231,10 +243,12 @@ class Session:
             if packets:
                 self._poll.set_result(packets)
         self._handle_events()
-        direct = self.binary and self._websocket is not None and engine.sends_directly
-        self.send_prepared = (
-            self._websocket.post_prepared if direct and self._websocket is not None else self._send_queued
-        )
+        direct = self._websocket if self.binary and engine.sends_directly else None
+        if direct is not self._direct:
+            self._direct = direct
+            self.send_prepared = self._send_queued if direct is None else direct.post_prepared
+            if self.receiver is not None:
+                self.receiver.redirect(self.send_prepared)
         if not engine.buffered:
             _wake(self._drained)
         self._start_timer()

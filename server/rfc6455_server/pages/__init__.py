@@ -1,0 +1,46 @@
+"""The pages of the command: a start page, a chat, a stock ticker and a game.
+
+Each has a short file here, which reads as an example of `rfc6455_server.socketio`, and its browser side in
+``web/``.
+"""
+
+from importlib import resources
+from typing import Final
+
+from rfc6455_server.app import Server
+from rfc6455_server.http import HttpRequest, HttpResponse
+from rfc6455_server.pages.chat import add_chat
+from rfc6455_server.pages.game import add_game
+from rfc6455_server.pages.status import add_status
+from rfc6455_server.pages.ticker import add_ticker
+from rfc6455_server.socketio import SocketIO
+
+RECOVERY: Final = 120.0
+"""Seconds for which somebody whose connection was lost may come back and have missed nothing."""
+
+MAX_PAYLOAD: Final = 1 << 20
+"""Bytes of a message: images come in pieces below it."""
+
+_PAGES: Final = {"/": "index", "/chat": "chat", "/ticker": "ticker", "/game": "game"}
+
+
+async def nothing(_: HttpRequest) -> HttpResponse:
+    """No content."""
+    return HttpResponse(status=204)
+
+
+def add_pages(server: Server) -> SocketIO:
+    """Serves the pages, and the events behind them."""
+    io = SocketIO(recovery=RECOVERY, max_payload=MAX_PAYLOAD)
+    server.mount(io)
+    add_status(server, io)
+    add_chat(io)
+    add_ticker(io)
+    add_game(io)
+    server.http("/favicon.ico")(nothing)  # browsers ask for it, whatever a page says
+    web = resources.files("rfc6455_server") / "web"
+    for path, name in _PAGES.items():
+        server.page(path, (web / f"{name}.html").read_bytes(), "text/html")
+    with resources.as_file(web) as directory:
+        server.static("/web/", directory)
+    return io

@@ -1,0 +1,160 @@
+"""A small shared world: each player is a dot that collects coins; bumping into someone richer takes one.
+
+The server decides everything; players say where they steer, and are shown the world 30 times a second.
+"""
+
+import asyncio
+import math
+import random
+from dataclasses import dataclass
+from typing import Any, Final, TypeGuard
+
+from rfc6455_server.outbox import coalesce
+from rfc6455_server.socketio import ConnectError, Socket, SocketIO
+
+SIZE: Final = 1000.0
+"""Width and height of the world."""
+
+RATE: Final = 30
+"""Rounds a second."""
+
+SPEED: Final = 320.0
+"""How far a player goes in a second."""
+
+REACH: Final = 28.0
+"""How near a player has to come to a coin, or to another player."""
+
+COINS: Final = 6
+GOAL: Final = 10
+"""Coins that win a round; then all begin anew."""
+
+MAX_PLAYERS: Final = 50
+SAFE: Final = 1.0
+"""Seconds after a bump in which nothing can be taken from a player again."""
+
+
+@dataclass
+class Player:
+    """A dot."""
+
+    name: str
+    x: float
+    y: float
+    dx: float = 0.0
+    dy: float = 0.0
+    coins: int = 0
+    safe: float = 0.0
+
+    def move(self, seconds: float) -> None:
+        """Goes where it is steered, as far as the world goes."""
+        self.x = min(SIZE, max(0.0, self.x + self.dx * SPEED * seconds))
+        self.y = min(SIZE, max(0.0, self.y + self.dy * SPEED * seconds))
+        self.safe = max(0.0, self.safe - seconds)
+
+    def near(self, x: float, y: float) -> bool:
+        """Whether it reaches that place."""
+        return math.hypot(self.x - x, self.y - y) < REACH
+
+
+class World:
+    """The rules, without any network."""
+
+    def __init__(self, seed: int | None = None) -> None:
+        self._random = random.Random(seed)  # noqa: S311 - no secret, a game
+        self.players: dict[str, Player] = {}
+        self.coins = [self._somewhere() for _ in range(COINS)]
+
+    def _somewhere(self) -> tuple[float, float]:
+        return self._random.uniform(50, SIZE - 50), self._random.uniform(50, SIZE - 50)
+
+    def add(self, id_: str, name: str) -> Player:
+        """A new player, somewhere."""
+        self.players[id_] = player = Player(name, *self._somewhere())
+        return player
+
+    def step(self, seconds: float) -> str | None:
+        """What happens in that time; gives the name of who has won."""
+        for player in self.players.values():
+            player.move(seconds)
+            for index, (x, y) in enumerate(self.coins):
+                if player.near(x, y):
+                    player.coins += 1
+                    self.coins[index] = self._somewhere()
+        players = list(self.players.values())
+        for one in players:
+            for other in players:
+                if one.coins < other.coins and not other.safe and one.near(other.x, other.y):
+                    one.coins, other.coins = one.coins + 1, other.coins - 1
+                    one.safe = other.safe = SAFE
+        winner = next((player.name for player in players if player.coins >= GOAL), None)
+        if winner is not None:
+            for player in players:
+                player.coins = 0
+        return winner
+
+    def picture(self) -> dict[str, Any]:
+        """What is shown: players by id as name, place and coins; and where coins lie."""
+        return {
+            "players": {
+                id_: [player.name, round(player.x), round(player.y), player.coins]
+                for id_, player in self.players.items()
+            },
+            "coins": [[round(x), round(y)] for x, y in self.coins],
+        }
+
+
+def _is_direction(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and -1 <= value <= 1
+
+
+def add_game(io: SocketIO) -> None:
+    """Adds the namespace ``/game``."""
+    game = io.of("/game")
+    world = World()
+    dots: dict[Socket, Player] = {}
+
+    playing = False
+
+    async def play() -> None:
+        nonlocal playing
+        if playing:
+            return
+        playing = True
+        while world.players:
+            winner = world.step(1 / RATE)
+            # Who is behind sees the newest picture, and none that is out of date.
+            game.to("world").with_policy(coalesce("world")).emit("world", world.picture())
+            if winner is not None:
+                game.to("world").emit("won", winner)
+            await asyncio.sleep(1 / RATE)
+        playing = False
+
+    @game.use
+    def check(socket: Socket) -> None:
+        if len(game.sockets) >= MAX_PLAYERS:
+            raise ConnectError("the world is full")
+        socket.data["name"] = str(socket.handshake.auth.get("name") or "").strip()[:20] or "dot"
+
+    @game.on("connect")
+    def connected(socket: Socket) -> None:
+        dots[socket] = world.add(socket.id, socket.data["name"])
+        socket.join("world")
+        io.spawn(play())
+
+    @game.on("steer")
+    def steer(socket: Socket, dx: object, dy: object) -> None:
+        player = world.players.get(socket.id)
+        if player is None or not _is_direction(dx) or not _is_direction(dy):
+            return
+        length = max(1.0, math.hypot(dx, dy))
+        player.dx, player.dy = dx / length, dy / length
+
+    @game.on("echo")
+    def echo(_: Socket) -> bool:
+        return True  # for whoever measures the latency
+
+    @game.on("disconnect")
+    def gone(socket: Socket, _: str) -> None:
+        # Who came back at once, under the same id, has another dot by now.
+        if world.players.get(socket.id) is dots.pop(socket, None):
+            world.players.pop(socket.id, None)

@@ -1,0 +1,16 @@
+// Shows the state of a connection in words, where a screen reader hears it.
+
+/**
+ * @param {import("./client.js").Client} socket
+ * @param {HTMLElement} element with role="status"
+ */
+export function showState(socket, element) {
+  const show = () => {
+    const { name, retryIn } = socket.state;
+    const seconds = Math.ceil(retryIn);
+    element.dataset.state = name;
+    element.textContent = seconds > 0 ? `${name} in ${seconds} s` : name;
+  };
+  socket.onstate = show;
+  show();
+}
