@@ -438,6 +438,8 @@ class Connection:
         self._state = State.CLOSED
         self._sends_plain = False
         self._discard_input()
+        self._message.release()
+        self._deflater = None
         # RFC 6455 §7.1.5, §7.1.6: code and reason are the peer's; 1006 when it sent no Close.
         code, reason = self._close_received or (CloseCode.ABNORMAL_CLOSURE, "")
         return ConnectionClosed(code, reason, clean)
@@ -449,6 +451,7 @@ class Connection:
 
     def _fail_remote(self, error: RemoteProtocolError) -> ConnectionFailed:
         reason = str(error)
+        error.__traceback__ = None  # an event is not to keep alive all that was going on
         self._send_close(encode_close(error.code, reason))
         self._events = deque((self._enter_closed(clean=False),))
         return ConnectionFailed(error.code, reason, error)

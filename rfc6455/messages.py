@@ -81,6 +81,11 @@ class MessageAssembler:
         self._mid_code_point = False
         self._pieces: list[bytes | bytearray] = []
 
+    def release(self) -> None:
+        """Gives back what is held: nothing will be received any more."""
+        self._inflater = None
+        self._reset()
+
     def start_frame(self, frame: FrameHeader) -> None:
         """Takes the header of a data frame, and refuses it before its payload where it must.
 

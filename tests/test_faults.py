@@ -1,15 +1,18 @@
 """Faults, through real sockets: peers that stall, vanish, drip and come back; a loop that hangs; a crowd."""
 
 import asyncio
+import gc
 import logging
 import resource
 import signal
 import socket
 import time
+import weakref
+from contextlib import suppress
 
 import pytest
 
-from rfc6455 import ClientHandshake, ConnectionClosed
+from rfc6455 import ClientHandshake, ConnectionClosed, PerMessageDeflate
 from rfc6455_server import Cause, CloseReport, ConnectionClosedError, Server, WebSocket, coalesce, connect
 from tests.helpers import close_payload
 from tests.server_helpers import RawPeer, echo_server, running_command, serving
@@ -423,3 +426,73 @@ async def test_a_close_before_the_end_of_a_queue_comes_after_it() -> None:
             assert (await peer.read(5004))[4:] == number.to_bytes(5000, "big")
         assert await peer.read(4) == b"\x88\x08" + close_payload(4000)
         await peer.close()
+
+
+async def test_sending_without_end_leaves_others_their_turn_and_ends_with_the_peer() -> None:
+    server = echo_server()
+    ended: list[object] = []
+
+    @server.websocket("/stream")
+    async def stream(ws: WebSocket) -> None:
+        try:
+            while True:
+                await ws.send(bytes(30_000))
+        except ConnectionClosedError as error:
+            ended.append(error.code)
+
+    async with serving(server) as url:
+        reading = await RawPeer.upgraded(url, "/stream")
+        taking = asyncio.create_task(reading.read_to_end())
+        async with connect(url + "/echo") as other:
+            for _ in range(20):
+                await other.send("x")
+                assert await other.recv() == "x"
+        reading.writer.transport.abort()
+        with suppress(OSError):
+            await taking
+        await until(lambda: ended)
+        for _ in range(10):
+            peer = await RawPeer.upgraded(url, "/stream")
+            await asyncio.sleep(0.01)
+            peer.writer.transport.abort()
+        await until(lambda: len(ended) == 11)
+        assert server.websockets == []
+
+
+@pytest.mark.parametrize("how", ["close", "vanish", "violation", "cancelled"])
+async def test_what_is_left_of_a_connection_goes_without_the_garbage_collector(how: str) -> None:
+    server = Server(compression=PerMessageDeflate())
+    seen: list[weakref.ref[WebSocket]] = []
+
+    @server.websocket("/")
+    async def handler(ws: WebSocket) -> None:
+        seen.append(weakref.ref(ws))
+        server.rooms["all"].join(ws)
+        async for message in ws:
+            if message == "cancel":
+                raise asyncio.CancelledError
+            await ws.send(message)
+
+    async with serving(server) as url:
+        gc.collect()
+        gc.disable()
+        try:
+            peer = await RawPeer.upgraded(url, "/")
+            peer.send(1, b"hello")
+            assert await peer.read(7) == b"\x81\x05hello"
+            match how:
+                case "close":
+                    peer.send(8, close_payload(1000))
+                case "vanish":
+                    peer.writer.transport.abort()
+                case "violation":
+                    peer.writer.write(b"\x83\x80")
+                case _:
+                    peer.send(1, b"cancel")
+                    await peer.read(4)
+            await peer.close()
+            await until(lambda: server.make_ready().connections == 0)
+            await until(lambda: seen[0]() is None, 5)
+        finally:
+            gc.enable()
+        assert len(server.make_ready()._keepalive) == 0

@@ -47,6 +47,9 @@ class Transport(asyncio.WriteTransport):
     def get_write_buffer_size(self) -> int:
         return self.kept
 
+    def is_closing(self) -> bool:
+        return False
+
 
 class Owner:
     def __init__(self) -> None:

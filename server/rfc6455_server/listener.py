@@ -319,6 +319,8 @@ class Listener:
             websocket.start_close(CloseCode.INTERNAL_ERROR, cause=Cause.HANDLER_FAILED)
         finally:
             del self._tasks[websocket]
+            if websocket.closed is not None:
+                self._keepalive.discard(websocket)
         if websocket.closed is None:
             await websocket.close()
         self._keepalive.discard(websocket)

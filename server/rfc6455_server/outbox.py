@@ -154,6 +154,16 @@ class Owner(Protocol):
         """Ends the connection: its peer does not read."""
 
 
+class _Nobody:
+    """The owner of an outbox whose connection is over."""
+
+    def give_up(self, why: GiveUp) -> None:
+        """Has been given up."""
+
+
+_NOBODY: Final = _Nobody()
+
+
 class _Waiting:
     """A message that waits: its size in bytes, the key of `coalesce`, and who is told when it has left."""
 
@@ -254,6 +264,7 @@ class Outbox:
         "_connection",
         "_eager",
         "_finished",
+        "_lost",
         "_owner",
         "_scheduled",
         "_shared",
@@ -275,6 +286,7 @@ class Outbox:
         self._unwritten = 0  # bytes that were queued since the last write, roughly
         self._backlog: _Backlog | None = None
         self._finished = False
+        self._lost = False
         self.behind = False
         """The peer does not keep up: what is to be sent goes through `post` and `send`."""
         self.dropped = 0
@@ -284,16 +296,17 @@ class Outbox:
 
     # A peer that keeps up.
 
-    def send_soon(self, size: int) -> None:
+    def send_soon(self, size: int) -> bool:
         """Has what is queued written now, if this is the first time since `rest`, else at the tick's end.
 
-        The answer to a single message leaves without a turn of the loop, many in a row leave together.
+        The answer to a single message leaves without a turn of the loop, many in a row leave together. True
+        when others should have a turn before more is sent: much was written, or nothing can be any more.
         """
         if self._eager:
             self._eager = False
             self.flush()
-        else:
-            self.schedule(size)
+            return self._lost
+        return self.schedule(size)
 
     def rest(self) -> None:
         """Writes what is queued: whoever sends is about to wait."""
@@ -302,14 +315,19 @@ class Outbox:
         if not self.behind:
             self._write()
 
-    def schedule(self, size: int) -> None:
-        """Has what is queued, ``size`` bytes more, written at the end of this tick; at once if it is much."""
+    def schedule(self, size: int) -> bool:
+        """Has what is queued, ``size`` bytes more, written at the end of this tick; at once if it is much.
+
+        True when it was much.
+        """
         self._unwritten += size
         if self._unwritten > MAX_UNWRITTEN:
             self.flush()
-        elif not self._scheduled:
+            return True
+        if not self._scheduled:
             self._scheduled = True
             self._shared.tick.add(self)
+        return False
 
     def flush(self) -> None:
         """Writes what is queued now."""
@@ -321,6 +339,9 @@ class Outbox:
         """Gives the transport what the codec has; it may call `pause`. Gives the number of bytes."""
         self._unwritten = 0
         data = self._connection.data_to_send()
+        if self._transport.is_closing():
+            self._lost = True  # TCP is gone, and we have yet to be told
+            return 0
         if data:
             self._shared.stats.bytes_out += len(data)
             self._transport.write(data)
@@ -433,6 +454,12 @@ class Outbox:
         self._finished = True
         self._forget_backlog()
         self._write()
+
+    def release(self) -> None:
+        """TCP is gone: nothing here is needed any more, and nothing keeps its owner alive."""
+        self._finished = True
+        self._forget_backlog()
+        self._owner = _NOBODY
 
     def _encode(self, waiting: _Waiting) -> int:
         message = waiting.message

@@ -142,6 +142,10 @@ class CodecReader(asyncio.StreamReader):
         if self._ended:
             sink.receive_eof()
 
+    def detach(self) -> None:
+        """Hands nothing on any more."""
+        self._sink = None
+
     def pause(self) -> None:
         """Stops reading: TCP pushes back on the peer."""
         if self._reading is not None:
@@ -552,12 +556,10 @@ class WebSocket:
             raise self._closed_error() from None
         self._hub.stats.messages_out += 1
         size = len(message)
-        if size > MAX_BATCHED:
-            outbox.flush()
-        elif self._batch:
-            outbox.schedule(size)  # there is more to answer: let the answers leave together
-        else:
-            outbox.send_soon(size)
+        # While there is more to answer, let the answers leave together.
+        much = outbox.schedule(size) if self._batch or size > MAX_BATCHED else outbox.send_soon(size)
+        if much:
+            await asyncio.sleep(0)  # who sends without end would leave nobody else a turn
 
     async def _send_behind(self, message: str | bytes) -> None:
         if self._connection.state is not State.OPEN:
@@ -662,7 +664,8 @@ class WebSocket:
 
     def resume_writing(self) -> None:
         """It has taken what there was."""
-        self._outbox.resume()
+        # Not at once: asyncio is in the middle of a write, and what we write now may fail.
+        asyncio.get_running_loop().call_soon(self._outbox.resume)
 
     def give_up(self, why: GiveUp) -> None:
         """Ends the connection: its peer does not read."""
@@ -800,6 +803,10 @@ class WebSocket:
                 waiter.set_result(None)
         if self._close_timer is not None:
             self._close_timer.cancel()
+        # What is left of a connection goes at once, and does not wait for the garbage collector.
+        self._outbox.release()
+        self._reader.detach()
+        self._protocol.websocket = None
 
     def _closed_error(self) -> ConnectionClosedError:
         closed = self._closed
