@@ -5,7 +5,7 @@ PORT ?= 8765
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: serve test cover lint types format clean
+.PHONY: serve test screenshots cover lint types format clean
 
 serve: $(VENV)/.server
 	$(RUN)/rfc6455-server --host $(HOST) --port $(PORT)
@@ -15,6 +15,10 @@ test: $(VENV)/.dev tests/node/node_modules/.installed
 
 cover: $(VENV)/.dev tests/node/node_modules/.installed
 	$(RUN)/pytest --cov --cov-report=term-missing --cov-report=html:build/coverage $(ARGS)
+
+# The pictures of the README, taken anew by the tests.
+screenshots: $(VENV)/.dev tests/node/node_modules/.installed
+	SCREENSHOTS=docs/screenshots $(RUN)/pytest -q tests/test_pages.py -k "image or chart or players"
 
 lint: $(VENV)/.dev
 	$(RUN)/ruff check .

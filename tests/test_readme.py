@@ -9,6 +9,7 @@ import threading
 from typing import Any
 
 import pytest
+import socketio
 
 from rfc6455_server import HandshakeRejectedError, connect
 from tests.server_helpers import ROOT, running_command, serving
@@ -18,7 +19,7 @@ PROGRAMS = re.findall(r"<!-- run by tests/test_readme.py -->\n```python\n(.*?)``
 
 
 def test_every_program_is_run() -> None:
-    assert len(PROGRAMS) == README.count("```python") == 5
+    assert len(PROGRAMS) == README.count("```python") == 6
 
 
 def free_port() -> int:
@@ -63,11 +64,29 @@ def test_the_client() -> None:
     assert re.fullmatch(r"round trip: 0\.\d{6} s\n", done.stdout)
 
 
+async def test_named_events() -> None:
+    namespace: dict[str, Any] = {}
+    exec(PROGRAMS[2], namespace)
+    async with serving(namespace["server"]) as url, asyncio.timeout(20):
+        one, two = (socketio.AsyncClient(reconnection=False) for _ in range(2))
+        heard: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
+        one.on("*", lambda *args: heard.put_nowait(args[:2]))
+        await one.connect(url.replace("ws", "http", 1))
+        await two.connect(url.replace("ws", "http", 1))
+        assert await heard.get() == ("joined", two.get_sid())
+        assert await two.call("message", b"bytes") == {"ok": True}
+        assert await heard.get() == ("message", b"bytes")
+        sid = two.get_sid()
+        await two.disconnect()
+        assert await heard.get() == ("left", sid)
+        await one.disconnect()
+
+
 async def test_the_codec_in_fifteen_lines() -> None:
-    lines = [line for line in PROGRAMS[2].splitlines() if line]
+    lines = [line for line in PROGRAMS[3].splitlines() if line]
     assert len(lines) == 15
     namespace: dict[str, object] = {}
-    exec(PROGRAMS[2], namespace)
+    exec(PROGRAMS[3], namespace)
     echo = namespace["echo"]
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -89,7 +108,7 @@ async def test_the_codec_in_fifteen_lines() -> None:
 
 async def test_what_keeps_it_up(capsys: pytest.CaptureFixture[str]) -> None:
     namespace: dict[str, Any] = {}
-    exec(PROGRAMS[3], namespace)
+    exec(PROGRAMS[4], namespace)
     async with serving(namespace["server"]) as url:
         with pytest.raises(HandshakeRejectedError):
             await connect(url + "/game")
@@ -102,7 +121,7 @@ async def test_what_keeps_it_up(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_server_in_memory() -> None:
-    done = subprocess.run([sys.executable, "-c", PROGRAMS[4]], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", PROGRAMS[5]], capture_output=True, text=True, check=True)
     assert done.stdout == "it works\n"
 
 
