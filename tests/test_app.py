@@ -1,9 +1,10 @@
 import asyncio
 
 import pytest
+import uvloop
 
 from rfc6455 import ConnectionClosed
-from rfc6455_server import Server, WebSocket, connect
+from rfc6455_server import Endpoint, Server, WebSocket, connect
 from tests.server_helpers import Certificate, RawPeer, echo_server, serving
 
 
@@ -93,6 +94,25 @@ async def test_tls(certificate: Certificate) -> None:
     await peer.close()
     await server.stop()
     await asyncio.sleep(0.05)
+
+
+def test_uvloop(certificate: Certificate) -> None:
+    async def talk() -> None:
+        server = echo_server()
+        await server.listen(Endpoint("127.0.0.1"))
+        await server.listen(Endpoint("127.0.0.1", ssl_context=certificate.server_context()))
+        plain, secure = (url.replace("http", "ws").replace("127.0.0.1", "localhost") for url in server.urls)
+        for url, context in ((plain, None), (secure, certificate.client_context())):
+            async with connect(url + "/echo", ssl_context=context) as ws:
+                for size in (10, 1_000_000):
+                    await ws.send("x" * size)
+                    assert await ws.recv() == "x" * size
+                assert await ws.ping() >= 0  # its clock stands still within a turn
+        assert len(server.websockets) <= 2
+        await server.stop()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(talk())
 
 
 def test_a_limit_is_at_least_one() -> None:

@@ -11,6 +11,7 @@ import mimetypes
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from http import HTTPStatus
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -356,7 +357,8 @@ class HttpConnection:
             fields += [("Content-Type", response.content_type), ("Content-Length", str(length))]
         if self._last():
             fields.append(("Connection", "close"))
-        data = connection.send(h11.Response(status_code=response.status, headers=fields))
+        reason = HTTPStatus(response.status).phrase
+        data = connection.send(h11.Response(status_code=response.status, headers=fields, reason=reason))
         with_body = length and (self._head is None or self._head.method != "HEAD")
         if with_body and response.pieces is None:
             data += connection.send(h11.Data(data=response.body))

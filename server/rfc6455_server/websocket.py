@@ -13,7 +13,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from secrets import token_hex
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from rfc6455 import (
     BinaryMessage,
@@ -101,8 +101,7 @@ class CodecReader(asyncio.StreamReader):
             # asyncio makes room for 256 KiB a read, beyond what malloc keeps at hand: most of a small
             # read's time went there. Where a transport has no such attribute, nothing changes.
             transport.max_size = READ_SIZE
-        assert isinstance(transport, asyncio.ReadTransport)  # noqa: S101 - for the type
-        self._reading = transport
+        self._reading = cast("asyncio.ReadTransport", transport)  # uvloop's are of no such class
 
     def feed_data(self, data: bytes) -> None:  # type: ignore[override]  # transports give bytes
         """Called with bytes from the network."""
