@@ -1,6 +1,8 @@
 """Broadcast of 128 B to all in a room: the server's CPU time a delivery."""
 
+import argparse
 import socket
+from collections.abc import Callable, Sequence
 
 from benchmarks.common import Report, ServerProcess, interleaved, options, servers, upgrade
 from benchmarks.load import receive_from_all
@@ -60,37 +62,44 @@ def _read_frame(connection: socket.socket) -> None:
     connection.recv(size, socket.MSG_WAITALL)
 
 
+def measure_rooms(
+    peers: Sequence[str],
+    case: tuple[int, int, int],
+    asked: argparse.Namespace,
+    named_events: Callable[[str], bool],
+) -> dict[str, float]:
+    """µs of CPU a delivery, by peer, for that many members, messages in flight, and deliveries."""
+    members, in_flight, deliveries = case
+    count = deliveries // 4 if asked.quick else deliveries
+    with servers(peers, asked.only) as running:
+        rooms = {
+            name: Room(server, members, named_events=named_events(name)) for name, server in running.items()
+        }
+
+        def measure(name: str) -> float:
+            # python-socketio takes some forty times as long.
+            wanted = count // 8 if name == "python-socketio" else count
+            rooms[name].run(wanted // 10, in_flight)
+            begin = running[name].cpu()
+            done = rooms[name].run(wanted, in_flight)
+            return (running[name].cpu() - begin) / done * 1e6
+
+        title = f"{members} members, {in_flight} in flight"
+        figures = interleaved(list(running), 3 if asked.quick else 9, measure, title)
+        for room in rooms.values():
+            room.close()
+    return figures
+
+
 def main() -> None:
     """Prints µs a delivery and the ratios."""
     asked = options(__doc__)
     report = Report("broadcast", "µs of server CPU a delivery", quick=asked.quick)
     for members, in_flight, deliveries, targets in CASES:
-        with servers(PEERS, asked.only) as running:
-            rooms = {
-                name: Room(server, members, named_events=name == "python-socketio")
-                for name, server in running.items()
-            }
-            count = deliveries // 4 if asked.quick else deliveries
-
-            def measure(
-                name: str,
-                running: dict[str, ServerProcess] = running,
-                rooms: dict[str, Room] = rooms,
-                count: int = count,
-                in_flight: int = in_flight,
-            ) -> float:
-                # python-socketio takes some forty times as long.
-                wanted = count // 8 if name == "python-socketio" else count
-                rooms[name].run(wanted // 10, in_flight)
-                begin = running[name].cpu()
-                done = rooms[name].run(wanted, in_flight)
-                return (running[name].cpu() - begin) / done * 1e6
-
-            case = f"{members} members, {in_flight} in flight"
-            figures = interleaved(list(running), 3 if asked.quick else 9, measure, case)
-            report.add(case, figures, {peer: t for peer, t in zip(PEERS[1:], targets, strict=True) if t})
-            for room in rooms.values():
-                room.close()
+        case = (members, in_flight, deliveries)
+        figures = measure_rooms(PEERS, case, asked, lambda name: name == "python-socketio")
+        wanted = {peer: t for peer, t in zip(PEERS[1:], targets, strict=True) if t}
+        report.add(f"{members} members, {in_flight} in flight", figures, wanted)
     report.finish()
 
 

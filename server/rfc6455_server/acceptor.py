@@ -13,7 +13,8 @@ import os
 import socket
 import ssl
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -93,43 +94,44 @@ async def open_sockets(endpoint: Endpoint, send_timeout: float) -> list[socket.s
 def _listen(  # noqa: PLR0917 - what getaddrinfo gives
     family: int, kind: int, protocol: int, address: object, reuse_port: bool, send_timeout: float
 ) -> socket.socket:
-    listening = socket.socket(family, kind, protocol)
-    try:
+    with _closed_on_error(socket.socket(family, kind, protocol)) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if reuse_port:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         # Accepted sockets inherit these two. A peer that acknowledges nothing is given up by the system.
-        for name, value in (
-            ("TCP_USER_TIMEOUT", int(send_timeout * 1000)),
-            ("TCP_NOTSENT_LOWAT", UNSENT_SIZE),
-        ):
+        values = {"TCP_USER_TIMEOUT": int(send_timeout * 1000), "TCP_NOTSENT_LOWAT": UNSENT_SIZE}
+        for name, value in values.items():
             option = getattr(socket, name, None)
             if option is not None:
                 listening.setsockopt(socket.IPPROTO_TCP, option, value)
-        listening.bind(address)  # type: ignore[arg-type]  # as getaddrinfo gives it
-        listening.listen(BACKLOG)
-        listening.setblocking(False)
-    except OSError:
-        listening.close()
-        raise
+        _bind(listening, address)
     return listening
 
 
 def _listen_unix(path: str) -> socket.socket:
     """A Unix socket; one that was left behind by a process that is gone is replaced."""
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
+    with _closed_on_error(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as listening:
         if Path(path).exists() and stat.S_ISSOCK(os.stat(path).st_mode) and not _answers(path):
             Path(path).unlink()
-        listening.bind(path)
-        listening.listen(BACKLOG)
-        listening.setblocking(False)
+        _bind(listening, path)
+    return listening
+
+
+@contextmanager
+def _closed_on_error(listening: socket.socket) -> Iterator[socket.socket]:
+    try:
+        yield listening
     except OSError:
         listening.close()
         raise
-    return listening
+
+
+def _bind(listening: socket.socket, address: object) -> None:
+    listening.bind(address)  # type: ignore[arg-type]  # as getaddrinfo gives it, or a path
+    listening.listen(BACKLOG)
+    listening.setblocking(False)
 
 
 def _answers(path: str) -> bool:
