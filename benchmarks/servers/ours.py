@@ -22,7 +22,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--compression", action="store_true")
     parser.add_argument("--max-queue", type=int, default=1 << 20)
     parser.add_argument("--slow-consumer", default="disconnect")
-    parser.add_argument("--ping-interval", type=float, default=20.0)
+    # As with the peers: the load answers no Pings.
+    parser.add_argument("--ping-interval", type=float, default=3600.0)
     parser.add_argument("--ping-timeout", type=float, default=20.0)
     parser.add_argument("--tls", metavar="FILE", help="with a certificate and its key")
     parser.add_argument("--whole-tls-buffers", action="store_true", help="as asyncio makes them")

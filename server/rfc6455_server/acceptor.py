@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from rfc6455_server.logs import log
 from rfc6455_server.proxy import (
@@ -162,6 +162,10 @@ class Acceptor:
             make_protocol  # of an address and a deadline; bytes are an answer that refuses it
         )
         self._loop = asyncio.get_running_loop()
+        # asyncio's own server makes its transports by this; the public way takes a task and a future for
+        # each, a tenth of an opening handshake (`benchmarks/handshake.py`). uvloop has the public way only.
+        waits = endpoint.proxy_protocol or endpoint.ssl_context is not None
+        self._make_transport: Any = None if waits else getattr(self._loop, "_make_socket_transport", None)
         self._retry: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._refused: set[socket.socket] = set()
@@ -202,9 +206,22 @@ class Acceptor:
                 self._rest(error)
                 return
             host = address[0] if isinstance(address, tuple) else UNIX
+            if self._make_transport is not None:
+                self._establish_at_once(connection, host)
+                continue
             task = self._loop.create_task(self._establish(connection, host))
             self._tasks.add(task)
             task.add_done_callback(partial(self._established, connection))
+
+    def _establish_at_once(self, connection: socket.socket, address: str) -> None:
+        """Where nothing has to be waited for: without TLS and PROXY headers."""
+        connection.setblocking(False)
+        deadline = self._hub.clock.time() + self._hub.limits.handshake_timeout
+        made = self._make_protocol(address, deadline)
+        if isinstance(made, bytes):
+            self._refuse(connection, made)
+        else:
+            self._make_transport(connection, made)
 
     def _established(self, connection: socket.socket, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -17,7 +17,7 @@ from rfc6455_server.acceptor import Acceptor, Endpoint, open_sockets
 from rfc6455_server.http import HttpHandler, HttpRequest, HttpResponse, HttpRoute, fixed, static_files
 from rfc6455_server.limits import LimitOptions, Limits
 from rfc6455_server.listener import Authorize, Handler, Listener, Route, Site, compile_route
-from rfc6455_server.logs import log
+from rfc6455_server.logs import log, logger
 from rfc6455_server.metrics import Metrics
 from rfc6455_server.outbox import Clock, Policy, check_policy
 from rfc6455_server.proxy import Trusted
@@ -251,7 +251,12 @@ class Server:
         """What takes connections, made when the first is to come; `testing` brings its own connections."""
         if self._listener is None:
             hub = Hub(
-                self.limits, stats=self.stats, clock=self._clock, policy=self.policy, on_report=self._report
+                self.limits,
+                stats=self.stats,
+                clock=self._clock,
+                policy=self.policy,
+                on_report=self._report,
+                wants_reports=lambda: bool(self._reported) or logger.isEnabledFor(logging.INFO),
             )
             self._listener = Listener(self._site, hub)
         return self._listener

@@ -272,6 +272,8 @@ class Listener:
 
     def choose_subprotocol(self, request: Request) -> str | None:
         """The first of the client's that the server speaks; `BEARER` where a token stands behind it."""
+        if "Sec-WebSocket-Protocol" not in request.headers:
+            return None
         offered = request.subprotocols
         chosen = next((name for name in offered if name in self._site.subprotocols), None)
         return chosen or (BEARER if len(offered) > 1 and offered[0] == BEARER else None)

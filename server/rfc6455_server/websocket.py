@@ -220,7 +220,7 @@ class CodecProtocol(asyncio.StreamReaderProtocol):
 class Hub(Shared):
     """What the connections of one server have in common; a client's connection has its own."""
 
-    __slots__ = ("by_id", "loop_lag", "on_report", "pings")
+    __slots__ = ("by_id", "loop_lag", "on_report", "pings", "wants_reports")
 
     def __init__(
         self,
@@ -230,9 +230,11 @@ class Hub(Shared):
         clock: Clock | None = None,
         policy: Policy = "disconnect",
         on_report: Callable[[CloseReport], None] | None = None,
+        wants_reports: Callable[[], bool] = lambda: True,
     ) -> None:
         super().__init__(limits, stats=stats or Stats(), clock=clock, policy=policy)
         self.on_report = on_report
+        self.wants_reports = wants_reports
         self.by_id: dict[str, WebSocket] = {}
         """The open connections whose id somebody knows."""
         self.pings: dict[bytes, float] = {}
@@ -259,6 +261,7 @@ class WebSocket:
         "_code_sent",
         "_connection",
         "_ended",
+        "_ended_at",
         "_failure",
         "_held",
         "_hub",
@@ -303,7 +306,7 @@ class WebSocket:
         self._writer = writer
         self._protocol = protocol
         self._outbox = Outbox(connection, writer.transport, self, hub)
-        self._opened_at = hub.clock.time()
+        self._opened_at = self._ended_at = hub.clock.time()
         # Messages wait in the batches that the codec gave them in: the one that is being taken, and
         # those behind it, each with the bytes that it counts for.
         self._batch = _NO_MESSAGES
@@ -371,6 +374,8 @@ class WebSocket:
     @property
     def report(self) -> CloseReport | None:
         """Who closed, with which codes, and why; ``None`` while it is open."""
+        if self._report is None and self._closed is not None:
+            self._report = self._make_report(self._closed)
         return self._report
 
     @property
@@ -743,10 +748,11 @@ class WebSocket:
     def _finish(self, closed: ConnectionClosed) -> None:
         self._closed = closed
         self._cause = self._cause or Cause.LOST
+        self._ended_at = self._hub.clock.time()
         self._outbox.finish()
-        self._hub.by_id.pop(self.id, None)
-        self._report = report = self._make_report(closed, self._cause)
-        self._hub.stats.closes[closed.code, report.cause.value] += 1
+        if self._id is not None:
+            self._hub.by_id.pop(self._id, None)
+        self._hub.stats.closes[closed.code, self._cause.value] += 1
         error = self._closed_error()
         for answered, _ in (self._pings or {}).values():
             if not answered.done():
@@ -758,11 +764,14 @@ class WebSocket:
         for callback in self._on_closed or ():
             callback(self)
         self._on_closed = None
-        if self._hub.on_report is not None:
+        if self._hub.on_report is not None and self._hub.wants_reports():
+            report = self.report
+            assert report is not None  # noqa: S101 - it has ended
             self._hub.on_report(report)
         self._close_tcp()
 
-    def _make_report(self, closed: ConnectionClosed, cause: Cause) -> CloseReport:
+    def _make_report(self, closed: ConnectionClosed) -> CloseReport:
+        cause = self._cause or Cause.LOST
         by_peer = {Cause.PEER: "peer", Cause.LOST: "nobody"}
         return CloseReport(
             id=self.id,
@@ -773,7 +782,7 @@ class WebSocket:
             code_received=None if closed.code == CloseCode.ABNORMAL_CLOSURE else closed.code,
             reason=closed.reason or (self._failure.reason if self._failure else ""),
             cause=cause,
-            seconds=self._hub.clock.time() - self._opened_at,
+            seconds=self._ended_at - self._opened_at,
             dropped=self._outbox.dropped,
             loop_lag=self._hub.loop_lag,
         )
