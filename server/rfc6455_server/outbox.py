@@ -396,18 +396,19 @@ class Outbox:
             key = policy.key
             if backlog.drop_key(key):
                 self._count_drop("coalesce")
-        limit = self._shared.limits.max_queue
-        if backlog and self.size + size > limit:
+        in_transport = self._transport.get_write_buffer_size()
+        room = self._shared.limits.max_queue - in_transport - size  # for what waits here already
+        if backlog.size > room and backlog:
             if policy == "disconnect":
                 self.give_up("slow")
                 return
-            while policy != "drop_newest" and self.size + size > limit and backlog.drop_oldest():
+            while policy != "drop_newest" and backlog.size > room and backlog.drop_oldest():
                 self._count_drop("drop_oldest")
-            if backlog and self.size + size > limit:
+            if backlog.size > room and backlog:
                 self._count_drop("drop_newest")
                 return
         backlog.append(_Waiting(message, size, policy != "disconnect", key))
-        self._shared.budget.charge(self, self.size)
+        self._shared.budget.charge(self, backlog.size + in_transport)
 
     async def send(self, message: PreparedMessage | str | bytes | None, size: int) -> bool:
         """Queues a message for a peer that is behind, as soon as there is room, and waits until it has left.
