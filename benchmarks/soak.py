@@ -166,8 +166,9 @@ def _tls_memory(count: int) -> dict[str, float]:
 def _certificate(directory: Path) -> Path:
     """A certificate of our own, with its key."""
     key, certificate, both = (directory / name for name in ("key.pem", "certificate.pem", "both.pem"))
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout".split()  # noqa: SIM905
-    subprocess.run([*command, str(key), "-out", str(certificate)], check=True, capture_output=True)
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
+    command += ["-subj", "/CN=localhost", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
     both.write_text(certificate.read_text() + key.read_text())
     return both
 

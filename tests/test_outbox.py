@@ -338,6 +338,20 @@ async def test_what_waits_can_be_handed_over_before_a_close() -> None:
     assert [first for first, _ in frames] == [0x81, 0x81, 0x81, 0x88]
 
 
+async def test_drain_waits_for_what_it_writes_itself() -> None:
+    rig = Rig(room=0)
+    rig.connection.send_text("not written yet")
+    draining = asyncio.create_task(rig.outbox.drain())
+    await asyncio.sleep(0)
+    assert rig.outbox.behind
+    assert not draining.done()
+    rig.transport.take()
+    assert await draining
+    assert await rig.outbox.drain()
+    rig.outbox.finish()
+    assert not await rig.outbox.drain()
+
+
 async def test_pongs_wait_with_the_rest() -> None:
     """A peer that pings and never reads makes nobody's buffer grow: the codec counts them."""
     rig = Rig()

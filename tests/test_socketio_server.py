@@ -10,7 +10,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rfc6455_server import ConnectionClosedError, HandshakeRejectedError, Server, WebSocket, connect
+from rfc6455 import Request
+from rfc6455_server import (
+    ConnectionClosedError,
+    HandshakeRejectedError,
+    Refusal,
+    Server,
+    WebSocket,
+    bearer_token,
+    connect,
+)
 from rfc6455_server.socketio import (
     AckTimeoutError,
     ConnectError,
@@ -19,7 +28,7 @@ from rfc6455_server.socketio import (
     SocketIO,
 )
 from rfc6455_server.testing import ManualClock, TestClient, settle
-from tests.server_helpers import RawPeer, serving
+from tests.server_helpers import Certificate, RawPeer, serving
 from tests.test_http import Answer, read_answer
 
 PATH = "/socket.io/?EIO=4&transport="
@@ -826,6 +835,45 @@ async def test_cors(cors: list[str], origin: str | None, allowed: bool, credenti
             assert given_.fields.get("access-control-allow-credentials") == credentials
         if credentials:
             assert answer.fields["vary"] == "Origin"
+
+
+async def test_polling_passes_the_same_doors_as_a_websocket() -> None:
+    io = SocketIO()
+    server = Server()
+    server.mount(io)
+
+    @server.authorize
+    async def check(request: Request) -> Refusal | None:
+        return None if bearer_token(request) == "s3cret" else Refusal(401, b"who?\n", [("X-Why", "token")])
+
+    async with serving(server) as url:
+        answer = await ask(url, "EIO=4&transport=polling")
+        assert (answer.status, answer.body, answer.fields["x-why"]) == (401, b"who?\n", "token")
+        answer = await ask(url, "EIO=4&transport=polling", headers="Authorization: Bearer s3cret\r\n")
+        assert answer.status == 200
+        server.make_ready().draining = True
+        answer = await ask(url, "EIO=4&transport=polling", headers="Authorization: Bearer s3cret\r\n")
+        assert answer.status == 503
+
+
+async def test_a_session_by_polling_knows_of_tls(certificate: Certificate) -> None:
+    io = SocketIO()
+    server = Server()
+    server.mount(io)
+    await server.start("127.0.0.1", 0, ssl_context=certificate.server_context())
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", server.port, ssl=certificate.client_context(), server_hostname="localhost"
+    )
+    peer = RawPeer(reader, writer)
+    writer.write(b"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: a\r\n\r\n")
+    sid = json.loads((await read_answer(peer)).body[1:])["sid"]
+    request = f"POST /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: a\r\n"
+    writer.write(request.encode() + b"Content-Length: 2\r\n\r\n40")
+    assert (await read_answer(peer)).body == b"ok"
+    assert [socket.handshake.secure for socket in io.fetch_sockets()] == [True]
+    await peer.close()
+    await server.stop()
+    await asyncio.sleep(0.05)
 
 
 async def test_a_conversation_by_polling() -> None:

@@ -158,9 +158,8 @@ class Acceptor:
         self._endpoint = endpoint
         self._trusted = trusted
         self._hub = hub
-        self._make_protocol = (
-            make_protocol  # of an address and a deadline; bytes are an answer that refuses it
-        )
+        # Of an address and a deadline; bytes are an answer that refuses it.
+        self._make_protocol = make_protocol
         self._loop = asyncio.get_running_loop()
         # asyncio's own server makes its transports by this; the public way takes a task and a future for
         # each, a tenth of an opening handshake (`benchmarks/handshake.py`). uvloop has the public way only.

@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar, Unpack
 
-from rfc6455 import PerMessageDeflate
+from rfc6455 import PerMessageDeflate, Request
 from rfc6455.headers import ascii_lower
 from rfc6455_server.acceptor import Acceptor, Endpoint, open_sockets
 from rfc6455_server.http import HttpHandler, HttpRequest, HttpResponse, HttpRoute, fixed, static_files
 from rfc6455_server.limits import LimitOptions, Limits
-from rfc6455_server.listener import Authorize, Handler, Listener, Route, Site, compile_route
+from rfc6455_server.listener import Authorize, Handler, Listener, Refusal, Route, Site, compile_route
 from rfc6455_server.logs import log, logger
 from rfc6455_server.metrics import Metrics
 from rfc6455_server.outbox import Clock, Policy, check_policy
@@ -118,11 +118,20 @@ class Server:
     def authorize(self, hook: _AnyAuthorize) -> _AnyAuthorize:
         """Decorates an async function that sees each request for a WebSocket before it becomes one.
 
+        What opens a session of `socketio` by polling is asked in the same way.
+
         It gives a `Refusal`, or anything else, which is then the connection's ``user``. What it raises is
         logged, and is 500 for the client.
         """
         self._site.authorize = hook
         return hook
+
+    async def admit(self, request: Request) -> Refusal | None:
+        """The refusal, if it is refused, of a request that opens something without becoming a WebSocket."""
+        if self.draining:
+            return Refusal(503, b"the server stops\n", [("Retry-After", "5")])
+        verdict = None if self._site.authorize is None else await self._site.authorize(request)
+        return verdict if isinstance(verdict, Refusal) else None
 
     def on_report(self, callback: _AnyReported) -> _AnyReported:
         """Decorates a function that is given the `CloseReport` of each connection."""

@@ -106,37 +106,36 @@ class connect:  # noqa: N801 - it is called like a function
                 ssl=context,
                 server_hostname=self._uri.host if context else None,
             )
-            try:
-                return await self._shake_hands(transport, protocol, loop)
-            except BaseException:
-                transport.abort()
-                raise
+            protocol.address = self._uri.host
+            hub = Hub(self._limits)
+            websocket = await shake_hands(self._handshake, transport, protocol, hub)
+            if websocket.closed is None:
+                keepalive = Keepalive(hub, max_groups=1)
+                keepalive.add(websocket)
+                websocket.on_closed.append(lambda _: keepalive.stop())
+            return websocket
 
-    async def _shake_hands(
-        self,
-        transport: asyncio.WriteTransport,
-        protocol: CodecProtocol,
-        loop: asyncio.AbstractEventLoop,
-    ) -> WebSocket:
-        writer = asyncio.StreamWriter(transport, protocol, protocol.reader, loop)
-        writer.write(self._handshake.data_to_send())
-        while (event := self._handshake.next_event()) is None:
+
+async def shake_hands(
+    handshake: ClientHandshake, transport: asyncio.WriteTransport, protocol: CodecProtocol, hub: Hub
+) -> WebSocket:
+    """The client's opening handshake over a connection that is open; ends it when that fails, and raises."""
+    writer = asyncio.StreamWriter(transport, protocol, protocol.reader, asyncio.get_running_loop())
+    try:
+        writer.write(handshake.data_to_send())
+        while (event := handshake.next_event()) is None:
             data = await protocol.reader.read_early()
             if data:
-                self._handshake.receive_data(data)
+                handshake.receive_data(data)
             else:
-                self._handshake.receive_eof()
+                handshake.receive_eof()
         match event:
             case HandshakeAccepted(connection=connection):
-                hub = Hub(self._limits)
-                protocol.address = self._uri.host
-                websocket = WebSocket(connection, None, protocol, writer, hub)
-                if websocket.closed is None:
-                    keepalive = Keepalive(hub, max_groups=1)
-                    keepalive.add(websocket)
-                    websocket.on_closed.append(lambda _: keepalive.stop())
-                return websocket
+                return WebSocket(connection, None, protocol, writer, hub)
             case HandshakeRejected(response=response):
                 raise HandshakeRejectedError(response)
             case HandshakeFailed(error=error):
                 raise error
+    except BaseException:
+        transport.abort()
+        raise

@@ -44,6 +44,8 @@ class HttpRequest:
     body: bytes
     address: str
     """The client's."""
+    secure: bool = False
+    """Whether it came over TLS."""
 
 
 @dataclass(slots=True)
@@ -322,7 +324,8 @@ class HttpConnection:
             allowed = ", ".join(route.methods)
             return HttpResponse(b"method not allowed\n", status=405, headers=[("Allow", allowed)])
         self._begun = False
-        return await route.handler(HttpRequest(head, bytes(self._body), self._protocol.address))
+        secure = self._writer.get_extra_info("ssl_object") is not None
+        return await route.handler(HttpRequest(head, bytes(self._body), self._protocol.address, secure))
 
     def _answer_with(self, answer: Awaitable[HttpResponse]) -> None:
         self._task = asyncio.get_running_loop().create_task(self._answer(answer))

@@ -26,8 +26,7 @@ class Metrics:
         """Answers a request."""
         if find_spec("prometheus_client") is None:
             return HttpResponse(b"needs prometheus-client: install rfc6455[server]\n", status=501)
-        # Optional, and late: nobody pays for what they do not use.
-        from prometheus_client import CollectorRegistry, exposition  # noqa: PLC0415
+        from prometheus_client import CollectorRegistry, exposition  # noqa: PLC0415 - optional, and late
 
         registry = CollectorRegistry()
         registry.register(self)

@@ -305,7 +305,7 @@ class Outbox:
         if self._eager:
             self._eager = False
             self.flush()
-            return self._lost
+            return self._lost or size > MAX_UNWRITTEN
         return self.schedule(size)
 
     def rest(self) -> None:
@@ -434,9 +434,9 @@ class Outbox:
 
     async def drain(self) -> bool:
         """Waits until all that is queued now has left; False when the connection ended before."""
+        self.rest()
         if self.behind:
             return await self.send(None, 0)
-        self.rest()
         return not self._finished
 
     def give_up(self, why: GiveUp) -> None:

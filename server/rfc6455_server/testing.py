@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Final
 
-from rfc6455 import ClientHandshake, HandshakeAccepted, HandshakeRejected
+from rfc6455 import ClientHandshake
 from rfc6455_server.app import Server
-from rfc6455_server.client import HandshakeRejectedError
+from rfc6455_server.client import shake_hands
 from rfc6455_server.limits import Limits
 from rfc6455_server.outbox import Clock
 from rfc6455_server.websocket import CodecProtocol, Hub, WebSocket
@@ -283,21 +283,7 @@ class TestClient:
         address: str = "192.0.2.1",
     ) -> WebSocket:
         """Opens a WebSocket; raises as `rfc6455_server.connect` does."""
-        loop = asyncio.get_running_loop()
-        protocol = CodecProtocol(loop)
+        protocol = CodecProtocol(asyncio.get_running_loop())
         transport = self.open(protocol, address)
         handshake = ClientHandshake("test", target, subprotocols=subprotocols, origin=origin, headers=headers)
-        writer = asyncio.StreamWriter(transport, protocol, protocol.reader, loop)
-        writer.write(handshake.data_to_send())
-        while (event := handshake.next_event()) is None:
-            data = await protocol.reader.read_early()
-            if data:
-                handshake.receive_data(data)
-            else:
-                handshake.receive_eof()
-        if isinstance(event, HandshakeAccepted):
-            return WebSocket(event.connection, None, protocol, writer, Hub(Limits(), clock=self.clock))
-        transport.abort()
-        if isinstance(event, HandshakeRejected):
-            raise HandshakeRejectedError(event.response)
-        raise event.error
+        return await shake_hands(handshake, transport, protocol, Hub(Limits(), clock=self.clock))

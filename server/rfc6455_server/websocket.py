@@ -50,9 +50,6 @@ MAX_QUEUED: Final = 1 << 18
 READ_SIZE: Final = 1 << 16
 """Bytes of a read at the most."""
 
-MAX_BATCHED: Final = 1 << 16
-"""Bytes from which on a message is written at once, and does not wait for others to leave with it."""
-
 _NO_MESSAGES: Final[deque[Event]] = deque(maxlen=0)
 
 _MESSAGE_OVERHEAD: Final = 64
@@ -561,7 +558,7 @@ class WebSocket:
         self._hub.stats.messages_out += 1
         size = len(message)
         # While there is more to answer, let the answers leave together.
-        much = outbox.schedule(size) if self._batch or size > MAX_BATCHED else outbox.send_soon(size)
+        much = outbox.schedule(size) if self._batch else outbox.send_soon(size)
         if much:
             await asyncio.sleep(0)  # who sends without end would leave nobody else a turn
 
@@ -576,7 +573,7 @@ class WebSocket:
             raise self._closed_error()
 
     async def drain(self) -> None:
-        """Waits until the operating system has taken all that was sent and posted.
+        """Waits until all that was sent and posted has left our queue.
 
         Raises `ConnectionClosedError` when the connection ends before.
         """

@@ -25,7 +25,7 @@ from typing import Any, Final, Protocol, TypeVar
 from rfc6455 import Request
 from rfc6455_server.http import HttpRoute
 from rfc6455_server.limits import Limits
-from rfc6455_server.listener import Route
+from rfc6455_server.listener import Refusal, Route
 from rfc6455_server.outbox import Clock
 from rfc6455_server.rooms import Rooms
 from rfc6455_server.socketio.engine import EngineSession, Transport
@@ -75,6 +75,9 @@ class Host(Protocol):
     @property
     def clock(self) -> Clock:
         """What tells the time."""
+
+    async def admit(self, request: Request) -> Refusal | None:
+        """The refusal of a request that is to open a session by polling, if it is refused."""
 
     def add_route(self, route: Route) -> None:
         """Adds a route for WebSockets."""
@@ -150,6 +153,7 @@ class SocketIO:
             max_sessions=server.limits.max_connections,
             clock=lambda: server.clock,
             stats=server.stats,
+            admit=server.admit,
             make_session=self._make_session,
             opened=self._opened,
         )

@@ -64,6 +64,8 @@ class Session:
         self.engine = engine
         self.address = address
         """The client's."""
+        self.secure = False
+        """Whether it was opened over TLS."""
         self.binary = True
         """Whether the client's WebSocket takes bytes, and not only base64."""
         self.receiver: Receiver | None = None
@@ -86,11 +88,6 @@ class Session:
     def sid(self) -> str:
         """The session's id, known to its client only."""
         return self.engine.sid
-
-    @property
-    def secure(self) -> bool:
-        """Whether the WebSocket runs over TLS."""
-        return self._websocket is not None and self._websocket.secure
 
     @property
     def dropped(self) -> int:

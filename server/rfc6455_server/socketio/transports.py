@@ -6,7 +6,7 @@ Left to others: one session (`session`, `engine`), what is said in it (`namespac
 """
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -44,7 +44,8 @@ class Transports:
     """The sessions of a `SocketIO`, and the requests that belong to them.
 
     ``cors``: origins besides the own one, ``"*"`` for all. ``make_session`` makes the `EngineSession` for an
-    id, a transport and a time; ``opened`` is told of each session, with the request that opened it.
+    id, a transport and a time; ``admit`` may refuse what opens one by polling; ``opened`` is told of each
+    session, with the request that opened it.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Transports:
         max_sessions: int,
         clock: Callable[[], Clock],
         stats: Stats,
+        admit: Callable[[Request], Awaitable[Refusal | None]],
         make_session: Callable[[str, Transport, float], EngineSession],
         opened: Callable[[Session, Request], None],
     ) -> None:
@@ -63,6 +65,7 @@ class Transports:
         self._max_sessions = max_sessions
         self._clock = clock
         self._stats = stats
+        self._admit = admit
         self._make_session = make_session
         self._opened = opened
         self.sessions: dict[str, Session] = {}
@@ -143,7 +146,7 @@ class Transports:
                 return
             await session.serve_websocket(websocket, probing=True)
             return
-        session = self._open(request, "websocket", websocket.address)
+        session = self._open(request, "websocket", websocket.address, secure=websocket.secure)
         await session.serve_websocket(websocket, probing=False)
 
     # Polling.
@@ -173,7 +176,10 @@ class Transports:
         if sid is None:
             if len(self.sessions) >= self._max_sessions:
                 return HttpResponse(b"too many sessions\n", status=503)
-            session = self._open(head, "polling", request.address)
+            refusal = await self._admit(head)
+            if refusal is not None:
+                return HttpResponse(refusal.body, status=refusal.status, headers=list(refusal.headers))
+            session = self._open(head, "polling", request.address, secure=request.secure)
             return self._answer(head, encode_payload([session.engine.handshake_packet()]))
         found = self.sessions.get(sid)
         if found is None:
@@ -209,10 +215,11 @@ class Transports:
 
     # Sessions.
 
-    def _open(self, request: Request, transport: Transport, address: str) -> Session:
+    def _open(self, request: Request, transport: Transport, address: str, *, secure: bool) -> Session:
         clock = self._clock()
         engine = self._make_session(new_id(), transport, clock.time())
         session = Session(engine, clock, address, self._closed)
+        session.secure = secure
         session.binary = "b64" not in parse_query(request)
         self.sessions[engine.sid] = session
         self._opened(session, request)
