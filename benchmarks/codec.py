@@ -100,24 +100,24 @@ TARGETS: dict[int, dict[str, float]] = {
 }
 
 
-def ours_send(text: str, data: bytes, count: int) -> None:
-    """Each message leaves by itself."""
+def ours_send(text: str, count: int) -> None:
+    """Each message leaves by itself, in buffers."""
     connection = Connection(Role.SERVER)
     for _ in range(count):
         connection.send_text(text)
-        connection.data_to_send()
+        connection.buffers_to_send()
 
 
-def websockets_send(text: str, data: bytes, count: int) -> None:
-    """Its protocol takes bytes; its connection encodes."""
+def websockets_send(text: str, count: int) -> None:
+    """Its protocol takes bytes, because its connection encodes; it gives buffers, too."""
     protocol = Protocol(SERVER, state=State.OPEN)
     for _ in range(count):
         protocol.send_text(text.encode())
-        b"".join(protocol.data_to_send())
+        protocol.data_to_send()
 
 
-def wsproto_send(text: str, data: bytes, count: int) -> None:
-    """Its connection takes an event."""
+def wsproto_send(text: str, count: int) -> None:
+    """Its connection takes an event, and gives bytes."""
     connection = WsprotoConnection(ConnectionType.SERVER)
     for _ in range(count):
         connection.send(wsproto_events.TextMessage(data=text))
@@ -162,7 +162,7 @@ def measure_all(report_name: str, targets: dict[int, dict[str, float]], quick: b
 
         def measure_send(name: str, text: str = text, count: int = count) -> float:
             begin = time.process_time()
-            SENDERS[name](text, text.encode(), count)
+            SENDERS[name](text, count)
             return count / (time.process_time() - begin)
 
         figures = interleaved(list(SENDERS), rounds, measure_send, f"serialise {size}")

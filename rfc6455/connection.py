@@ -58,11 +58,21 @@ from rfc6455.frames import (
     encode_close,
     encode_header,
 )
-from rfc6455.masking import EXCESS, REPEATED, TABLE_SIZE, apply_mask, new_mask_key
+from rfc6455.masking import (
+    EXCESS,
+    INTEGERS_SIZE,
+    REPEATED,
+    REPEATED_KEYS,
+    TABLE_SIZE,
+    apply_mask,
+    bulk_xor,
+    new_mask_key,
+)
 from rfc6455.messages import MessageAssembler, PreparedMessage
 
 _WHOLE_TEXT: Final = FIN | Opcode.TEXT
 _WHOLE_BINARY: Final = FIN | Opcode.BINARY
+_WHOLE: Final = frozenset((_WHOLE_TEXT, _WHOLE_BINARY))
 
 _from_bytes = int.from_bytes
 
@@ -71,12 +81,50 @@ _NOTHING: Final[deque[Event]] = deque(maxlen=0)
 
 _pack_header_16 = Struct(">BBH").pack
 
+_SEPARATE_SIZE: Final = 4096
+"""Bytes of a payload from which on it is queued behind its header, and not together with it: a copy less."""
+
 # The headers of a server's smallest frames, by length (RFC 6455 §5.2).
 _TEXT_HEADERS: Final = tuple(bytes((_WHOLE_TEXT, length)) for length in range(126))
 _BINARY_HEADERS: Final = tuple(bytes((_WHOLE_BINARY, length)) for length in range(126))
 
 _BATCH: Final = 256
 """Messages that one call of the hot path parses at the most: an object is larger than a small frame."""
+
+_unpack_medium = Struct(">HI").unpack_from
+"""The rest of the header of a masked frame whose length has 16 bits: that length, and the key."""
+
+_MEDIUM_HEADER: Final = 8
+_unpack_header = Struct(">BBH4s").unpack_from
+"""All of such a header: first byte, second byte, length, key."""
+
+_BULK_SIZE: Final = 2048
+"""Bytes from which on frames of that kind are unmasked together, where numpy is installed."""
+
+_MAX_BULK_SIZE: Final = 1 << 18
+"""Bytes that are unmasked together at the most: they are copied three times."""
+
+_new = object.__new__
+"""``_new(TextMessage)`` and an assignment take two thirds of the time of ``TextMessage(data)``."""
+
+
+def _small_frames(*, masked: bool) -> tuple[tuple[int, int, int, int, int] | None, ...]:
+    """What the hot path needs of a frame of the shortest form, by the second byte of its header.
+
+    These are: its bytes behind those two, the bits of its payload, `REPEATED` and `EXCESS` for it, and the
+    bytes of its payload; ``None`` where that byte says something else.
+    """
+    frames: list[tuple[int, int, int, int, int] | None] = [None] * 256
+    for length in range(TABLE_SIZE + 1):
+        if masked:
+            frames[MASK | length] = (4 + length, 8 * length, REPEATED[4 + length], EXCESS[length], length)
+        else:
+            frames[length] = (length, 0, 0, 0, length)
+    return tuple(frames)
+
+
+_SMALL_FRAMES: Final = {Role.SERVER: _small_frames(masked=True), Role.CLIENT: _small_frames(masked=False)}
+"""By the role of whoever receives them."""
 
 
 class Connection:
@@ -235,8 +283,9 @@ class Connection:
         """The events there are, pulled one at a time."""
         while (event := self.next_event()) is not None:
             yield event
-            while self._events:  # what was parsed together with it, without a call for each
-                yield self._events.popleft()
+            events = self._events  # what was parsed together with it, without a call for each
+            while events:
+                yield events.popleft()
 
     def next_event(self) -> Event | None:
         """The next event, or ``None`` until more data comes. Never raises for what the peer sent."""
@@ -275,7 +324,7 @@ class Connection:
     def _read(self) -> Event | None:
         """Parses until there is an event or no more input."""
         while self._close_received is None:
-            if self._message.pending:
+            if self.deflate is not None and self._message.pending:
                 fragment = self._message.resume()
                 if fragment is not None:
                     return fragment
@@ -300,12 +349,13 @@ class Connection:
 
         What is left is part of a header at the most, so that each byte moves here once.
         """
-        rest = self._buffer[self._position :]
-        self._buffer = rest + self._incoming
-        self._position = 0
-        refilled = bool(self._incoming)
+        if self._position:
+            self._buffer, self._position = self._buffer[self._position :], 0
+        if not self._incoming:
+            return False
+        self._buffer += self._incoming
         self._incoming = bytearray()
-        return refilled
+        return True
 
     def _read_plain_messages(self) -> bool:
         """The hot path: queues the whole, unfragmented data messages at the head of the buffer.
@@ -313,52 +363,75 @@ class Connection:
         It takes nothing else, and judges nothing: the first frame that is not plain, not complete or
         not right stays where it is, for the plain path. True when there are events now.
         """
-        if self._message.opcode is not None or not self._assemble:
+        max_size = self._max_message_size
+        if self._message.opcode is not None or not self._assemble or max_size < TABLE_SIZE:
             return False
         data, position, end = self._buffer, self._position, len(self._buffer)
         events: deque[Event] = deque()
         append = events.append
-        mask = MASK if self._masks_input else 0
-        key_size = 4 if mask else 0
-        max_size = self._max_message_size
-        small = min(TABLE_SIZE, max_size)
+        masked, small_frames = self._masks_input, _SMALL_FRAMES[self.role]
+        medium, medium_rest = (MASK | 126, 6) if masked else (126, 2)
+        bulk = masked and end - position >= _BULK_SIZE
         for _ in repeat(None, _BATCH):
             start = position + 2
-            if end - start < key_size:
+            if start > end:
                 break
-            length = data[position + 1] - mask  # with the wrong mask bit: below 0, or above 127
-            if 0 <= length <= small:
-                stop = start + key_size + length
+            second = data[position + 1]
+            small = small_frames[second]
+            if small is not None:
+                size, bits, repeated, excess, length = small
+                stop = start + size
                 if stop > end:
                     break
-                if mask:
+                if masked:
                     # `apply_mask` in one step: key and payload are one integer, and the key repeated over
                     # both leaves zeros where the key was. It saves a slice, a conversion and a call.
-                    masked = _from_bytes(data[start:stop])
-                    repeated = (masked >> 8 * length) * REPEATED[4 + length] >> EXCESS[length]
-                    payload = (masked ^ repeated).to_bytes(length, "big")
+                    both = _from_bytes(data[start:stop])
+                    payload = (both ^ (both >> bits) * repeated >> excess).to_bytes(length)
                 else:
                     payload = data[start:stop]
-            elif length == 126 or length == 127:  # noqa: PLR1714 - a tuple would be made anew, or looked up
-                shortest, extended = (126, 2) if length == 126 else (65536, 8)
-                length = _from_bytes(data[start : start + extended])
-                start += extended + key_size
-                stop = start + length
-                if stop > end or length < shortest or length > max_size:
+            elif second == medium:
+                if start + 6 > end:
                     break
-                payload = data[start:stop]
-                if mask:
-                    payload = apply_mask(payload, data[start - 4 : start])
+                length, key = _unpack_medium(data, start)
+                start += medium_rest
+                stop = start + length
+                if stop > end or not TABLE_SIZE < length <= max_size:
+                    break
+                if not masked:
+                    payload = data[start:stop]
+                elif bulk and stop + length <= end and (xor := bulk_xor()) is not None:
+                    stop = self._read_bulk(data, position, xor, append)
+                    if stop == position or len(events) >= _BATCH:
+                        position = stop
+                        break
+                    position = stop
+                    continue
+                elif length < INTEGERS_SIZE:  # `apply_mask`, without its calls
+                    bulk = False
+                    mask = key * REPEATED_KEYS[(length + 3) // 4]
+                    if length % 4:
+                        mask >>= -length % 4 * 8
+                    mask ^= _from_bytes(data[start:stop])
+                    payload = mask.to_bytes(length)
+                else:
+                    bulk = False
+                    payload = apply_mask(memoryview(data)[start:stop], data[start - 4 : start])
             else:
                 break
             first = data[position]
             if first == _WHOLE_TEXT:
                 try:
-                    append(TextMessage(payload.decode()))
+                    text = payload.decode()
                 except UnicodeDecodeError:
                     break
+                text_message = _new(TextMessage)
+                text_message.data = text
+                append(text_message)
             elif first == _WHOLE_BINARY:
-                append(BinaryMessage(payload))
+                binary_message = _new(BinaryMessage)
+                binary_message.data = payload
+                append(binary_message)
             else:
                 break
             position = stop
@@ -370,6 +443,45 @@ class Connection:
         self._events = events
         return True
 
+    def _read_bulk(
+        self,
+        data: bytes,
+        begin: int,
+        xor: Callable[[bytes | memoryview, bytes], bytes],
+        append: Callable[[Event], object],
+    ) -> int:
+        """Queues the plain messages of medium size at ``begin``, unmasked by one XOR; gives where they end.
+
+        The key is repeated over the whole of each frame: its header is spoiled, and was read before.
+        """
+        frames: list[tuple[int, int, int]] = []
+        masks: list[bytes] = []
+        position = begin
+        limit = min(len(data), begin + _MAX_BULK_SIZE)
+        while position + _MEDIUM_HEADER <= limit and len(frames) < _BATCH:
+            first, second, length, key = _unpack_header(data, position)
+            start = position + _MEDIUM_HEADER
+            stop = start + length
+            if first not in _WHOLE or second != MASK | 126:
+                break
+            if stop > limit or not TABLE_SIZE < length <= self._max_message_size:
+                break
+            size = stop - position
+            masks.append(key * (size // 4) if size % 4 == 0 else (key * (size // 4 + 1))[:size])
+            frames.append((first, start - begin, stop - begin))
+            position = stop
+        unmasked = xor(memoryview(data)[begin:position], b"".join(masks))
+        for first, start, stop in frames:
+            payload = unmasked[start:stop]
+            if first == _WHOLE_TEXT:
+                try:
+                    append(TextMessage(payload.decode()))
+                except UnicodeDecodeError:
+                    return begin + start - _MEDIUM_HEADER
+            else:
+                append(BinaryMessage(payload))
+        return position
+
     def _start_frame(self) -> None:
         """Takes the next frame's header, if all of it is there, and refuses what must not come now."""
         frame = decode_header(
@@ -380,7 +492,7 @@ class Connection:
         )
         if frame is None:
             return
-        if frame.opcode.is_control:
+        if frame.opcode >= Opcode.CLOSE:
             self._control_frames += 1
             if self._control_frames > self._max_control_frames:
                 raise RemoteProtocolError(
@@ -397,19 +509,23 @@ class Connection:
     def _continue_frame(self, frame: FrameHeader) -> Event | None:
         """Takes what there is of the payload; leaves ``_frame`` as ``None`` when that was all of it."""
         missing = frame.length - self._frame_read
-        chunk = self._buffer[self._position : self._position + missing]
-        self._position += len(chunk)
-        finished = len(chunk) == missing
-        if not chunk and not finished:
+        begin, end = self._position, min(self._position + missing, len(self._buffer))
+        size = end - begin
+        finished = size == missing
+        if size == 0 and not finished:
             return None
-        if frame.mask_key is not None:
+        if frame.mask_key is None:
+            chunk = self._buffer[begin:end]
+        else:
             # The key goes on where the last piece of this frame left off (RFC 6455 §5.3).
             turn = self._frame_read % 4
-            chunk = apply_mask(chunk, frame.mask_key[turn:] + frame.mask_key[:turn])
-        self._frame_read += len(chunk)
+            key = frame.mask_key[turn:] + frame.mask_key[:turn]
+            chunk = apply_mask(memoryview(self._buffer)[begin:end], key)
+        self._position = end
+        self._frame_read += size
         if finished:
             self._frame = None
-        if not frame.opcode.is_control:
+        if frame.opcode < Opcode.CLOSE:
             return self._message.receive(chunk, final=finished and frame.fin)
         self._control_payload += chunk
         return self._finish_control_frame(frame.opcode) if finished else None
@@ -465,16 +581,20 @@ class Connection:
         unfinished, or when ``data`` has a surrogate and so no UTF-8 form.
         """
         try:
-            payload = str.encode(data)  # not data.encode(): bytes are refused with a TypeError
+            payload = data.encode()
         except UnicodeEncodeError:
             raise LocalProtocolError("the text has a surrogate", slug="bad-text") from None
+        except AttributeError:
+            raise TypeError(f"a text is a str, not {type(data).__name__}") from None
         # What servers do all day, in one step: a message in one frame, without mask and compression.
-        length = len(payload)
-        if self._sends_plain and fin and length < 65536:
+        if fin and self._sends_plain:
+            length = len(payload)
             if length < 126:
                 self._output.append(_TEXT_HEADERS[length] + payload)
-            else:
+            elif length < _SEPARATE_SIZE:
                 self._output.append(_pack_header_16(_WHOLE_TEXT, 126, length) + payload)
+            else:
+                self._output += encode_header(_WHOLE_TEXT, length), payload
             return
         self._send_data(Opcode.TEXT, payload, fin=fin)
 
@@ -485,12 +605,14 @@ class Connection:
         """
         # Not bytes(data) alone: bytes(5) would be five zero bytes.
         payload = data if type(data) is bytes else bytes(memoryview(data))
-        length = len(payload)
-        if self._sends_plain and fin and length < 65536:
+        if fin and self._sends_plain:
+            length = len(payload)
             if length < 126:
                 self._output.append(_BINARY_HEADERS[length] + payload)
-            else:
+            elif length < _SEPARATE_SIZE:
                 self._output.append(_pack_header_16(_WHOLE_BINARY, 126, length) + payload)
+            else:
+                self._output += encode_header(_WHOLE_BINARY, length), payload
             return
         self._send_data(Opcode.BINARY, payload, fin=fin)
 
@@ -545,6 +667,7 @@ class Connection:
         payload = encode_close(code, reason)
         if self._state is not State.CLOSED:
             self._send_close(payload)
+            self._events.clear()  # somebody may be iterating over them
             self._events = deque((self._enter_closed(clean=False),))
 
     def data_to_send(self) -> bytes:
@@ -556,6 +679,12 @@ class Connection:
         data = b"".join(output)
         output.clear()
         return data
+
+    def buffers_to_send(self) -> list[bytes]:
+        """The bytes that `data_to_send` would give, not joined: for ``socket.sendmsg`` or ``writelines``."""
+        self._control_frames = 0
+        buffers, self._output = self._output, []
+        return buffers
 
     def _check_can_send(self, opcode: Opcode | None) -> None:
         if self._state is not State.OPEN:

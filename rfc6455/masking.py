@@ -8,15 +8,20 @@ Which is the faster depends on the size; the figures come from ``benchmarks/mask
 
 - Up to `TABLE_SIZE` bytes, a frame of the shortest form: the payload becomes an integer; the key becomes
   one as long by a multiplication with 0x…0000000100000001, from a table. One XOR, and back.
-- Below `_LANES_SIZE` the same, but the key is repeated as bytes: a table for each size would be large.
+- Below `INTEGERS_SIZE` the same, from a table that is filled as sizes come.
 - From there on, every fourth byte is translated by the table for its byte of the key, in pieces that stay
   in the processor's cache. A bytearray is cut and translated twice as fast as bytes are.
-- With numpy (the extra ``speed``), from `_NUMPY_SIZE` on, its XOR is used instead, in place in a BytesIO:
-  its ``getvalue`` gives the buffer away without copying it, and so one copy is all that is made.
-  numpy is not imported before the first payload of that size.
+- There, with numpy (the extra ``speed``), its XOR is used instead, in place in a BytesIO: ``getvalue`` gives
+  the buffer away without copying it, and so one copy is all that is made.
+- With numpy, many frames in one read are unmasked by one XOR over all of them (`bulk_xor`): calling numpy
+  costs as much as a kilobyte does.
+
+numpy is not imported before there is something of that size.
 """
 
 import os
+import sys
+from collections.abc import Callable
 from functools import cache
 from io import BytesIO
 from types import ModuleType
@@ -24,11 +29,8 @@ from typing import Final
 
 TABLE_SIZE: Final = 125
 
-_LANES_SIZE: Final = 1280
-"""Bytes from which on translation beats integers."""
-
-_NUMPY_SIZE: Final = 1024
-"""Bytes from which on numpy beats integers, and pays for being called."""
+INTEGERS_SIZE: Final = 1536
+"""Bytes from which on translation, or numpy, beats integers."""
 
 _PIECE: Final = 65536
 """Bytes translated at a time: a multiple of four, so that each piece begins with the key's first byte."""
@@ -40,6 +42,18 @@ REPEATED: Final = tuple(
 
 EXCESS: Final = tuple(-size % 4 * 8 for size in range(4 + TABLE_SIZE + 1))
 """The bits that ``REPEATED[size]`` has beyond ``size`` bytes."""
+
+
+class _Repeated(dict[int, int]):
+    """Filled as it is asked; no more than 320 KB when it has all that it is asked for."""
+
+    def __missing__(self, keys: int) -> int:
+        repeated = self[keys] = int.from_bytes(b"\0\0\0\1" * keys, "big")
+        return repeated
+
+
+REPEATED_KEYS: Final = _Repeated()
+"""``key * REPEATED_KEYS[count]`` is the key ``count`` times."""
 
 _IDENTITY: Final = int.from_bytes(bytes(range(256)), "big")
 _XOR_TABLES: Final = tuple(
@@ -68,12 +82,14 @@ def apply_mask(data: bytes | bytearray | memoryview, key: bytes) -> bytes:
 
 
 def _apply_mask_large(data: bytes | bytearray | memoryview, key: bytes, size: int) -> bytes:
-    if size >= _NUMPY_SIZE and (numpy := _numpy()) is not None:
-        return _xor_arrays(numpy, data, key)
-    if size >= _LANES_SIZE:
-        return _translate_lanes(data, key)
-    mask = _from_bytes((key * ((size + 3) // 4))[:size])
-    return (_from_bytes(data) ^ mask).to_bytes(size)
+    if size < INTEGERS_SIZE:
+        mask = _from_bytes(key) * REPEATED_KEYS[(size + 3) // 4]
+        if size % 4:
+            mask >>= -size % 4 * 8
+        mask ^= _from_bytes(data)
+        return mask.to_bytes(size)
+    numpy = _numpy()
+    return _translate_lanes(data, key) if numpy is None else _xor_arrays(numpy, data, key)
 
 
 def _translate_lanes(data: bytes | bytearray | memoryview, key: bytes) -> bytes:
@@ -96,15 +112,32 @@ def _numpy() -> ModuleType | None:
 
 
 def _xor_arrays(numpy: ModuleType, data: bytes | bytearray | memoryview, key: bytes) -> bytes:
-    words, rest = divmod(len(data), 8)
     masked = BytesIO(data)
-    array = numpy.frombuffer(masked.getbuffer(), numpy.uint64, words)
-    array ^= numpy.frombuffer(key * 2, numpy.uint64)
-    del array  # it holds the buffer, and so keeps it from being given away
-    if rest:
-        masked.seek(words * 8)
-        masked.write(apply_mask(memoryview(data)[words * 8 :], key))
+    buffer = masked.getbuffer()
+    size = len(buffer)
+    array = numpy.frombuffer(buffer, numpy.uint32, size // 4)
+    array ^= _from_bytes(key, sys.byteorder)
+    del array
+    for index in range(size - size % 4, size):
+        buffer[index] ^= key[index % 4]
+    del buffer  # as the array did, it would keep the buffer from being given away
     return masked.getvalue()
+
+
+def bulk_xor() -> Callable[[bytes | memoryview, bytes], bytes] | None:
+    """A function that gives the XOR of two strings of the same length, if numpy is installed."""
+    numpy = _numpy()
+    return None if numpy is None else _xor_function(numpy)
+
+
+@cache
+def _xor_function(numpy: ModuleType) -> Callable[[bytes | memoryview, bytes], bytes]:
+    frombuffer, octet = numpy.frombuffer, numpy.uint8
+
+    def xor(data: bytes | memoryview, mask: bytes) -> bytes:
+        return (frombuffer(data, octet) ^ frombuffer(mask, octet)).tobytes()  # type: ignore[no-any-return]
+
+    return xor
 
 
 def new_mask_key() -> bytes:

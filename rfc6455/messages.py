@@ -3,13 +3,13 @@
 Implements: RFC 6455 §5.4 (fragmentation), §5.6 and §8.1 (UTF-8), §10.4 (limits); RFC 7692 §6.2 (receiving).
 Left to others: frames and masking (`frames`, `connection`), inflation itself (`deflate`).
 
-Fragments are joined as they come, so that what is held is the message and not its pieces: a million
-fragments of one byte are one buffer of a million bytes. Text is checked as it comes. Compressed data is
-inflated in pieces, and no further than the size limit.
+Small fragments are joined as they come, so that what is held is the message and not its pieces: a million
+fragments of one byte are some hundred pieces of 4 KiB or more. Text is decoded as it comes, and so
+refused at the first wrong byte. Compressed data is inflated in pieces, and no further than the size limit.
 """
 
-import codecs
-from typing import Final
+from codecs import utf_8_decode
+from typing import Any, Final
 
 from rfc6455.constants import CloseCode, Opcode, Role
 from rfc6455.deflate import DeflateParameters, Deflater, Inflater
@@ -17,13 +17,11 @@ from rfc6455.errors import RemoteProtocolError
 from rfc6455.events import BinaryFragment, BinaryMessage, DataEvent, TextFragment, TextMessage
 from rfc6455.frames import FIN, RSV1, FrameHeader, encode_frame, encode_header
 
-_Utf8Decoder = codecs.getincrementaldecoder("utf-8")
-
 _PIECE: Final = 65536
 """Bytes that are inflated at a time."""
 
 _LARGE_PIECE: Final = 4096
-"""Bytes from which on a piece is kept as it came: copying it would cost more than its object does."""
+"""Bytes, or characters, from which on a piece is left as it is: smaller ones are joined with the next."""
 
 _MAX_EXPANSION: Final = 8
 """How many times its own size a message may have when it is compressed.
@@ -43,16 +41,16 @@ class MessageAssembler:
     __slots__ = (
         "_assemble",
         "_compressed",
-        "_decoder",
         "_empty_fragments",
         "_final",
         "_inflated",
         "_inflater",
+        "_is_text",
         "_max_empty_fragments",
         "_max_size",
-        "_mid_code_point",
         "_pieces",
         "_size",
+        "_undecoded",
         "opcode",
     )
 
@@ -77,9 +75,9 @@ class MessageAssembler:
         self._compressed = False
         self._inflated = 0
         self._empty_fragments = 0
-        self._decoder: codecs.IncrementalDecoder | None = None  # of a text message
-        self._mid_code_point = False
-        self._pieces: list[bytes | bytearray] = []
+        self._is_text = False
+        self._undecoded = b""  # the code point that has begun
+        self._pieces: list[Any] = []  # all of them str, or all of them bytes
 
     def release(self) -> None:
         """Gives back what is held: nothing will be received any more."""
@@ -102,8 +100,7 @@ class MessageAssembler:
         else:
             self.opcode = frame.opcode
             self._compressed = frame.rsv1
-            if frame.opcode is Opcode.TEXT:
-                self._decoder = _Utf8Decoder()
+            self._is_text = frame.opcode is Opcode.TEXT
         self._size += frame.length
         # RFC 6455 §10.4: the limit holds for the message, not only for the frame.
         if self._size > (self._max_size * _MAX_EXPANSION if self._compressed else self._max_size):
@@ -153,15 +150,14 @@ class MessageAssembler:
         return event
 
     def _receive_plain(self, data: bytes, final: bool) -> DataEvent | None:
-        if self._decoder is None:
-            if not self._assemble:
-                return self._binary_fragment(data, final)
-        elif not self._assemble:
-            return self._text_fragment(self._decode(self._decoder, data, final), final)
-        elif self._mid_code_point or not data.isascii():
-            # What is ASCII needs no check, unless a code point was begun.
-            self._decode(self._decoder, data, final)
-        self._append(data)
+        piece = self._decode(data, final) if self._is_text else data
+        if not self._assemble:
+            return self._fragment(piece, final)
+        pieces = self._pieces
+        if pieces and len(pieces[-1]) < _LARGE_PIECE:
+            pieces[-1] += piece
+        else:
+            pieces.append(piece)
         return self._finish() if final else None
 
     def _too_big(self) -> RemoteProtocolError:
@@ -171,44 +167,33 @@ class MessageAssembler:
             code=CloseCode.MESSAGE_TOO_BIG,
         )
 
-    def _decode(self, decoder: codecs.IncrementalDecoder, data: bytes, final: bool) -> str:
+    def _decode(self, data: bytes, final: bool) -> str:
+        data = self._undecoded + data
         try:
-            text = decoder.decode(data, final)
+            text, decoded = utf_8_decode(data, "strict", final)
         except UnicodeDecodeError:
             raise _bad_utf8() from None
+        self._undecoded = data[decoded:]
         # The decoder refuses a byte as soon as no continuation could make it valid, but for one case:
         # after ED it keeps A0 to BF, half a surrogate, until the third byte comes.
-        pending, _ = decoder.getstate()
-        if pending[:1] == b"\xed" and pending[1:] >= b"\xa0":
+        if self._undecoded[:1] == b"\xed" and self._undecoded[1:] >= b"\xa0":
             raise _bad_utf8()
-        self._mid_code_point = bool(pending)
         return text
 
-    def _append(self, data: bytes) -> None:
-        """Keeps ``data``: large pieces as they are, small ones joined, so that their number is bounded."""
-        pieces = self._pieces
-        if len(data) >= _LARGE_PIECE or not pieces:
-            pieces.append(data)
-        elif isinstance(pieces[-1], bytearray):
-            pieces[-1] += data
-        else:
-            pieces.append(bytearray(data))
-
     def _finish(self) -> DataEvent:
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        is_text = self._decoder is not None
+        pieces, is_text = self._pieces, self._is_text
         self._reset()
-        return TextMessage(data.decode()) if is_text else BinaryMessage(bytes(data))
+        if is_text:
+            return TextMessage("".join(pieces))
+        return BinaryMessage(b"".join(pieces))
 
-    def _binary_fragment(self, data: bytes, final: bool) -> BinaryFragment | None:
+    def _fragment(self, piece: Any, final: bool) -> DataEvent | None:
+        is_text = self._is_text
         if final:
             self._reset()
-        return BinaryFragment(data, final) if data or final else None
-
-    def _text_fragment(self, text: str, final: bool) -> TextFragment | None:
-        if final:
-            self._reset()
-        return TextFragment(text, final) if text or final else None
+        elif not piece:
+            return None
+        return TextFragment(piece, final) if is_text else BinaryFragment(piece, final)
 
 
 def _bad_utf8() -> RemoteProtocolError:

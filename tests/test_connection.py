@@ -25,6 +25,7 @@ from rfc6455 import (
     TextMessage,
     encode_frame,
 )
+from rfc6455 import connection as connection_module
 from rfc6455.connection import _BATCH
 from tests.helpers import (
     DATA_OPCODES,
@@ -172,6 +173,128 @@ def test_many_small_messages_of_one_read(role: Role) -> None:
     connection = make_connection(role)
     data = b"".join(raw_frame(role, TEXT, b"%d" % i) for i in range(count))
     assert feed(connection, [data]) == [TextMessage(str(i)) for i in range(count)]
+
+
+def medium_frames(role: Role) -> list[tuple[bytes, Event]]:
+    """Frames of 126 B to 5 KB, text and binary, each with a key of its own, and what they are to give."""
+    frames: list[tuple[bytes, Event]] = []
+    for number, size in enumerate([126, 127, 128, 129, 300, 1024, 1535, 1536, 1537, 5000] * 2):
+        key = bytes([number, 0xFF - number, 7, 0x80 + number])
+        if number % 3:
+            text = ("é€😀x"[number % 4] * size)[: size // 4]
+            frames.append((raw_frame(role, TEXT, text.encode(), key=key), TextMessage(text)))
+        else:
+            data = bytes(i * number & 0xFF for i in range(size))
+            frames.append((raw_frame(role, BINARY, data, key=key), BinaryMessage(data)))
+    return frames
+
+
+@pytest.mark.usefixtures("masking_path")
+@both_roles
+def test_many_medium_messages_of_one_read(role: Role) -> None:
+    frames = medium_frames(role) * 40  # more than are unmasked together
+    events = feed(make_connection(role), [b"".join(frame for frame, _ in frames)])
+    assert events == [event for _, event in frames]
+
+
+@pytest.mark.usefixtures("masking_path")
+@pytest.mark.parametrize("at", [0, 1, 7, 19])
+@both_roles
+def test_something_else_between_medium_messages(role: Role, at: int) -> None:
+    others: list[tuple[bytes, Event]] = [
+        (raw_frame(role, Opcode.PING, b"?"), Ping(b"?")),
+        (raw_frame(role, TEXT, b"small"), TextMessage("small")),
+        (raw_frame(role, BINARY, bytes(70_000)), BinaryMessage(bytes(70_000))),
+        (
+            raw_frame(role, BINARY, bytes(200), fin=False) + raw_frame(role, CONTINUATION, bytes(200)),
+            BinaryMessage(bytes(400)),
+        ),
+    ]
+    for other in others:
+        frames = medium_frames(role)
+        frames.insert(at, other)
+        data = b"".join(frame for frame, _ in frames)
+        expected = [event for _, event in frames]
+        assert feed(make_connection(role), [data]) == expected
+        # The same with an incomplete frame at the end.
+        connection = make_connection(role)
+        assert feed(connection, [data + data[:-5]]) == expected + expected[:-1]
+        assert feed(connection, [data[-5:]]) == expected[-1:]
+
+
+@pytest.mark.usefixtures("masking_path")
+@pytest.mark.parametrize("at", [0, 1, 7, 19])
+@both_roles
+def test_a_violation_between_medium_messages(role: Role, at: int) -> None:
+    wrong = [
+        (1007, raw_frame(role, TEXT, b"x" * 500 + b"\xff")),
+        (1002, raw_frame(role, TEXT, b"x" * 500, rsv=1)),
+        (1002, raw_frame(role, 3, b"x" * 500)),
+        *(
+            (1002, raw_frame(role, BINARY, bytes(size), masked=role is Role.CLIENT))
+            for size in (0, 125, 126, 500, 4000)
+        ),
+        (1002, raw_frame(role, TEXT, b"x" * 125, length_form=16)),
+        (1009, raw_frame(role, TEXT, b"x" * 6000)),
+    ]
+    for code, frame in wrong:
+        frames = medium_frames(role)
+        data = b"".join([frame for frame, _ in frames[:at]] + [frame] + [frame for frame, _ in frames[at:]])
+        events = feed(make_connection(role, max_message_size=5000), [data])
+        *messages, failed, closed = events
+        assert messages == [event for _, event in frames[:at]]
+        assert isinstance(failed, ConnectionFailed)
+        assert failed.code == code
+        assert closed == ABNORMAL
+
+
+def test_medium_messages_are_unmasked_together_only_with_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def xor(data: bytes | memoryview, mask: bytes) -> bytes:
+        calls.append(len(data))
+        return bytes(a ^ b for a, b in zip(data, mask, strict=True))
+
+    frame = raw_frame(Role.SERVER, BINARY, bytes(1000))
+    for function, expected in ((lambda: xor, [3 * len(frame)]), (lambda: None, [])):
+        monkeypatch.setattr(connection_module, "bulk_xor", function)
+        connection = make_connection(Role.SERVER)
+        assert feed(connection, [frame * 3]) == [BinaryMessage(bytes(1000))] * 3
+        assert feed(connection, [frame]) == [BinaryMessage(bytes(1000))]  # alone, it gains nothing
+        assert calls == expected
+        calls.clear()
+
+
+@both_roles
+def test_memory_is_bounded_however_many_medium_messages_wait(role: Role) -> None:
+    connection = make_connection(role)
+    connection.receive_data(raw_frame(role, BINARY, bytes(8000)) * 2000)
+    tracemalloc.start()
+    assert connection.next_event() == BinaryMessage(bytes(8000))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 256 * 8000 * 2
+
+
+@both_roles
+def test_a_limit_below_the_shortest_frames_size(role: Role) -> None:
+    connection = make_connection(role, max_message_size=10)
+    events = feed(connection, [raw_frame(role, TEXT, b"0123456789") + raw_frame(role, TEXT, b"01234567890")])
+    assert events[0] == TextMessage("0123456789")
+    assert isinstance(events[1], ConnectionFailed)
+    assert events[1].code == 1009
+
+
+@both_roles
+def test_to_fail_while_iterating_drops_what_is_left(role: Role) -> None:
+    connection = make_connection(role)
+    connection.receive_data(raw_frame(role, TEXT, b"x") * 5)
+    seen: list[Event] = []
+    for event in connection.events():
+        seen.append(event)
+        if len(seen) == 2:
+            connection.fail(1008)
+    assert seen == [TextMessage("x"), TextMessage("x"), ABNORMAL]
 
 
 @both_roles
@@ -510,6 +633,35 @@ def test_every_length_form_is_sent(role: Role, opcode: Opcode, size: int) -> Non
         connection.send_binary(b"x" * size)
     key = KEY if role is Role.CLIENT else None
     assert connection.data_to_send() == encode_frame(opcode, b"x" * size, mask_key=key)
+
+
+@both_roles
+@pytest.mark.parametrize("size", [0, 125, 126, 4095, 4096, 65535, 65536])
+def test_what_is_sent_in_buffers_is_the_same(role: Role, size: int) -> None:
+    joined, separate = make_connection(role), make_connection(role)
+    for connection in (joined, separate):
+        connection.send_text("x" * size)
+        connection.send_binary(bytes(size))
+        connection.send_ping(b"?")
+    assert b"".join(separate.buffers_to_send()) == joined.data_to_send()
+    assert separate.buffers_to_send() == []
+    assert separate.data_to_send() == b""
+
+
+def test_buffers_of_a_large_message_are_not_copied() -> None:
+    payload = bytes(100_000)
+    connection = make_connection(Role.SERVER)
+    connection.send_binary(payload)
+    assert any(buffer is payload for buffer in connection.buffers_to_send())
+
+
+@both_roles
+def test_buffers_are_rounds_as_data_is(role: Role) -> None:
+    connection = make_connection(role, max_control_frames=2)
+    for _ in range(10):
+        assert feed(connection, [raw_frame(role, Opcode.PING) * 2]) == [Ping(b"")] * 2
+        connection.buffers_to_send()
+    assert connection.state is State.OPEN
 
 
 @both_roles

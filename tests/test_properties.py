@@ -27,7 +27,7 @@ from rfc6455 import (
 from tests.helpers import feed, make_connection, plain, pump, raw_frame, sent_frames, split_at
 
 roles = st.sampled_from(Role)
-cuts = st.lists(st.integers(min_value=0, max_value=2000), max_size=12)
+cuts = st.lists(st.integers(min_value=0, max_value=5000), max_size=12)
 text = st.text(max_size=200)
 
 
@@ -35,9 +35,10 @@ text = st.text(max_size=200)
 def wire(draw: st.DrawFn, role: Role) -> bytes:
     """Frames as the peer of ``role`` sends them: good ones mostly, some with a flaw, some garbage."""
     data = b""
-    for _ in range(draw(st.integers(0, 6))):
+    for _ in range(draw(st.integers(0, 8))):
         opcode = draw(st.sampled_from([0, 0, 1, 1, 1, 2, 2, 8, 9, 10, draw(st.integers(0, 15))]))
         payload = draw(st.binary(max_size=140) | text.map(str.encode))
+        payload *= draw(st.sampled_from([1, 1, 1, 10]))
         if opcode >= 8:
             payload = payload[: draw(st.sampled_from([125, 126]))]
             if opcode == 8 and draw(st.booleans()):
@@ -77,7 +78,7 @@ def test_any_split_of_any_input_gives_the_same(
 ) -> None:
     sent = data.draw(wire(role))
     whole, pieces, bytewise = (
-        make_connection(role, assemble=assemble, max_message_size=300) for _ in range(3)
+        make_connection(role, assemble=assemble, max_message_size=1000) for _ in range(3)
     )
     events = [
         feed(whole, [sent], eof=eof),
