@@ -305,6 +305,9 @@ class Connection:
         Whole messages come together; a frame that may end the connection never comes with
         messages before it, so that they can be answered first.
         """
+        if not self._events and self._frame is None and self._read_plain_messages():
+            batch, self._events = self._events, _NOTHING
+            return batch
         event = self.next_event()
         if event is None:
             return _NOTHING
@@ -674,6 +677,8 @@ class Connection:
         """The bytes to write to the socket now; each is given once."""
         self._control_frames = 0
         output = self._output
+        if not output:
+            return b""
         if len(output) == 1:
             return output.pop()
         data = b"".join(output)

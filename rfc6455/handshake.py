@@ -13,7 +13,7 @@ it becomes `HandshakeFailed`; for a server, the answer is queued then.
 import os
 import re
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from typing import TypedDict, Unpack
@@ -30,13 +30,16 @@ from rfc6455.constants import (
 from rfc6455.deflate import DeflateParameters, PerMessageDeflate
 from rfc6455.errors import HandshakeError, LocalProtocolError
 from rfc6455.headers import Headers, ascii_lower, is_token, parse_extensions, parse_token_list
-from rfc6455.http11 import Request, RequestParser, Response, ResponseParser, is_target
+from rfc6455.http11 import Request, RequestParser, Response, ResponseParser, encode_head, is_target
 
 # base64 of 16 bytes: 22 characters and two of padding (RFC 6455 §4.1, step 7; RFC 4648 §4)
 _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
 
 # version = DIGIT / NZDIGIT DIGIT / "1" DIGIT DIGIT / "2" DIGIT DIGIT (RFC 6455 §4.3)
 _VERSION = re.compile(r"[0-9]|[1-9][0-9]|[12][0-9][0-9]")
+
+# Content-Length = 1*DIGIT, where there is no content
+_ZERO = re.compile(r"0+")
 
 # Host = uri-host [ ":" port ], loosely: a name or an address, nothing that could end or split it
 _HOST = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]+|\[[0-9A-Za-z:.%\-_~]+\])(?::[0-9]{1,5})?")
@@ -57,6 +60,8 @@ _OWN_FIELDS = frozenset(
         "upgrade",
     }
 )
+
+_ACCEPT_FIELDS = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
 
 _VERSION_FIELD = ("Sec-WebSocket-Version", str(VERSION))
 
@@ -222,20 +227,16 @@ class ServerHandshake:
         # RFC 6455 §4.2.2, step 4: what is chosen MUST come from the client's offer.
         if subprotocol is not None and subprotocol not in request.subprotocols:
             raise LocalProtocolError("a subprotocol that was not offered", slug="bad-subprotocol")
-        fields = Headers(
-            [
-                ("Upgrade", "websocket"),
-                ("Connection", "Upgrade"),
-                ("Sec-WebSocket-Accept", accept_value(request.headers["Sec-WebSocket-Key"])),
-            ]
-        )
+        fields = Headers()
+        accept = accept_value(request.headers["Sec-WebSocket-Key"])
+        fields.add_parsed((*_ACCEPT_FIELDS, ("Sec-WebSocket-Accept", accept)))
         if subprotocol is not None:
             fields.add("Sec-WebSocket-Protocol", subprotocol)
         agreement = self._deflate.accept(request.extensions) if self._deflate else None
         if agreement is not None:
             fields.add("Sec-WebSocket-Extensions", str(agreement[1]))
         _add_callers_fields(fields, headers)
-        self._output = Response(101, fields).encode()
+        self._output = encode_head("HTTP/1.1 101 Switching Protocols", fields)
         self._done = True
         options = self._options
         if max_message_size is not None:
@@ -460,12 +461,11 @@ def _check_request(request: Request) -> None:
         raise HandshakeError("Sec-WebSocket-Key must be base64 of 16 bytes", slug="bad-key")
     _check_version(headers.get("Sec-WebSocket-Version"))
     headers.get("Origin")
-    subprotocols = request.subprotocols
-    if len(set(subprotocols)) < len(subprotocols) or (
-        not subprotocols and "Sec-WebSocket-Protocol" in headers
-    ):
+    if "Sec-WebSocket-Protocol" in headers:
         # RFC 6455 §4.1, step 10: one or more, and all different.
-        raise HandshakeError("subprotocols must be different tokens", slug="bad-subprotocol")
+        subprotocols = request.subprotocols
+        if not subprotocols or len(set(subprotocols)) < len(subprotocols):
+            raise HandshakeError("subprotocols must be different tokens", slug="bad-subprotocol")
     _ = request.extensions  # RFC 6455 §9.1: a value against the grammar fails the handshake
     _check_no_body(headers)
 
@@ -492,7 +492,7 @@ def _check_version(version: str | None) -> None:
 def _check_no_body(headers: Headers) -> None:
     """A body would be taken for frames, or frames for a body: two readings of one byte stream."""
     content_length = headers.get("Content-Length", "0") or ""
-    if "Transfer-Encoding" in headers or re.fullmatch(r"0+", content_length) is None:
+    if "Transfer-Encoding" in headers or _ZERO.fullmatch(content_length) is None:
         raise HandshakeError("the handshake has no body", slug="body")
 
 
@@ -512,10 +512,10 @@ def _bad_response(message: str, slug: str) -> HandshakeError:
 
 
 def _add_callers_fields(
-    fields: Headers, headers: Iterable[tuple[str, str]], may_say: Iterable[str] = ()
+    fields: Headers, headers: Iterable[tuple[str, str]], may_say: Collection[str] = ()
 ) -> None:
-    refused = _OWN_FIELDS.difference(may_say)
     for name, value in headers:
-        if ascii_lower(name) in refused:
+        lower = ascii_lower(name)
+        if lower in _OWN_FIELDS and lower not in may_say:
             raise LocalProtocolError(f"{name} is written by the handshake", slug="own-field")
         fields.add(name, value)

@@ -75,10 +75,16 @@ class Headers:
             raise LocalProtocolError(f"not a field name: {name!r}", slug="bad-field-name")
         if _FIELD_VALUE.fullmatch(value) is None:
             raise LocalProtocolError(f"not a value for the field {name}", slug="bad-field-value")
-        # The same few names come with every connection: they are kept once.
-        lower = intern(name.lower())
-        self._index[lower] = -1 if lower in self._index else len(self._pairs)
-        self._pairs.append((intern(name), value.strip(_OWS)))
+        self.add_parsed([(name, value)])
+
+    def add_parsed(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Adds fields whose form the caller has checked."""
+        index = self._index
+        for name, value in pairs:
+            # The same few names come with every connection: they are kept once.
+            lower = intern(name.lower())
+            index[lower] = -1 if lower in index else len(self._pairs)
+            self._pairs.append((intern(name), value.strip(_OWS)))
 
     def get_all(self, name: str) -> list[str]:
         """The values of every field of that name, in order; empty when there is none."""

@@ -65,6 +65,54 @@ def test_any_split_gives_the_same_head(cuts: list[int]) -> None:
     assert parser.trailing_data == b"rest"
 
 
+LINES = [
+    b"GET / HTTP/1.1\r\n",
+    b"GET /\r\n",
+    b"Host: a\r\n",
+    b"X-Long: " + b"a" * 60 + b"\r\n",
+    b"X:\t b \r\n",
+    b"\r\n",
+    b"X: 1\n",
+    b"X: \r1\r\n",
+    b"no colon\r\n",
+    b": no name\r\n",
+    b"\n",
+]
+
+
+def outcome(chunks: list[bytes], **limits: int) -> tuple[object, bytes]:
+    """The head or the refusal, and what is left."""
+    parser = RequestParser(**limits)
+    try:
+        for chunk in chunks:
+            parser.receive_data(chunk)
+            head = parser.next_head()
+            if head is not None:
+                return head, parser.trailing_data
+    except HandshakeError as error:
+        return (str(error), error.slug, error.status), b""
+    return None, b""
+
+
+@given(
+    st.lists(st.sampled_from(LINES + LINES[:1] * 5 + LINES[2:6] * 5), max_size=7),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "max_line_size": st.integers(1, 80),
+            "max_fields": st.integers(0, 4),
+            "max_head_size": st.integers(1, 150),
+        },
+    ),
+)
+def test_any_lines_at_once_or_by_the_byte_are_the_same(lines: list[bytes], limits: dict[str, int]) -> None:
+    data = b"".join(lines)
+    at_once, rest = outcome([data], **limits)
+    by_the_byte, _ = outcome([data[i : i + 1] for i in range(len(data))], **limits)
+    assert at_once == by_the_byte
+    assert data.endswith(rest)
+
+
 @pytest.mark.parametrize(
     ("head", "slug"),
     [

@@ -324,8 +324,10 @@ class Listener:
             if websocket.closed is not None:
                 self._keepalive.discard(websocket)
         if websocket.closed is None:
-            await websocket.close()
-        self._keepalive.discard(websocket)
+            try:
+                await websocket.close()
+            finally:
+                self._keepalive.discard(websocket)
 
     # Stopping.
 

@@ -304,7 +304,8 @@ class Outbox:
         """
         if self._eager:
             self._eager = False
-            self.flush()
+            if not self.behind:
+                self._write()
             return self._lost or size > MAX_UNWRITTEN
         return self.schedule(size)
 
@@ -339,12 +340,13 @@ class Outbox:
         """Gives the transport what the codec has; it may call `pause`. Gives the number of bytes."""
         self._unwritten = 0
         data = self._connection.data_to_send()
+        if not data:
+            return 0
         if self._transport.is_closing():
             self._lost = True  # TCP is gone, and we have yet to be told
             return 0
-        if data:
-            self._shared.stats.bytes_out += len(data)
-            self._transport.write(data)
+        self._shared.stats.bytes_out += len(data)
+        self._transport.write(data)
         return len(data)
 
     # A peer that is behind.

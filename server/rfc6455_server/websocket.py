@@ -189,6 +189,10 @@ class CodecProtocol(asyncio.StreamReaderProtocol):
         self.address = ""
         """Who sent the request: the same, or what a proxy that is trusted says of it."""
 
+    def data_received(self, data: bytes) -> None:
+        """Called with bytes from the network; asyncio's own looks first whether the reader is still there."""
+        self.reader.feed_data(data)
+
     def _accepted(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert self._connected is not None  # noqa: S101 - for the type
         self._connected(self, writer)
@@ -337,7 +341,8 @@ class WebSocket:
         self._close_timer: Timer | None = None
         protocol.websocket = self
         self._reader.attach(self)
-        self._pull()  # what came with the opening handshake is in the connection already
+        if connection.unread:
+            self._pull()  # what came with the opening handshake is in the connection already
 
     @property
     def id(self) -> str:
@@ -412,9 +417,23 @@ class WebSocket:
         Raises `ConnectionClosedError` once the connection has ended and all messages are taken, and
         `LocalProtocolError` when another task is waiting here.
         """
-        while not self._batch and not self._next_batch():
+        if not self._batch and not await self._wait_for_batch():
+            raise self._closed_error()
+        return self._take()
+
+    def __aiter__(self) -> "WebSocket":
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        if not self._batch and not await self._wait_for_batch():
+            raise StopAsyncIteration
+        return self._take()
+
+    async def _wait_for_batch(self) -> bool:
+        """Waits until there is a message to take; False when the connection has ended."""
+        while not self._next_batch():
             if self._closed is not None:
-                raise self._closed_error()
+                return False
             if self._waiter is not None:
                 raise LocalProtocolError("another task is waiting in recv()", slug="concurrent-recv")
             # What the handler has sent leaves before it waits.
@@ -424,18 +443,7 @@ class WebSocket:
                 await self._waiter
             finally:
                 self._waiter = None
-        return self._take()
-
-    def __aiter__(self) -> "WebSocket":
-        return self
-
-    async def __anext__(self) -> str | bytes:
-        if self._batch:
-            return self._take()
-        try:
-            return await self.recv()
-        except ConnectionClosedError:
-            raise StopAsyncIteration from None
+        return True
 
     def _next_batch(self) -> bool:
         """Turns to the next batch of messages; False when there is none."""
@@ -750,10 +758,9 @@ class WebSocket:
         if self._id is not None:
             self._hub.by_id.pop(self._id, None)
         self._hub.stats.closes[closed.code, self._cause.value] += 1
-        error = self._closed_error()
         for answered, _ in (self._pings or {}).values():
             if not answered.done():
-                answered.set_exception(error)
+                answered.set_exception(self._closed_error())
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
         for room in list(self._memberships or ()):
@@ -786,10 +793,12 @@ class WebSocket:
 
     def _close_tcp(self) -> None:
         transport = self._writer.transport
-        self._start_close_timer()
         if self._ended or (self._closed is not None and self._closed.clean):
+            if transport.get_write_buffer_size():
+                self._start_close_timer()
             transport.close()
             return
+        self._start_close_timer()
         # RFC 6455 §7.1.1: closing with bytes unread would reset the connection, and the peer would
         # never see our Close. So: no more from us, read on, and close when the peer does.
         try:
