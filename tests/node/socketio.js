@@ -97,6 +97,7 @@ const scenarios = {
       else socket.emit(name, ...args);
     }
     socket.close();
+    await new Promise((resolve) => setTimeout(resolve, 5000)); // as above; the tests do not wait for it
   },
 };
 
