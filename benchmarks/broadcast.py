@@ -4,7 +4,7 @@ import argparse
 import socket
 from collections.abc import Callable, Sequence
 
-from benchmarks.common import Report, ServerProcess, interleaved, options, servers, upgrade
+from benchmarks.common import FLOOR, Report, ServerProcess, interleaved, options, servers, upgrade
 from benchmarks.load import receive_from_all
 from rfc6455 import Opcode, encode_frame
 
@@ -97,7 +97,8 @@ def main() -> None:
     report = Report("broadcast", "µs of server CPU a delivery", quick=asked.quick)
     for members, in_flight, deliveries, targets in CASES:
         case = (members, in_flight, deliveries)
-        figures = measure_rooms(PEERS, case, asked, lambda name: name == "python-socketio")
+        names = [*PEERS, FLOOR] if in_flight == 1 else PEERS
+        figures = measure_rooms(names, case, asked, lambda name: name == "python-socketio")
         wanted = {peer: t for peer, t in zip(PEERS[1:], targets, strict=True) if t}
         report.add(f"{members} members, {in_flight} in flight", figures, wanted)
     report.finish()

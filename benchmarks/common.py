@@ -24,6 +24,8 @@ from rich.table import Table
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 OURS = "rfc6455"
+FLOOR = "asyncio alone"
+"""What a server on asyncio costs that does nothing but read and write: a bound, and no peer."""
 
 console = Console()
 
@@ -79,6 +81,7 @@ SERVERS: Mapping[str, list[str]] = {
     "Node ws": ["node", str(HERE / "servers" / "ws_server.js")],
     "Node socket.io": ["node", str(HERE / "servers" / "socketio_server.js")],
     "python-socketio": [sys.executable, "-m", "benchmarks.servers.socketio_server"],
+    FLOOR: [sys.executable, "-m", "benchmarks.servers.asyncio_server"],
     "streams": [sys.executable, "-m", "benchmarks.servers.streams_server"],
 }
 

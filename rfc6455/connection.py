@@ -311,10 +311,9 @@ class Connection:
         event = self.next_event()
         if event is None:
             return _NOTHING
-        if not self._events:
-            return deque((event,))
-        self._events.appendleft(event)
-        batch, self._events = self._events, _NOTHING
+        batch = deque((event, *self._events))
+        self._events.clear()  # somebody may be iterating over them
+        self._events = _NOTHING
         return batch
 
     @property

@@ -2,6 +2,7 @@
 
 import functools
 import tracemalloc
+from collections import deque
 from collections.abc import Callable
 
 import pytest
@@ -295,6 +296,19 @@ def test_to_fail_while_iterating_drops_what_is_left(role: Role) -> None:
         if len(seen) == 2:
             connection.fail(1008)
     assert seen == [TextMessage("x"), TextMessage("x"), ABNORMAL]
+
+
+@both_roles
+def test_every_way_to_pull_gives_each_event_once(role: Role) -> None:
+    connection = make_connection(role)
+    connection.receive_data(b"".join(raw_frame(role, TEXT, b"%d" % i) for i in range(9)))
+    events = connection.events()
+    pulled = [next(events), connection.next_event(), next(events), *connection.next_batch()]
+    assert connection.next_batch() == deque()
+    assert list(events) == []
+    assert pulled == [TextMessage(str(i)) for i in range(9)]
+    connection.receive_data(raw_frame(role, TEXT, b"9"))
+    assert list(connection.events()) == [TextMessage("9")]
 
 
 @both_roles

@@ -1,0 +1,71 @@
+"""asyncio alone: bytes in, as many bytes out, and no WebSocket protocol. No server on asyncio does less.
+
+It answers the upgrade, looks at the first frame's header for the size of all, and then only counts bytes.
+"""
+
+import asyncio
+import re
+
+from rfc6455 import Opcode, accept_value, decode_header, encode_frame
+
+members: dict["Counter", None] = {}
+
+
+class Counter(asyncio.Protocol):
+    """Answers each frame with one as long, or has all members get it, but looks at none."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Called when the connection is made."""
+        transport.max_size = 65536  # room for a read: as ours has it
+        self._transport = transport
+        self._answer = b""
+        self._frame_size = 0
+        self._unanswered = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Called with bytes from the network."""
+        if not self._frame_size:
+            self._begin(data)
+            return
+        frames, self._unanswered = divmod(self._unanswered + len(data), self._frame_size)
+        if not frames:
+            return
+        answer = self._answer * frames
+        if self in members:
+            for member in members:
+                member._transport.write(answer)
+        else:
+            self._transport.write(answer)
+
+    def _begin(self, data: bytes) -> None:
+        if data.startswith(b"GET "):
+            key = re.search(rb"Sec-WebSocket-Key: (\S+)", data)
+            assert key is not None
+            accept = accept_value(key[1].decode())
+            self._transport.write(
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                f"Sec-WebSocket-Accept: {accept}\r\n\r\n".encode()
+            )
+            if b"GET /room " in data:
+                members[self] = None
+            return
+        header = decode_header(data, masked=True)
+        assert header is not None
+        self._frame_size = header.size + header.length
+        self._answer = encode_frame(Opcode.TEXT, b"x" * header.length)
+        self.data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called when the connection is lost."""
+        members.pop(self, None)
+
+
+async def main() -> None:
+    """Serves until it is ended."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Counter, "127.0.0.1", 0, backlog=512)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await asyncio.Event().wait()
+
+
+asyncio.run(main())
