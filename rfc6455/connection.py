@@ -62,7 +62,7 @@ from rfc6455.masking import (
     EXCESS,
     INTEGERS_SIZE,
     REPEATED,
-    REPEATED_KEYS,
+    REPEATED_AND_EXCESS,
     TABLE_SIZE,
     apply_mask,
     bulk_xor,
@@ -411,9 +411,10 @@ class Connection:
                     continue
                 elif length < INTEGERS_SIZE:  # `apply_mask`, without its calls
                     bulk = False
-                    mask = key * REPEATED_KEYS[(length + 3) // 4]
-                    if length % 4:
-                        mask >>= -length % 4 * 8
+                    repeated, excess = REPEATED_AND_EXCESS[length]
+                    mask = key * repeated
+                    if excess:
+                        mask >>= excess
                     mask ^= _from_bytes(data[start:stop])
                     payload = mask.to_bytes(length)
                 else:

@@ -9,6 +9,7 @@ Left to others: which frame may follow which (`connection`), what a message is (
     then the masking key, 4 bytes, when MASK is set; then the payload
 """
 
+from struct import Struct
 from typing import Final, NamedTuple
 
 from rfc6455.constants import MAX_CONTROL_PAYLOAD, MAX_PAYLOAD, CloseCode, Opcode
@@ -24,6 +25,9 @@ _OPCODE: Final = 0x0F
 _LENGTH: Final = 0x7F
 _LENGTH_16: Final = 126
 _LENGTH_64: Final = 127
+
+_pack_16 = Struct(">BBH").pack
+_pack_64 = Struct(">BBQ").pack
 
 _OPCODES: Final = {int(opcode): opcode for opcode in Opcode}
 
@@ -114,9 +118,9 @@ def encode_header(first: int, length: int, mask_key: bytes | None = None) -> byt
     if length < _LENGTH_16:
         header = bytes((first, mask | length))
     elif length < 1 << 16:
-        header = bytes((first, mask | _LENGTH_16)) + length.to_bytes(2, "big")
+        header = _pack_16(first, mask | _LENGTH_16, length)
     else:
-        header = bytes((first, mask | _LENGTH_64)) + length.to_bytes(8, "big")
+        header = _pack_64(first, mask | _LENGTH_64, length)
     return header if mask_key is None else header + mask_key
 
 

@@ -44,16 +44,18 @@ EXCESS: Final = tuple(-size % 4 * 8 for size in range(4 + TABLE_SIZE + 1))
 """The bits that ``REPEATED[size]`` has beyond ``size`` bytes."""
 
 
-class _Repeated(dict[int, int]):
-    """Filled as it is asked; no more than 320 KB when it has all that it is asked for."""
+class _Repeated(dict[int, tuple[int, int]]):
+    """Filled as it is asked; no more than 600 KB when it has all that it is asked for."""
 
-    def __missing__(self, keys: int) -> int:
-        repeated = self[keys] = int.from_bytes(b"\0\0\0\1" * keys, "big")
-        return repeated
+    def __missing__(self, size: int) -> tuple[int, int]:
+        whole = (size + 3) // 4 * 4
+        repeated = int.from_bytes(b"\0\0\0\1" * (size // 4), "big") if size == whole else self[whole][0]
+        self[size] = repeated, (whole - size) * 8
+        return self[size]
 
 
-REPEATED_KEYS: Final = _Repeated()
-"""``key * REPEATED_KEYS[count]`` is the key ``count`` times."""
+REPEATED_AND_EXCESS: Final = _Repeated()
+"""The same two by size, for payloads below `INTEGERS_SIZE`."""
 
 _IDENTITY: Final = int.from_bytes(bytes(range(256)), "big")
 _XOR_TABLES: Final = tuple(
@@ -83,9 +85,10 @@ def apply_mask(data: bytes | bytearray | memoryview, key: bytes) -> bytes:
 
 def _apply_mask_large(data: bytes | bytearray | memoryview, key: bytes, size: int) -> bytes:
     if size < INTEGERS_SIZE:
-        mask = _from_bytes(key) * REPEATED_KEYS[(size + 3) // 4]
-        if size % 4:
-            mask >>= -size % 4 * 8
+        repeated, excess = REPEATED_AND_EXCESS[size]
+        mask = _from_bytes(key) * repeated
+        if excess:
+            mask >>= excess
         mask ^= _from_bytes(data)
         return mask.to_bytes(size)
     numpy = _numpy()

@@ -5,7 +5,8 @@ Left to others: frames and masking (`frames`, `connection`), inflation itself (`
 
 Small fragments are joined as they come, so that what is held is the message and not its pieces: a million
 fragments of one byte are some hundred pieces of 4 KiB or more. Text is decoded as it comes, and so
-refused at the first wrong byte. Compressed data is inflated in pieces, and no further than the size limit.
+refused at the first wrong byte; as in any str, a character takes up to four bytes then. Compressed data is
+inflated in pieces, and no further than the size limit.
 """
 
 from codecs import utf_8_decode
