@@ -117,11 +117,6 @@ class CodecReader(asyncio.StreamReader):
             self._sink.receive_eof()
         self._wake()
 
-    def set_exception(self, exc: Exception) -> None:
-        """Called when the connection is lost with an error."""
-        super().set_exception(exc)
-        self.feed_eof()
-
     async def read_early(self) -> bytes:
         """The bytes since the last call, at least one; ``b""`` at EOF."""
         while not self._early and not self._ended:
@@ -211,7 +206,8 @@ class CodecProtocol(asyncio.StreamReaderProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called when TCP is gone, whoever closed it."""
-        super().connection_lost(exc)
+        # Whatever ended it, it is told as EOF: an exception that nobody asks for would be reported.
+        super().connection_lost(None)
         if self.websocket is not None:
             self.websocket.connection_lost()
         if self.gone is not None:
