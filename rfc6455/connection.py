@@ -398,7 +398,7 @@ class Connection:
                 length, key = _unpack_medium(data, start)
                 start += medium_rest
                 stop = start + length
-                if stop > end or not TABLE_SIZE < length <= max_size:
+                if stop > end or not TABLE_SIZE < length <= max_size or data[position] not in _WHOLE:
                     break
                 if not masked:
                     payload = data[start:stop]
@@ -409,17 +409,17 @@ class Connection:
                         break
                     position = stop
                     continue
-                elif length < INTEGERS_SIZE:  # `apply_mask`, without its calls
-                    bulk = False
-                    repeated, excess = REPEATED_AND_EXCESS[length]
-                    mask = key * repeated
-                    if excess:
-                        mask >>= excess
-                    mask ^= _from_bytes(data[start:stop])
-                    payload = mask.to_bytes(length)
                 else:
-                    bulk = False
-                    payload = apply_mask(memoryview(data)[start:stop], data[start - 4 : start])
+                    bulk = False  # there is no numpy, or too little for it
+                    if length < INTEGERS_SIZE:  # `apply_mask`, without its calls
+                        repeated, excess = REPEATED_AND_EXCESS[length]
+                        mask = key * repeated
+                        if excess:
+                            mask >>= excess
+                        mask ^= _from_bytes(data[start:stop])
+                        payload = mask.to_bytes(length)
+                    else:
+                        payload = apply_mask(memoryview(data)[start:stop], data[start - 4 : start])
             else:
                 break
             first = data[position]
