@@ -7,12 +7,13 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from rfc6455 import ClientHandshake
+from rfc6455 import ClientHandshake, Opcode, encode_frame
 from rfc6455_server import Endpoint, Server, WebSocket, connect
 from rfc6455_server.acceptor import make_ssl_context
 from tests.server_helpers import Certificate, RawPeer, echo_server, serving
@@ -221,6 +222,37 @@ async def test_a_tls_handshake_has_the_deadline(certificate: Certificate) -> Non
     await server.stop()
     assert await peer.read_to_end() == b""
     await peer.close()
+
+
+async def test_a_peer_that_does_not_end_tls_is_not_waited_for(certificate: Certificate) -> None:
+    server = echo_server(close_timeout=0.2)
+    await server.start("127.0.0.1", 0, ssl_context=certificate.server_context())
+    closed, done = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def speak() -> None:
+        with socket.create_connection(("127.0.0.1", server.port), 10) as plain:
+            secure = certificate.client_context().wrap_socket(plain, server_hostname="localhost")
+            secure.sendall(ClientHandshake("h", "/echo").data_to_send())
+            secure.sendall(encode_frame(Opcode.CLOSE, b"\x03\xe8", mask_key=b"abcd"))
+            answer = b""
+            while not answer.endswith(b"\x88\x02\x03\xe8"):
+                answer += secure.recv(1000)
+            loop.call_soon_threadsafe(closed.set)
+            done.wait(20)  # without another word
+            secure.close()
+
+    speaking = asyncio.create_task(asyncio.to_thread(speak))
+    try:
+        async with asyncio.timeout(10):
+            await closed.wait()
+            while server.make_ready().connections:  # noqa: ASYNC110 - there is no event for it
+                await asyncio.sleep(0.01)
+    finally:
+        done.set()
+        await speaking
+        await server.stop()
+        await asyncio.sleep(0.05)
 
 
 async def test_a_tls_connection_keeps_little(certificate: Certificate) -> None:

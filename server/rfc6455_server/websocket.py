@@ -790,8 +790,8 @@ class WebSocket:
     def _close_tcp(self) -> None:
         transport = self._writer.transport
         if self._ended or (self._closed is not None and self._closed.clean):
-            if transport.get_write_buffer_size():
-                self._start_close_timer()
+            if transport.get_write_buffer_size() or self.secure:
+                self._start_close_timer()  # the peer may take nothing, or not end TLS
             transport.close()
             return
         self._start_close_timer()
