@@ -65,10 +65,11 @@ benchmarks/.venv/.installed: benchmarks/requirements.txt benchmarks/node/package
 	if command -v npm >/dev/null; then npm ci --prefix benchmarks/node --no-audit --no-fund --loglevel=error; fi
 	touch $@
 
-# Every case for both roles: some 20 minutes on a quiet machine; and a sample of it, in some 5.
+# Every case for both roles: some 20 minutes on a quiet machine; and a sample of it, in some 5 for each way to mask.
 .PHONY: conformance conformance-quick
 conformance: $(VENV)/.dev
 	$(RUN)/python -m conformance run
 
 conformance-quick: $(VENV)/.dev
 	$(RUN)/python -m conformance run --quick
+	$(RUN)/python -m conformance run --quick --without-numpy

@@ -1,4 +1,4 @@
-"""``python -m conformance run [--quick] [--role ROLE]``, ``python -m conformance clauses [--markdown]``."""
+"""``python -m conformance run [--quick] [--role ROLE] [--without-numpy]``, ``… clauses [--markdown]``."""
 
 import argparse
 import sys
@@ -16,6 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = commands.add_parser("run", help="run the Autobahn test suite")
     command.add_argument("--quick", action="store_true", help="a sample of the compression cases only")
     command.add_argument("--role", choices=["server", "client"], help="one of our roles (both)")
+    command.add_argument("--without-numpy", action="store_true", help="as if it were not installed")
     command = commands.add_parser("clauses", help="show the map of the RFCs' clauses")
     command.add_argument("--markdown", action="store_true", help="write docs/rfc-clauses.md")
     options = parser.parse_args(arguments)
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return clauses.show(markdown_file=options.markdown)
     roles = [options.role] if options.role else ["server", "client"]
     try:
-        return run(QUICK if options.quick else ALL, roles)
+        return run(QUICK if options.quick else ALL, roles, without_numpy=options.without_numpy)
     except SuiteMissingError as error:
         print(f"python -m conformance: {error}", file=sys.stderr)
         return 2

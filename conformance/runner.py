@@ -43,20 +43,28 @@ _TIME_LIMITS: Final = {ALL: 3 * 3600, QUICK: 1200}
 """Seconds for one role."""
 
 
-def run(cases: tuple[str, ...], roles: Sequence[str]) -> int:
+_OUR_SERVER: Final = "import sys; from rfc6455_server.cli import main; {}sys.exit(main())"
+
+_HIDE_NUMPY: Final = "sys.modules['numpy'] = None; "
+"""It is looked for when it is needed, and not found then: so that each of the two ways to mask is tested."""
+
+
+def run(cases: tuple[str, ...], roles: Sequence[str], *, without_numpy: bool = False) -> int:
     """Runs ``cases`` for each role; the exit status is 1 when a result is not the expected one."""
     console = Console()
     suite = find_suite()
+    if without_numpy:
+        sys.modules["numpy"] = None  # type: ignore[assignment]  # for our client, which runs here
     console.print(f"Autobahn test suite ({suite.name}), {COUNTS[cases]} cases a role")
     unexpected: list[str] = []
     for role in roles:
-        results = _run_role(suite, role, cases, console)
+        results = _run_role(suite, role, cases, console, without_numpy)
         worse, better = differences(role, results, full=cases == ALL)
         again = [line.split()[1].rstrip(":") for line in worse if re.match(r"\w+ [\d.]+:", line)]
         if again:
             # Cases that send a byte at a time depend on timing: a difference must show twice.
             console.print(f"once more: {', '.join(again)}")
-            results.update(_run_role(suite, role, tuple(again), console))
+            results.update(_run_role(suite, role, tuple(again), console, without_numpy))
             worse, better = differences(role, results, full=cases == ALL)
         console.print(table(role, results))
         unexpected += worse + [f"{line} (better: record it in expected.json)" for line in better]
@@ -66,14 +74,17 @@ def run(cases: tuple[str, ...], roles: Sequence[str]) -> int:
     return 1 if unexpected else 0
 
 
-def _run_role(suite: Suite, role: str, cases: tuple[str, ...], console: Console) -> dict[str, Result]:
+def _run_role(
+    suite: Suite, role: str, cases: tuple[str, ...], console: Console, without_numpy: bool
+) -> dict[str, Result]:
     folder = role if cases in COUNTS else f"{role}-again"
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(f"our {role}", total=COUNTS.get(cases, len(cases)))
         limit = _TIME_LIMITS.get(cases, 600)
         if role == "server":
-            _test_server(suite, folder, cases, limit, lambda: progress.advance(task))
+            with _our_server(without_numpy) as url:
+                _test_server(suite, folder, cases, limit, url, lambda: progress.advance(task))
         else:
             _test_client(suite, folder, cases, limit, lambda: progress.advance(task))
     return read_results(REPORTS / folder)
@@ -89,17 +100,16 @@ def _config(cases: tuple[str, ...], **more: object) -> dict[str, object]:
     }
 
 
-def _test_server(
-    suite: Suite, folder: str, cases: tuple[str, ...], limit: float, advance: Callable[[], None]
+def _test_server(  # noqa: PLR0917 - what and how, for one function
+    suite: Suite, folder: str, cases: tuple[str, ...], limit: float, url: str, advance: Callable[[], None]
 ) -> None:
-    with _our_server() as url:
-        config = _config(cases, servers=[{"agent": AGENT, "url": url}])
-        fuzzer = suite.start("fuzzingclient", config, folder)
-        assert fuzzer.stdout is not None  # noqa: S101 - for the type
-        with _ended(fuzzer, limit):
-            for line in fuzzer.stdout:
-                if line.startswith("Running test case ID"):
-                    advance()
+    config = _config(cases, servers=[{"agent": AGENT, "url": url}])
+    fuzzer = suite.start("fuzzingclient", config, folder)
+    assert fuzzer.stdout is not None  # noqa: S101 - for the type
+    with _ended(fuzzer, limit):
+        for line in fuzzer.stdout:
+            if line.startswith("Running test case ID"):
+                advance()
 
 
 def _test_client(
@@ -147,8 +157,9 @@ async def _case_count(url: str) -> int:
 
 
 @contextmanager
-def _our_server() -> Iterator[str]:
-    command = [sys.executable, "-m", "rfc6455_server", "--port", "0", "--compression"]
+def _our_server(without_numpy: bool) -> Iterator[str]:
+    program = _OUR_SERVER.format(_HIDE_NUMPY if without_numpy else "")
+    command = [sys.executable, "-c", program, "--port", "0", "--compression"]
     command += ["--max-message-size", str(MAX_MESSAGE_SIZE)]
     with (REPORTS / "our-server.log").open("w") as log:
         server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
