@@ -169,6 +169,8 @@ class MessageAssembler:
         )
 
     def _decode(self, data: bytes, final: bool) -> str:
+        if not self._undecoded and len(data) < _LARGE_PIECE and data.isascii():
+            return data.decode()  # a third of the time for a small one, and no time saved for a large one
         data = self._undecoded + data
         try:
             text, decoded = utf_8_decode(data, "strict", final)
