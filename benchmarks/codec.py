@@ -140,7 +140,7 @@ def main() -> None:
 
 def measure_all(report_name: str, targets: dict[int, dict[str, float]], quick: bool) -> None:
     """All cases, with ours as it is set up now."""
-    rounds = 5 if quick else 11
+    rounds = 5 if quick else 31
     report = Report(report_name, "messages a second of CPU time", quick=quick, less_is_better=False)
     for kind, opcode in (("text", Opcode.TEXT), ("binary", Opcode.BINARY)):
         for size in SIZES:

@@ -41,7 +41,7 @@ def main() -> None:
             connect_and_close(running[name].port, count)
             return (running[name].cpu() - begin) / count * 1e6
 
-        figures = interleaved(list(running), 3 if asked.quick else 9, measure, "connections")
+        figures = interleaved(list(running), 3 if asked.quick else 21, measure, "connections")
     report.add("open and close", figures, {"websockets": 0.6, "aiohttp": 0.8})
     report.finish()
 
