@@ -360,7 +360,7 @@ class Connection:
         return True
 
     def _read_plain_messages(self) -> bool:
-        """The hot path: queues the whole, unfragmented data messages at the head of the buffer.
+        """The hot path: queues the whole, unfragmented data messages below 64 KiB at the head of the buffer.
 
         It takes nothing else, and judges nothing: the first frame that is not plain, not complete or
         not right stays where it is, for the plain path. True when there are events now.

@@ -14,7 +14,7 @@ members: dict["Counter", None] = {}
 class Counter(asyncio.Protocol):
     """Answers each frame with one as long, or has all members get it, but looks at none."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # it is one
         """Called when the connection is made."""
         transport.max_size = 65536  # room for a read: as ours has it
         self._transport = transport
