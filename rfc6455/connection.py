@@ -57,6 +57,7 @@ from rfc6455.frames import (
     decode_header,
     encode_close,
     encode_header,
+    pack_header_16,
 )
 from rfc6455.masking import (
     EXCESS,
@@ -78,8 +79,6 @@ _from_bytes = int.from_bytes
 
 _NOTHING: Final[deque[Event]] = deque(maxlen=0)
 """No events, for every connection without any: an empty deque of its own would hold 600 bytes."""
-
-_pack_header_16 = Struct(">BBH").pack
 
 _SEPARATE_SIZE: Final = 4096
 """Bytes of a payload from which on it is queued behind its header, and not together with it: a copy less."""
@@ -366,6 +365,7 @@ class Connection:
         not right stays where it is, for the plain path. True when there are events now.
         """
         max_size = self._max_message_size
+        # A limit below the table's is left to the plain path: here, small frames are not held against it.
         if self._message.opcode is not None or not self._assemble or max_size < TABLE_SIZE:
             return False
         data, position, end = self._buffer, self._position, len(self._buffer)
@@ -393,7 +393,7 @@ class Connection:
                 else:
                     payload = data[start:stop]
             elif second == medium:
-                if start + 6 > end:
+                if start + 6 > end:  # length and key; a whole frame without key is longer, too
                     break
                 length, key = _unpack_medium(data, start)
                 start += medium_rest
@@ -597,7 +597,7 @@ class Connection:
             if length < 126:
                 self._output.append(_TEXT_HEADERS[length] + payload)
             elif length < _SEPARATE_SIZE:
-                self._output.append(_pack_header_16(_WHOLE_TEXT, 126, length) + payload)
+                self._output.append(pack_header_16(_WHOLE_TEXT, 126, length) + payload)
             else:
                 self._output += encode_header(_WHOLE_TEXT, length), payload
             return
@@ -615,7 +615,7 @@ class Connection:
             if length < 126:
                 self._output.append(_BINARY_HEADERS[length] + payload)
             elif length < _SEPARATE_SIZE:
-                self._output.append(_pack_header_16(_WHOLE_BINARY, 126, length) + payload)
+                self._output.append(pack_header_16(_WHOLE_BINARY, 126, length) + payload)
             else:
                 self._output += encode_header(_WHOLE_BINARY, length), payload
             return

@@ -4,7 +4,7 @@ Implements: RFC 6455 §5.4 (fragmentation), §5.6 and §8.1 (UTF-8), §10.4 (lim
 Left to others: frames and masking (`frames`, `connection`), inflation itself (`deflate`).
 
 Small fragments are joined as they come, so that what is held is the message and not its pieces: a million
-fragments of one byte are some hundred pieces of 4 KiB or more. Text is decoded as it comes, and so
+fragments of one byte are some 250 pieces of 4 KiB. Text is decoded as it comes, and so
 refused at the first wrong byte; as in any str, a character takes up to four bytes then. Compressed data is
 inflated in pieces, and no further than the size limit.
 """
@@ -46,7 +46,6 @@ class MessageAssembler:
         "_final",
         "_inflated",
         "_inflater",
-        "_is_text",
         "_max_empty_fragments",
         "_max_size",
         "_pieces",
@@ -76,7 +75,6 @@ class MessageAssembler:
         self._compressed = False
         self._inflated = 0
         self._empty_fragments = 0
-        self._is_text = False
         self._undecoded = b""  # the code point that has begun
         self._pieces: list[Any] = []  # all of them str, or all of them bytes
 
@@ -101,7 +99,6 @@ class MessageAssembler:
         else:
             self.opcode = frame.opcode
             self._compressed = frame.rsv1
-            self._is_text = frame.opcode is Opcode.TEXT
         self._size += frame.length
         # RFC 6455 §10.4: the limit holds for the message, not only for the frame.
         if self._size > (self._max_size * _MAX_EXPANSION if self._compressed else self._max_size):
@@ -151,7 +148,7 @@ class MessageAssembler:
         return event
 
     def _receive_plain(self, data: bytes, final: bool) -> DataEvent | None:
-        piece = self._decode(data, final) if self._is_text else data
+        piece = self._decode(data, final) if self.opcode is Opcode.TEXT else data
         if not self._assemble:
             return self._fragment(piece, final)
         pieces = self._pieces
@@ -184,19 +181,19 @@ class MessageAssembler:
         return text
 
     def _finish(self) -> DataEvent:
-        pieces, is_text = self._pieces, self._is_text
+        pieces, opcode = self._pieces, self.opcode
         self._reset()
-        if is_text:
+        if opcode is Opcode.TEXT:
             return TextMessage("".join(pieces))
         return BinaryMessage(b"".join(pieces))
 
     def _fragment(self, piece: Any, final: bool) -> DataEvent | None:
-        is_text = self._is_text
+        opcode = self.opcode
         if final:
             self._reset()
         elif not piece:
             return None
-        return TextFragment(piece, final) if is_text else BinaryFragment(piece, final)
+        return TextFragment(piece, final) if opcode is Opcode.TEXT else BinaryFragment(piece, final)
 
 
 def _bad_utf8() -> RemoteProtocolError:

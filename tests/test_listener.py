@@ -227,6 +227,27 @@ async def test_a_handler_that_sends_too_late_is_no_error(caplog: pytest.LogCaptu
     assert caplog.records == []
 
 
+async def test_nothing_is_left_of_a_handler_that_is_cancelled_while_it_closes() -> None:
+    server = Server(close_timeout=20)
+
+    @server.websocket("/")
+    async def handler(ws: WebSocket) -> None:
+        """Ends at once; its Close is not answered."""
+
+    async with serving(server) as url:
+        before = asyncio.all_tasks()
+        peer = await RawPeer.upgraded(url, "/")
+        assert await peer.read(4) == b"\x88\x02\x03\xe8"
+        keepalive = server.make_ready()._keepalive
+        assert len(keepalive) == 1
+        (closing,) = asyncio.all_tasks() - before
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        assert len(keepalive) == 0
+        await peer.close()
+
+
 async def test_stop_cancels_handlers_that_do_not_end() -> None:
     server = Server(close_timeout=0.1)
     cancelled = asyncio.Event()

@@ -46,6 +46,19 @@ def test_fragments_become_one_message_and_the_next_begins_afresh() -> None:
         assert add(message, Opcode.CONTINUATION, b"", fin=True) == BinaryMessage(b"\xff")
 
 
+@pytest.mark.parametrize("size", [1, 3, 1000, 4095, 4096, 4097])
+@pytest.mark.parametrize("opcode", [Opcode.TEXT, Opcode.BINARY])
+def test_fragments_of_any_size_are_put_together(opcode: Opcode, size: int) -> None:
+    text = "aé€😀" * 2500
+    data = text.encode()
+    message = assembler()
+    pieces = [data[start : start + size] for start in range(0, len(data), size)]
+    for index, piece in enumerate(pieces[:-1]):
+        assert add(message, Opcode.CONTINUATION if index else opcode, piece, fin=False) is None
+    expected = TextMessage(text) if opcode is Opcode.TEXT else BinaryMessage(data)
+    assert add(message, Opcode.CONTINUATION, pieces[-1], fin=True) == expected
+
+
 def test_a_binary_message_is_bytes_however_it_came() -> None:
     message = assembler()
     add(message, Opcode.BINARY, b"a", fin=False)

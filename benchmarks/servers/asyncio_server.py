@@ -1,4 +1,4 @@
-"""asyncio alone: bytes in, as many bytes out, and no WebSocket protocol. No server on asyncio does less.
+"""asyncio alone: bytes in, frames as long out, and no WebSocket protocol. No server on asyncio does less.
 
 It answers the upgrade, looks at the first frame's header for the size of all, and then only counts bytes.
 """

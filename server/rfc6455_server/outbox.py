@@ -304,8 +304,7 @@ class Outbox:
         """
         if self._eager:
             self._eager = False
-            if not self.behind:
-                self._write()
+            self._write()
             return self._lost or size > MAX_UNWRITTEN
         return self.schedule(size)
 
