@@ -273,7 +273,7 @@ class HttpConnection:
                         self._refuse(_refusal(413))
                 elif isinstance(event, h11.EndOfMessage):
                     self._stop_timer()
-                    self._answer_with(self._handle())
+                    self._answer_with(self._handle)
                 else:
                     return  # more is to come
         except h11.RemoteProtocolError as error:
@@ -306,7 +306,7 @@ class HttpConnection:
             refusal.headers.append(("Connection", "close"))
             return refusal
 
-        self._answer_with(refuse())
+        self._answer_with(refuse)
 
     def _abandon(self) -> None:
         """The handler will not be reached."""
@@ -327,13 +327,14 @@ class HttpConnection:
         secure = self._writer.get_extra_info("ssl_object") is not None
         return await route.handler(HttpRequest(head, bytes(self._body), self._protocol.address, secure))
 
-    def _answer_with(self, answer: Awaitable[HttpResponse]) -> None:
+    def _answer_with(self, answer: Callable[[], Awaitable[HttpResponse]]) -> None:
+        # A function, not its coroutine: the task may be cancelled before it begins.
         self._task = asyncio.get_running_loop().create_task(self._answer(answer))
 
-    async def _answer(self, answer: Awaitable[HttpResponse]) -> None:
+    async def _answer(self, answer: Callable[[], Awaitable[HttpResponse]]) -> None:
         path = self._head.path if self._head else ""
         try:
-            response = await answer
+            response = await answer()
         except Exception:  # noqa: BLE001 - whatever a handler raises
             log(logging.ERROR, "a page failed", exception=True, address=self._protocol.address, path=path)
             response = HttpResponse(b"internal error\n", status=500)
