@@ -16,7 +16,7 @@ from benchmarks.common import OURS, Report, interleaved, options
 from rfc6455 import Connection, Opcode, Role, encode_frame, masking
 
 SIZES = [32, 125, 1 << 10, 1 << 16, 1 << 20]
-READ = 65536  # bytes a read: what asyncio and sockets give at a time
+READ = 1 << 18  # bytes a read at the most: what asyncio gives
 LIMIT = 1 << 24
 
 Chunks = list[bytes]

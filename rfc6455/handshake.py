@@ -61,7 +61,10 @@ _OWN_FIELDS = frozenset(
     }
 )
 
-_ACCEPT_FIELDS = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
+# Every answer that accepts begins so, up to the value of the third field.
+_ACCEPTED = (
+    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+)
 
 _VERSION_FIELD = ("Sec-WebSocket-Version", str(VERSION))
 
@@ -227,16 +230,15 @@ class ServerHandshake:
         # RFC 6455 §4.2.2, step 4: what is chosen MUST come from the client's offer.
         if subprotocol is not None and subprotocol not in request.subprotocols:
             raise LocalProtocolError("a subprotocol that was not offered", slug="bad-subprotocol")
-        fields = Headers()
         accept = accept_value(request.headers["Sec-WebSocket-Key"])
-        fields.add_parsed((*_ACCEPT_FIELDS, ("Sec-WebSocket-Accept", accept)))
+        fields = Headers()
         if subprotocol is not None:
             fields.add("Sec-WebSocket-Protocol", subprotocol)
         agreement = self._deflate.accept(request.extensions) if self._deflate else None
         if agreement is not None:
             fields.add("Sec-WebSocket-Extensions", str(agreement[1]))
         _add_callers_fields(fields, headers)
-        self._output = encode_head("HTTP/1.1 101 Switching Protocols", fields)
+        self._output = encode_head(_ACCEPTED + accept, fields)
         self._done = True
         options = self._options
         if max_message_size is not None:
@@ -466,7 +468,8 @@ def _check_request(request: Request) -> None:
         subprotocols = request.subprotocols
         if not subprotocols or len(set(subprotocols)) < len(subprotocols):
             raise HandshakeError("subprotocols must be different tokens", slug="bad-subprotocol")
-    _ = request.extensions  # RFC 6455 §9.1: a value against the grammar fails the handshake
+    if "Sec-WebSocket-Extensions" in headers:
+        _ = request.extensions  # RFC 6455 §9.1: a value against the grammar fails the handshake
     _check_no_body(headers)
 
 
@@ -475,24 +478,21 @@ def _is_resource_name(target: str) -> bool:
 
 
 def _check_version(version: str | None) -> None:
+    if version == _VERSION_FIELD[1]:
+        return
     if version is None or _VERSION.fullmatch(version) is None:
         raise HandshakeError(
             "one Sec-WebSocket-Version is needed", slug="bad-version", headers=(_VERSION_FIELD,)
         )
-    if version != str(VERSION):
-        # RFC 6455 §4.2.2: MUST abort, and say which versions are understood.
-        raise HandshakeError(
-            "the version must be 13",
-            slug="unsupported-version",
-            status=426,
-            headers=(("Upgrade", "websocket"), _VERSION_FIELD),
-        )
+    # RFC 6455 §4.2.2: MUST abort, and say which versions are understood.
+    raise _upgrade_required("the version must be 13", "unsupported-version")
 
 
 def _check_no_body(headers: Headers) -> None:
     """A body would be taken for frames, or frames for a body: two readings of one byte stream."""
-    content_length = headers.get("Content-Length", "0") or ""
-    if "Transfer-Encoding" in headers or _ZERO.fullmatch(content_length) is None:
+    content_length = headers.get("Content-Length")
+    has_content = content_length is not None and _ZERO.fullmatch(content_length) is None
+    if has_content or "Transfer-Encoding" in headers:
         raise HandshakeError("the handshake has no body", slug="body")
 
 

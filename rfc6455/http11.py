@@ -22,19 +22,16 @@ from rfc6455.headers import Extension, Headers, is_token, parse_extensions, pars
 
 # request-line = method SP request-target SP HTTP-version
 # The target has visible ASCII characters only; a fragment is never sent (RFC 6455 §3).
-_TARGET = r"[!-\"$-~]+"
-_REQUEST_LINE = re.compile(rf"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ({_TARGET}) HTTP/([0-9]\.[0-9])".encode())
+_TARGET = re.compile(r"[!-\"$-~]+")
+_REQUEST_LINE = re.compile(rf"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ({_TARGET.pattern}) HTTP/([0-9]\.[0-9])")
 
 # status-line = HTTP-version SP 3DIGIT SP [ reason-phrase ]; some servers leave out the last space
-_STATUS_LINE = re.compile(rb"HTTP/([0-9]\.[0-9]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
+_STATUS_LINE = re.compile(r"HTTP/([0-9]\.[0-9]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
 
 # field-line = field-name ":" OWS field-value OWS; Headers takes the white space off, because a pattern
 # for it would cost quadratic time
-_FIELD_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)")
-
-# All field lines of a head at once, each as above; and one of them
-_FIELD_LINES = re.compile(r"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)*")
-_NAME_AND_VALUE = re.compile(r"([^:]+):([^\r]*)\r\n")
+_FIELD_LINE = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)")
+_FIELD_LINE_IN_HEAD = re.compile(rf"^{_FIELD_LINE.pattern}\r\n", re.MULTILINE)
 
 _REASON = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
@@ -114,7 +111,7 @@ class Response:
 
 def is_target(target: str) -> bool:
     """Whether ``target`` may stand in a request line: visible ASCII characters, no ``#``."""
-    return re.fullmatch(_TARGET, target) is not None
+    return _TARGET.fullmatch(target) is not None
 
 
 def _standard_reason(status: int) -> str:
@@ -173,7 +170,9 @@ class _HeadParser(ABC, Generic[_Head]):
         Raises `HandshakeError` with the HTTP status that fits as soon as a line is bad or too long.
         """
         if self._searched == 0 and not self._done:
-            self._take_whole_head()
+            head = self._take_whole_head()
+            if head is not None:
+                return head
         while not self._done:
             line = self._next_line()
             if line is None:
@@ -188,23 +187,25 @@ class _HeadParser(ABC, Generic[_Head]):
                 return self._head
         return None
 
-    def _take_whole_head(self) -> None:
-        """Takes all lines but the empty one, if they are there, right, and within every limit; or none."""
-        end = self._buffer.find(b"\r\n\r\n", 0, min(self._max_line_size, self._max_head_size)) + 2
-        start = self._buffer.find(b"\n", 0, end) + 1
-        if not self._buffer.endswith(b"\r\n", 0, start):
-            return
-        if self._buffer.count(b"\n", start, end) > self._max_fields:
-            return
-        lines = self._buffer[start:end].decode("latin-1")
-        if _FIELD_LINES.fullmatch(lines) is None:
-            return
-        head = self._parse_start_line(bytes(self._buffer[: start - 2]))
-        head.headers.add_parsed(_NAME_AND_VALUE.findall(lines))
-        self._head = head
-        self._line_start = self._searched = end
+    def _take_whole_head(self) -> _Head | None:
+        """The head, if all of it is there, its field lines are right, and it is within every limit."""
+        buffer = self._buffer
+        end = buffer.find(b"\r\n\r\n", 0, min(self._max_line_size, self._max_head_size)) + 2
+        start = buffer.find(b"\n", 0, end) + 1
+        if not buffer.endswith(b"\r\n", 0, start):
+            return None
+        lines = buffer[:end].decode("latin-1")
+        fields = _FIELD_LINE_IN_HEAD.findall(lines, start)
+        # Each is one line, from its beginning to its end: where there are as many as lines, all are right.
+        if not lines.count("\n", start) == len(fields) <= self._max_fields:
+            return None
+        head = self._parse_start_line(lines[: start - 2])
+        head.headers.add_parsed(fields)
+        del buffer[: end + 2]
+        self._done = True
+        return head
 
-    def _next_line(self) -> bytes | None:
+    def _next_line(self) -> str | None:
         """The next complete line without its CRLF.
 
         Whether a limit is hit depends only on the bytes up to it: ``end`` is where this line must
@@ -221,22 +222,22 @@ class _HeadParser(ABC, Generic[_Head]):
                 status, message = self._start_line_too_long
                 raise HandshakeError(message, slug="start-line-too-long", status=status)
             raise HandshakeError("the head is too large", slug="head-too-large", status=431)
-        line = bytes(self._buffer[self._line_start : line_feed])
+        line = self._buffer[self._line_start : line_feed].decode("latin-1")
         self._line_start = self._searched = line_feed + 1
-        if line[-1:] != b"\r":
+        if line[-1:] != "\r":
             raise HandshakeError("a line ends without CR", slug="bare-line-feed")
         return line[:-1]
 
-    def _add_field(self, headers: Headers, line: bytes) -> None:
+    def _add_field(self, headers: Headers, line: str) -> None:
         if len(headers) == self._max_fields:
             raise HandshakeError("too many fields", slug="too-many-fields", status=431)
         match = _FIELD_LINE.fullmatch(line)
         if match is None:
             raise HandshakeError("a malformed field line", slug="bad-field-line")
-        headers.add(match[1].decode("ascii"), match[2].decode("latin-1"))
+        headers.add(match[1], match[2])
 
     @abstractmethod
-    def _parse_start_line(self, line: bytes) -> _Head:
+    def _parse_start_line(self, line: str) -> _Head:
         """The head so far: what the start line says, and no fields."""
 
 
@@ -245,20 +246,20 @@ class RequestParser(_HeadParser[Request]):
 
     _start_line_too_long = (414, "the request line is too long")
 
-    def _parse_start_line(self, line: bytes) -> Request:
+    def _parse_start_line(self, line: str) -> Request:
         match = _REQUEST_LINE.fullmatch(line)
         if match is None:
             raise HandshakeError("a malformed request line", slug="bad-request-line")
-        method, target, version = (part.decode("ascii") for part in match.groups())
-        return Request(method, target, version=version)
+        method, target, version = match.groups()
+        return Request(method, target, Headers(), version)
 
 
 class ResponseParser(_HeadParser[Response]):
     """The head of a response."""
 
-    def _parse_start_line(self, line: bytes) -> Response:
+    def _parse_start_line(self, line: str) -> Response:
         match = _STATUS_LINE.fullmatch(line)
         if match is None:
             raise HandshakeError("a malformed status line", slug="bad-status-line")
-        version, status, reason = (part.decode("latin-1") for part in match.groups(b""))
+        version, status, reason = match.groups("")
         return Response(int(status), reason=reason, version=version)

@@ -249,6 +249,50 @@ def test_a_violation_between_medium_messages(role: Role, at: int) -> None:
         assert closed == ABNORMAL
 
 
+@pytest.mark.usefixtures("masking_path")
+@both_roles
+def test_large_messages_of_one_read(role: Role) -> None:
+    frames: list[tuple[bytes, Event]] = []
+    for size in (65535, 65536, 65537, 70_002):
+        text = "é" * (size // 2) + "x" * (size % 2)
+        frames.append((raw_frame(role, TEXT, text.encode(), key=b"\0\xff\x7f\1"), TextMessage(text)))
+        frames.append((raw_frame(role, BINARY, bytes(size)), BinaryMessage(bytes(size))))
+    data = b"".join(frame for frame, _ in frames)
+    expected = [event for _, event in frames]
+    assert feed(make_connection(role, max_message_size=70_002), [data]) == expected
+    # However little of the last frame is missing.
+    last = len(frames[-1][0])
+    for missing in (1, 70_001, 70_002, 70_003, last - 3, last - 2, last - 1):
+        connection = make_connection(role, max_message_size=70_002)
+        assert feed(connection, [data[:-missing]]) == expected[:-1]
+        assert feed(connection, [data[-missing:]]) == expected[-1:]
+
+
+@both_roles
+def test_a_violation_between_large_messages(role: Role) -> None:
+    large = raw_frame(role, BINARY, bytes(65536))
+    wrong = [
+        (1007, raw_frame(role, TEXT, b"x" * 66_000 + b"\xff")),
+        (1002, raw_frame(role, BINARY, bytes(66_000), rsv=4)),
+        (1002, raw_frame(role, 0, bytes(66_000))),
+        (1002, raw_frame(role, 3, bytes(66_000))),
+        (1002, raw_frame(role, Opcode.PING, bytes(66_000))),
+        (1002, raw_frame(role, BINARY, bytes(66_000), masked=role is Role.CLIENT)),
+        (1002, raw_frame(role, BINARY, bytes(65535), length_form=64)),
+        (1002, raw_frame(role, BINARY, bytes(100), length_form=64)),
+        (1002, raw_frame(role, BINARY, bytes(100), length_form=64, length=(1 << 63) + 100)),
+        (1009, raw_frame(role, BINARY, bytes(66_002))),
+    ]
+    for code, frame in wrong:
+        message, failed, closed = feed(
+            make_connection(role, max_message_size=66_001), [large + frame + large]
+        )
+        assert message == BinaryMessage(bytes(65536))
+        assert isinstance(failed, ConnectionFailed)
+        assert failed.code == code
+        assert closed == ABNORMAL
+
+
 def test_medium_messages_are_unmasked_together_only_with_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 

@@ -462,11 +462,11 @@ async def test_sending_without_end_leaves_others_their_turn_and_ends_with_the_pe
 @pytest.mark.parametrize("how", ["close", "vanish", "violation", "cancelled"])
 async def test_what_is_left_of_a_connection_goes_without_the_garbage_collector(how: str) -> None:
     server = Server(compression=PerMessageDeflate())
-    seen: list[weakref.ref[WebSocket]] = []
+    seen: list[weakref.ref[object]] = []
 
     @server.websocket("/")
     async def handler(ws: WebSocket) -> None:
-        seen.append(weakref.ref(ws))
+        seen.extend(map(weakref.ref, (ws, ws._protocol, ws._reader, ws._writer, ws._writer.transport)))
         server.rooms["all"].join(ws)
         async for message in ws:
             if message == "cancel":
@@ -492,7 +492,7 @@ async def test_what_is_left_of_a_connection_goes_without_the_garbage_collector(h
                     await peer.read(4)
             await peer.close()
             await until(lambda: server.make_ready().connections == 0)
-            await until(lambda: seen[0]() is None, 5)
+            await until(lambda: [left() for left in seen] == [None] * 5, 5)
         finally:
             gc.enable()
         assert len(server.make_ready()._keepalive) == 0

@@ -16,6 +16,8 @@ from rfc6455_server import (
     bearer_token,
     connect,
 )
+from rfc6455_server.testing import ManualClock, MemoryTransport, TestClient
+from rfc6455_server.websocket import CodecProtocol
 from tests.helpers import KEY, close_payload
 from tests.server_helpers import RawPeer, echo_server, serving
 
@@ -149,6 +151,74 @@ async def test_a_request_has_one_deadline() -> None:
         assert await peer.read_to_end() == b""
         dripping.cancel()
         await peer.close()
+
+
+class Silent(asyncio.Protocol):
+    """A peer that says nothing, and notes when it is let go."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+        self.ended: float | None = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended = self._clock.time()
+
+
+async def test_every_opening_has_a_deadline_of_its_own() -> None:
+    clock = ManualClock()
+    server = Server(clock=clock, handshake_timeout=10)
+
+    @server.websocket("/")
+    async def handler(ws: WebSocket) -> None:
+        await ws.recv()
+
+    async with TestClient(server, clock) as client:
+        begin = clock.time()
+        peers = []
+        for _ in range(3):
+            peers.append(Silent(clock))
+            client.open(peers[-1])
+            ws = await client.connect("/")
+            await clock.advance(4)
+        # One whose time began before, because it was accepted long ago, or speaks TLS.
+        protocol = server.make_ready().make_protocol("192.0.2.1", begin + 13)
+        assert isinstance(protocol, CodecProtocol)
+        end, far_end = MemoryTransport.pair()
+        peers.append(Silent(clock))
+        far_end.start(peers[-1])
+        end.start(protocol)
+        await clock.advance(10)
+        assert [peer.ended and round(peer.ended - begin, 1) for peer in peers] == [10, 14, 18, 13]
+        assert ws.closed is None
+        assert server.make_ready()._openings == {}
+
+
+async def test_many_deadlines_are_looked_at_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = ManualClock()
+    server = Server(clock=clock, handshake_timeout=10)
+    looks = []
+    async with TestClient(server, clock) as client:
+        begin = clock.time()
+        listener = server.make_ready()
+        look = listener._look
+
+        def counted() -> None:
+            looks.append(clock.time())
+            look()
+
+        monkeypatch.setattr(listener, "_look", counted)
+        peers = []
+        for _ in range(100):
+            peers.append(Silent(clock))
+            client.open(peers[-1])
+            await clock.advance(0.001)
+        await clock.advance(9.8)
+        assert [peer for peer in peers if peer.ended is not None] == []
+        await clock.advance(0.3)
+        for number, peer in enumerate(peers):
+            assert peer.ended is not None
+            assert -0.001 < peer.ended - begin - 10 - number / 1000 < 0.06
+        assert len(looks) < 5
 
 
 async def test_a_peer_that_leaves_before_its_request_is_complete() -> None:

@@ -41,9 +41,9 @@ class Keepalive:
     def __init__(self, hub: Hub, max_groups: int = MAX_GROUPS) -> None:
         self._hub = hub
         interval = hub.limits.ping_interval
-        count = max(1, min(max_groups, int(interval / MIN_TURN)))
-        self._turn = interval / count
-        self._groups: list[set[WebSocket]] = [set() for _ in range(count)]
+        self._count = max(1, min(max_groups, int(interval / MIN_TURN)))
+        self._turn = interval / self._count
+        self._group_of: dict[WebSocket, int] = {}
         self._next = 0
         self._timer: Timer | None = None
         self._timers: set[Timer] = set()
@@ -52,24 +52,22 @@ class Keepalive:
         self._lagged_at = float("-inf")
 
     def __len__(self) -> int:
-        return sum(map(len, self._groups))
+        return len(self._group_of)
 
     def add(self, websocket: WebSocket) -> None:
         """Looks after a connection; its first Ping is an interval away."""
         # The group whose turn was last.
-        self._groups[self._next - 1].add(websocket)
+        self._group_of[websocket] = (self._next - 1) % self._count
         if self._timer is None:
             self._start_timer()
 
     def discard(self, websocket: WebSocket) -> None:
         """Looks after it no more."""
-        for group in self._groups:
-            group.discard(websocket)
+        self._group_of.pop(websocket, None)
 
     def stop(self) -> None:
         """Forgets all connections."""
-        for group in self._groups:
-            group.clear()
+        self._group_of.clear()
         for timer in (self._timer, *self._timers):
             if timer is not None:
                 timer.cancel()
@@ -83,11 +81,11 @@ class Keepalive:
     def _take_turn(self) -> None:
         now = self._hub.clock.time()
         self._measure_lag(now)
-        group = self._groups[self._next]
-        self._next = (self._next + 1) % len(self._groups)
+        group = [websocket for websocket, number in self._group_of.items() if number == self._next]
+        self._next = (self._next + 1) % self._count
         if group:
-            self._ask(list(group), now, again=False)
-        if any(self._groups):
+            self._ask(group, now, again=False)
+        if self._group_of:
             self._start_timer()
         else:
             self._timer = None

@@ -5,6 +5,7 @@ Left to others: accepting (`acceptor`), plain HTTP (`http`), what a handler does
 
 import asyncio
 import logging
+import math
 import re
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +43,9 @@ from rfc6455_server.websocket import (
 
 BEARER: Final = "bearer"
 """The subprotocol that a token may stand behind: browsers can set no header."""
+
+_LOOK_INTERVAL: Final = 0.05
+"""Seconds between two looks at the deadlines of opening handshakes at the least."""
 
 MAX_EARLY: Final = 1 << 16
 """Bytes that may come before the request is answered."""
@@ -145,7 +149,9 @@ class Listener:
         self._keepalive = Keepalive(hub)
         self._addresses = Addresses(hub.limits)
         self._protocols: dict[CodecProtocol, str | None] = {}  # with the address that each counts for
-        self._openings: set[_Opening] = set()
+        self._openings: dict[_Opening, float] = {}  # with the time until which each is to be answered
+        self._timer: Timer | None = None
+        self._next_look = math.inf
         self._http: dict[CodecProtocol, HttpConnection] = {}
         self._all_gone: asyncio.Future[None] | None = None
         self._tasks: dict[WebSocket, asyncio.Task[None]] = {}
@@ -181,18 +187,38 @@ class Listener:
         return protocol
 
     def _connected(self, deadline: float, protocol: CodecProtocol, writer: asyncio.StreamWriter) -> None:
-        self.reopen(protocol, writer, b"", deadline - self.hub.clock.time())
+        self._open(protocol, writer, deadline)
 
-    def reopen(
-        self, protocol: CodecProtocol, writer: asyncio.StreamWriter, data: bytes, timeout: float
+    def _open(
+        self, protocol: CodecProtocol, writer: asyncio.StreamWriter, deadline: float, data: bytes = b""
     ) -> None:
-        """Waits ``timeout`` seconds for a request, the first of a connection or the next."""
+        """Waits for a request, the first of a connection or the next."""
         handshake = ServerHandshake(deflate=self._site.compression, **self._options)
-        opening = _Opening(handshake, protocol, writer, self, timeout)
-        self._openings.add(opening)
+        opening = _Opening(handshake, protocol, writer, self)
+        self._openings[opening] = deadline
+        if deadline < self._next_look:
+            self._look_at(deadline)
         protocol.reader.attach(opening)
         if data:
             opening.receive_data(data)
+
+    def _look_at(self, time: float) -> None:
+        """One timer for all: most are answered at once, and need none."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._next_look = time
+        self._timer = self.hub.clock.call_later(max(0.0, time - self.hub.clock.time()), self._look)
+
+    def _look(self) -> None:
+        """Ends the openings whose time is up."""
+        now = self.hub.clock.time()
+        for opening, deadline in list(self._openings.items()):
+            if deadline <= now:
+                opening.time_out()
+        self._timer = None
+        self._next_look = math.inf
+        if self._openings:
+            self._look_at(max(min(self._openings.values()), now + _LOOK_INTERVAL))
 
     def _gone(self, protocol: CodecProtocol) -> None:
         self._http.pop(protocol, None)
@@ -206,7 +232,7 @@ class Listener:
 
     def forget(self, opening: "_Opening") -> None:
         """Called when an opening handshake is over, however it ended."""
-        self._openings.discard(opening)
+        self._openings.pop(opening, None)
 
     def is_plain(self, event: Request | HandshakeFailed) -> bool:
         """Whether plain HTTP is the better answer: no upgrade is wanted, and there is a page or nothing."""
@@ -225,7 +251,7 @@ class Listener:
         protocol.address = forwarded_for(request, protocol.peer, self._site.trusted)
 
         def done(early: bytes) -> None:
-            self.reopen(protocol, writer, early, self.hub.limits.handshake_timeout)
+            self._open(protocol, writer, self.hub.clock.time() + self.hub.limits.handshake_timeout, early)
 
         connection = HttpConnection(self._site.http, protocol, writer, self.hub, done, self.is_draining)
         self._http[protocol] = connection
@@ -345,6 +371,8 @@ class Listener:
         self.draining = True
         for opening in list(self._openings):
             opening.abort()
+        if self._timer is not None:
+            self._timer.cancel()
         for connection in list(self._http.values()):
             connection.abort()
         for websocket in list(self._tasks):
@@ -384,7 +412,7 @@ class _Match(NamedTuple):
 class _Opening:
     """A connection until its request is answered: it takes the bytes as they come."""
 
-    __slots__ = ("_data", "_handshake", "_listener", "_protocol", "_task", "_timer", "_writer")
+    __slots__ = ("_answered", "_data", "_handshake", "_listener", "_protocol", "_task", "_writer")
 
     def __init__(
         self,
@@ -392,7 +420,6 @@ class _Opening:
         protocol: CodecProtocol,
         writer: asyncio.StreamWriter,
         listener: Listener,
-        timeout: float,
     ) -> None:
         self._handshake = handshake
         self._protocol = protocol
@@ -400,12 +427,12 @@ class _Opening:
         self._listener = listener
         self._data = b""  # all of it, for whoever speaks plain HTTP
         self._task: asyncio.Task[None] | None = None
-        self._timer: Timer | None = listener.hub.clock.call_later(max(0.0, timeout), self._time_out)
+        self._answered = False
 
     def receive_data(self, data: bytes) -> None:
         """Takes bytes from the network."""
-        if self._timer is None:
-            return  # answered: what still comes is not looked at
+        if self._answered:
+            return  # what still comes is not looked at
         self._data += data
         if self._task is not None:
             if len(self._data) > MAX_EARLY:
@@ -494,12 +521,11 @@ class _Opening:
         self._writer.close()
 
     def _finish(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-            self._listener.forget(self)
+        self._answered = True
+        self._listener.forget(self)
 
-    def _time_out(self) -> None:
+    def time_out(self) -> None:
+        """Ends the connection: no request came, or no answer, in time."""
         if self._data:
             log(logging.INFO, "no request in time", address=self._protocol.address)
         self.abort()

@@ -129,12 +129,13 @@ class Timer(Protocol):
 class Shared:
     """What the outboxes of one server have in common; a client's connection has its own."""
 
-    __slots__ = ("budget", "clock", "limits", "policy", "stats", "tick")
+    __slots__ = ("budget", "clock", "limits", "loop", "policy", "stats", "tick")
 
     def __init__(
         self, limits: Limits, *, clock: Clock | None = None, policy: Policy = "disconnect", stats: Stats
     ) -> None:
-        loop = asyncio.get_running_loop()
+        # Kept, because asking for it is a system call (before Python 3.12).
+        self.loop = loop = asyncio.get_running_loop()
         self.limits = limits
         self.clock: Clock = clock or loop
         self.policy = policy
@@ -418,7 +419,7 @@ class Outbox:
         """
         backlog = self._backlog
         assert backlog is not None  # noqa: S101 - it is behind
-        waiting = _Waiting(message, size, droppable=False, sent=asyncio.get_running_loop().create_future())
+        waiting = _Waiting(message, size, droppable=False, sent=self._shared.loop.create_future())
         backlog.senders.append(waiting)
         backlog.awaited += 1
         self._admit(backlog)

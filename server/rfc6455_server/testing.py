@@ -208,7 +208,7 @@ class MemoryTransport(asyncio.Transport):
         if self._inbox and not self._reading_paused and not self._closing:
             data = bytes(self._inbox)
             self._inbox.clear()
-            self._protocol.data_received(data)
+            self._deliver(self._protocol, data)
             self._schedule()
         before = len(self._buffer)
         self._move()
@@ -218,6 +218,13 @@ class MemoryTransport(asyncio.Transport):
             self._writing_paused = False
             self._protocol.resume_writing()
         self._end_what_is_over()
+
+    def _deliver(self, protocol: asyncio.Protocol, data: bytes) -> None:
+        if isinstance(protocol, asyncio.BufferedProtocol):
+            protocol.get_buffer(len(data))[: len(data)] = data  # type: ignore[index]  # it can be written to
+            protocol.buffer_updated(len(data))
+        else:
+            protocol.data_received(data)
 
     def _end_what_is_over(self) -> None:
         peer, protocol = self._peer, self._protocol

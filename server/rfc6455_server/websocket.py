@@ -4,7 +4,8 @@ Implements: what RFC 6455 leaves to whoever owns TCP: closing it in the right or
 timers of the closing handshake.
 Left to others: accepting and connecting (`listener`, `client`), the opening handshake.
 
-The way of a byte. `CodecReader` is a StreamReader whose ``feed_data`` hands the bytes over as they come.
+The way of a byte. `CodecProtocol` has asyncio read into one buffer for all connections, and `CodecReader` is
+a StreamReader whose ``feed_data`` hands the bytes over as they come.
 The `WebSocket` pulls the events at once: control frames are answered whatever the handler is doing,
 messages wait for `WebSocket.recv`. When too many bytes wait, reading stops, and TCP pushes back.
 """
@@ -14,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from secrets import token_hex
 from typing import Any, Final, Protocol, cast
+from weakref import WeakKeyDictionary
 
 from rfc6455 import (
     BinaryMessage,
@@ -47,8 +49,8 @@ LINGER_TIMEOUT: Final = 2.0
 MAX_QUEUED: Final = 1 << 18
 """Bytes of unread messages from which on reading stops; one read may go beyond."""
 
-READ_SIZE: Final = 1 << 16
-"""Bytes of a read at the most."""
+READ_SIZE: Final = 1 << 18
+"""Bytes of a read at the most, and so of the buffer that they are read into."""
 
 _NO_MESSAGES: Final[deque[Event]] = deque(maxlen=0)
 
@@ -94,10 +96,6 @@ class CodecReader(asyncio.StreamReader):
     def set_transport(self, transport: asyncio.BaseTransport) -> None:
         """Called when the connection is made."""
         super().set_transport(transport)
-        if hasattr(transport, "max_size"):
-            # asyncio makes room for 256 KiB a read, beyond what malloc keeps at hand: most of a small
-            # read's time went there. Where a transport has no such attribute, nothing changes.
-            transport.max_size = READ_SIZE
         self._reading = cast("asyncio.ReadTransport", transport)  # uvloop's are of no such class
 
     def feed_data(self, data: bytes) -> None:  # type: ignore[override]  # transports give bytes
@@ -127,9 +125,8 @@ class CodecReader(asyncio.StreamReader):
     def attach(self, sink: Sink) -> None:
         """Hands ``sink`` what has come since `read_early`, and all that follows."""
         self._sink = sink
-        early = self._take_early()
-        if early:
-            sink.receive_data(early)
+        if self._early:
+            sink.receive_data(self._take_early())
         if self._ended:
             sink.receive_eof()
 
@@ -164,7 +161,22 @@ class CodecReader(asyncio.StreamReader):
             self._early_waiter.set_result(None)
 
 
-class CodecProtocol(asyncio.StreamReaderProtocol):
+_read_buffers: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
+
+
+def _read_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
+    """What all connections of a loop read into: from the read until it is copied, nothing else runs there.
+
+    Room of its own for each read would be mapped and unmapped by malloc, or be smaller: then a large message
+    comes in pieces.
+    """
+    buffer = _read_buffers.get(loop)
+    if buffer is None:
+        buffer = _read_buffers[loop] = memoryview(bytearray(READ_SIZE))
+    return buffer
+
+
+class CodecProtocol(asyncio.StreamReaderProtocol, asyncio.BufferedProtocol):
     """Joins a `CodecReader` to a transport; tells whether the transport's buffer is full."""
 
     def __init__(
@@ -173,8 +185,11 @@ class CodecProtocol(asyncio.StreamReaderProtocol):
         connected: "Callable[[CodecProtocol, asyncio.StreamWriter], None] | None" = None,
     ) -> None:
         self.reader = CodecReader(loop)
+        self._event_loop = loop
+        self._read_buffer = _read_buffer(loop)
         self._connected = connected
-        super().__init__(self.reader, self._accepted if connected else None, loop=loop)
+        self._made: Any = None  # the transport
+        super().__init__(self.reader, loop=loop)
         self.websocket: WebSocket | None = None
         """Told when writing stops and goes on, and when TCP is gone."""
         self.gone: Callable[[CodecProtocol], None] | None = None
@@ -184,13 +199,22 @@ class CodecProtocol(asyncio.StreamReaderProtocol):
         self.address = ""
         """Who sent the request: the same, or what a proxy that is trusted says of it."""
 
-    def data_received(self, data: bytes) -> None:
-        """Called with bytes from the network; asyncio's own looks first whether the reader is still there."""
-        self.reader.feed_data(data)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called when there is a connection."""
+        super().connection_made(transport)
+        self._made = transport
+        # Not as asyncio's ``client_connected_cb``: it would be kept, and keep what it refers to.
+        connected, self._connected = self._connected, None
+        if connected is not None:
+            connected(self, asyncio.StreamWriter(self._made, self, self.reader, self._event_loop))
 
-    def _accepted(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        assert self._connected is not None  # noqa: S101 - for the type
-        self._connected(self, writer)
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Called for room to read into."""
+        return self._read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Called when bytes were read into it."""
+        self.reader.feed_data(bytes(self._read_buffer[:nbytes]))
 
     def pause_writing(self) -> None:
         """Called when the transport's buffer is full."""
@@ -206,6 +230,10 @@ class CodecProtocol(asyncio.StreamReaderProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called when TCP is gone, whoever closed it."""
+        # A transport of asyncio's refers to a method of its own. Without that cycle, all that a connection
+        # was goes at once, and the garbage collector has nothing to look for.
+        if hasattr(self._made, "_read_ready_cb"):
+            self._made._read_ready_cb = None
         # Whatever ended it, it is told as EOF: an exception that nobody asks for would be reported.
         super().connection_lost(None)
         if self.websocket is not None:
@@ -434,7 +462,7 @@ class WebSocket:
                 raise LocalProtocolError("another task is waiting in recv()", slug="concurrent-recv")
             # What the handler has sent leaves before it waits.
             self._outbox.rest()
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._waiter = self._hub.loop.create_future()
             try:
                 await self._waiter
             finally:
@@ -498,7 +526,7 @@ class WebSocket:
                 self._waiter.set_result(None)
             if connection.unread and not self._held:
                 # The handler answers what it has before we look at a frame that may be the last.
-                asyncio.get_running_loop().call_soon(self._pull)
+                self._hub.loop.call_soon(self._pull)
             return
 
     def _queue(self, batch: deque[Event]) -> None:
@@ -528,8 +556,8 @@ class WebSocket:
             case CloseReceived(code=code):
                 self._cause = self._cause or Cause.PEER
                 self._code_sent = self._code_sent or code  # the codec has echoed it
-                self._outbox.finish()
-                if self._connection.close_expected:
+                if self._connection.close_expected:  # else `ConnectionClosed` follows at once
+                    self._outbox.finish()
                     self._start_close_timer()
             case ConnectionFailed(code=code):
                 self._failure = event
@@ -636,7 +664,7 @@ class WebSocket:
         if self._connection.state is not State.OPEN:
             raise self._closed_error()
         data = new_mask_key()
-        answered: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        answered: asyncio.Future[float] = self._hub.loop.create_future()
         if self._pings is None:
             self._pings = {}
         self._pings[data] = (answered, self._hub.clock.time())
@@ -670,7 +698,7 @@ class WebSocket:
     def resume_writing(self) -> None:
         """It has taken what there was."""
         # Not at once: asyncio is in the middle of a write, and what we write now may fail.
-        asyncio.get_running_loop().call_soon(self._outbox.resume)
+        self._hub.loop.call_soon(self._outbox.resume)
 
     def give_up(self, why: GiveUp) -> None:
         """Ends the connection: its peer does not read."""
@@ -731,7 +759,7 @@ class WebSocket:
     async def wait_closed(self) -> None:
         """Waits until the connection has ended and TCP is closed."""
         while not self._tcp_closed:
-            waiter = asyncio.get_running_loop().create_future()
+            waiter = self._hub.loop.create_future()
             if self._closed_waiters is None:
                 self._closed_waiters = []
             self._closed_waiters.append(waiter)
