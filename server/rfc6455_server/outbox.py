@@ -310,11 +310,11 @@ class Outbox:
         return self.schedule(size)
 
     def rest(self) -> None:
-        """Writes what is queued: whoever sends is about to wait."""
+        """Writes what was scheduled: whoever sends is about to wait."""
         self._eager = True
-        self._scheduled = False
-        if not self.behind:
-            self._write()
+        if self._scheduled:
+            self._scheduled = False
+            self.flush()
 
     def schedule(self, size: int) -> bool:
         """Has what is queued, ``size`` bytes more, written at the end of this tick; at once if it is much.
@@ -332,9 +332,8 @@ class Outbox:
 
     def flush(self) -> None:
         """Writes what is queued now."""
-        eager = self._eager
-        self.rest()
-        self._eager = eager
+        if not self.behind:
+            self._write()
 
     def _write(self) -> int:
         """Gives the transport what the codec has; it may call `pause`. Gives the number of bytes."""
@@ -436,7 +435,8 @@ class Outbox:
 
     async def drain(self) -> bool:
         """Waits until all that is queued now has left; False when the connection ended before."""
-        self.rest()
+        self._eager = True
+        self.flush()
         if self.behind:
             return await self.send(None, 0)
         return not self._finished

@@ -455,7 +455,7 @@ class WebSocket:
 
     async def _wait_for_batch(self) -> bool:
         """Waits until there is a message to take; False when the connection has ended."""
-        while not self._next_batch():
+        while not self._batches:
             if self._closed is not None:
                 return False
             if self._waiter is not None:
@@ -467,14 +467,8 @@ class WebSocket:
                 await self._waiter
             finally:
                 self._waiter = None
+        self._batch, self._batch_size = self._batches.pop(0)
         return True
-
-    def _next_batch(self) -> bool:
-        """Turns to the next batch of messages; False when there is none."""
-        if self._batches:
-            self._batch, self._batch_size = self._batches.pop(0)
-            return True
-        return False
 
     def _take(self) -> str | bytes:
         batch = self._batch
