@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable
 
+import websockets.frames
 from aiohttp._websocket.reader_c import WebSocketDataQueue, WebSocketReader
 from websockets.frames import Opcode as WebsocketsOpcode
 from websockets.protocol import SERVER, Protocol, State
@@ -13,6 +14,7 @@ from wsproto import events as wsproto_events
 from wsproto.connection import Connection as WsprotoConnection
 
 from benchmarks.common import OURS, Report, interleaved, options
+from benchmarks.masking import pure_websockets
 from rfc6455 import Connection, Opcode, Role, encode_frame, masking
 
 SIZES = [32, 125, 1 << 10, 1 << 16, 1 << 20]
@@ -44,6 +46,18 @@ def websockets_parse(chunks: Chunks) -> int:
                 frame.data.decode()
             count += 1
     return count
+
+
+_pure_mask = pure_websockets()
+
+
+def pure_websockets_parse(chunks: Chunks) -> int:
+    """The same without C."""
+    compiled, websockets.frames.apply_mask = websockets.frames.apply_mask, _pure_mask
+    try:
+        return websockets_parse(chunks)
+    finally:
+        websockets.frames.apply_mask = compiled
 
 
 def wsproto_parse(chunks: Chunks) -> int:
@@ -87,6 +101,7 @@ def aiohttp_parse(chunks: Chunks) -> int:
 PARSERS: dict[str, Callable[[Chunks], int]] = {
     OURS: ours,
     "websockets": websockets_parse,
+    "websockets, pure": pure_websockets_parse,
     "wsproto": wsproto_parse,
     "aiohttp": aiohttp_parse,
 }
@@ -95,8 +110,8 @@ TARGETS: dict[int, dict[str, float]] = {
     32: {"wsproto": 9, "websockets": 2.5, "aiohttp": 1},
     125: {"wsproto": 9, "websockets": 2.5, "aiohttp": 1},
     1 << 10: {"wsproto": 3.3, "websockets": 1.1},
-    1 << 16: {"wsproto": 1.25},
-    1 << 20: {"wsproto": 1.25},
+    1 << 16: {"wsproto": 1.25, "websockets, pure": 1.5},
+    1 << 20: {"wsproto": 1.25, "websockets, pure": 1.5},
 }
 
 

@@ -17,7 +17,7 @@ SIZES = [16, 64, 125, 1 << 10, 1 << 14, 1 << 16, 1 << 20, 1 << 24]
 SECONDS = 0.01  # a measurement lasts about this long
 
 
-def _pure_websockets() -> Callable[[bytes, bytes], bytes]:
+def pure_websockets() -> Callable[[bytes, bytes], bytes]:
     """Its module chooses the C routine when it is imported: here it is imported once more, without."""
     speedups = sys.modules.pop("websockets.speedups")
     sys.modules["websockets.speedups"] = None
@@ -48,7 +48,7 @@ def wsproto_python(data: bytes, key: bytes) -> bytes:
 
 PATHS: dict[str, Callable[[bytes, bytes], bytes]] = {
     OURS: apply_mask,
-    "websockets": _pure_websockets(),
+    "websockets": pure_websockets(),
     "aiohttp": aiohttp_python,
     "wsproto": wsproto_python,
     "websockets, C": websockets_c,

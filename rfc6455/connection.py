@@ -378,6 +378,8 @@ class Connection:
         if self._message.opcode is not None or not self._assemble or max_size < TABLE_SIZE:
             return False
         data, position, end = self._buffer, self._position, len(self._buffer)
+        if position < end and data[position] not in _WHOLE:
+            return False  # a control frame, a fragment, something wrong
         events: deque[Event] = deque()
         append = events.append
         masked = self._masks_input

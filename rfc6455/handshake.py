@@ -147,7 +147,7 @@ class ServerHandshake:
         self._deflate = deflate
         self._options = options
         self._given: Request | None = None  # a head that somebody else parsed
-        self._early_data = b""  # what came behind it
+        self._early_data = bytearray()  # what came behind it
         self._request: Request | None = None
         self._eof = False
         self._done = False
@@ -169,7 +169,7 @@ class ServerHandshake:
         """
         handshake = cls(deflate=deflate, **options)
         handshake._given = request
-        handshake._early_data = bytes(trailing_data)
+        handshake._early_data += trailing_data
         return handshake
 
     @property
@@ -247,7 +247,7 @@ class ServerHandshake:
             Role.SERVER,
             subprotocol=subprotocol,
             deflate=agreement[0] if agreement else None,
-            trailing_data=self._early_data if self._given else self._parser.trailing_data,
+            trailing_data=bytes(self._early_data) if self._given else self._parser.trailing_data,
             **options,
         )
 

@@ -204,10 +204,15 @@ class Listener:
 
     def _look_at(self, time: float) -> None:
         """One timer for all: most are answered at once, and need none."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._stop_looking()
         self._next_look = time
         self._timer = self.hub.clock.call_later(max(0.0, time - self.hub.clock.time()), self._look)
+
+    def _stop_looking(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        self._next_look = math.inf
 
     def _look(self) -> None:
         """Ends the openings whose time is up."""
@@ -215,8 +220,7 @@ class Listener:
         for opening, deadline in list(self._openings.items()):
             if deadline <= now:
                 opening.time_out()
-        self._timer = None
-        self._next_look = math.inf
+        self._stop_looking()
         if self._openings:
             self._look_at(max(min(self._openings.values()), now + _LOOK_INTERVAL))
 
@@ -371,8 +375,7 @@ class Listener:
         self.draining = True
         for opening in list(self._openings):
             opening.abort()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._stop_looking()
         for connection in list(self._http.values()):
             connection.abort()
         for websocket in list(self._tasks):
