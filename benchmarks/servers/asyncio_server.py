@@ -11,23 +11,29 @@ from rfc6455 import Opcode, accept_value, decode_header, encode_frame
 members: dict["Counter", None] = {}
 
 
-class Counter(asyncio.Protocol):
+READ_BUFFER = memoryview(bytearray(1 << 18))
+"""What all connections read into: as ours has it."""
+
+
+class Counter(asyncio.BufferedProtocol):
     """Answers each frame with one as long, or has all members get it, but looks at none."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # it is one
         """Called when the connection is made."""
-        transport.max_size = 65536  # room for a read: as ours has it
         self._transport = transport
         self._answer = b""
         self._frame_size = 0
         self._unanswered = 0
 
-    def data_received(self, data: bytes) -> None:
-        """Called with bytes from the network."""
-        if not self._frame_size:
-            self._begin(data)
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Called for room to read into."""
+        return READ_BUFFER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Called when bytes were read into it."""
+        if not self._frame_size and not self._begin(bytes(READ_BUFFER[:nbytes])):
             return
-        frames, self._unanswered = divmod(self._unanswered + len(data), self._frame_size)
+        frames, self._unanswered = divmod(self._unanswered + nbytes, self._frame_size)
         if not frames:
             return
         answer = self._answer * frames
@@ -37,7 +43,8 @@ class Counter(asyncio.Protocol):
         else:
             self._transport.write(answer)
 
-    def _begin(self, data: bytes) -> None:
+    def _begin(self, data: bytes) -> bool:
+        """Answers the request, or looks at the first frame; whether that was it."""
         if data.startswith(b"GET "):
             key = re.search(rb"Sec-WebSocket-Key: (\S+)", data)
             assert key is not None
@@ -48,12 +55,12 @@ class Counter(asyncio.Protocol):
             )
             if b"GET /room " in data:
                 members[self] = None
-            return
+            return False
         header = decode_header(data, masked=True)
         assert header is not None
         self._frame_size = header.size + header.length
         self._answer = encode_frame(Opcode.TEXT, b"x" * header.length)
-        self.data_received(data)
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called when the connection is lost."""
