@@ -221,6 +221,22 @@ async def test_many_deadlines_are_looked_at_a_few_times(monkeypatch: pytest.Monk
         assert len(looks) < 5
 
 
+async def test_an_opening_that_begins_while_the_server_stops_has_a_deadline_too() -> None:
+    clock = ManualClock()
+    server = Server(clock=clock, handshake_timeout=10)
+    async with TestClient(server, clock) as client:
+        listener = server.make_ready()
+        client.open(Silent(clock))
+        await clock.advance(1)
+        await listener.close()
+        late = Silent(clock)
+        client.open(late)
+        await clock.advance(9.9)
+        assert late.ended is None
+        await clock.advance(0.2)
+        assert late.ended is not None
+
+
 async def test_a_peer_that_leaves_before_its_request_is_complete() -> None:
     async with serving(echo_server()) as url:
         peer = await RawPeer.connect(url)
