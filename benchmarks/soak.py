@@ -633,7 +633,7 @@ def soak_churn(asked: Namespace, findings: Findings) -> None:
 
 def _settle(server: ServerProcess) -> dict[str, Any]:
     """The server's state when everybody is gone, and with them what they leave for a while."""
-    time.sleep(SETTLE_TIME)
+    time.sleep(SETTLE_TIME)  # the last timers are those of visitors who vanished
     return _state(server)
 
 

@@ -149,7 +149,7 @@ def _xor_function(numpy: ModuleType) -> Callable[[bytes | memoryview, bytes], by
     frombuffer, octet = numpy.frombuffer, numpy.uint8
 
     def xor(data: bytes | memoryview, mask: bytes) -> bytes:
-        return (frombuffer(data, octet) ^ frombuffer(mask, octet)).tobytes()  # type: ignore[no-any-return]  # bytes
+        return (frombuffer(data, octet) ^ frombuffer(mask, octet)).tobytes()  # type: ignore[no-any-return]  # numpy is untyped here
 
     return xor
 

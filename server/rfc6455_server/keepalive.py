@@ -43,7 +43,7 @@ class Keepalive:
         interval = hub.limits.ping_interval
         self._count = max(1, min(max_groups, int(interval / MIN_TURN)))
         self._turn = interval / self._count
-        self._group_of: dict[WebSocket, int] = {}
+        self._group_of: dict[WebSocket, int] = {}  # looked through each turn: coming and going are more often
         self._next = 0
         self._timer: Timer | None = None
         self._timers: set[Timer] = set()

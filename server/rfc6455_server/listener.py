@@ -180,17 +180,14 @@ class Listener:
         if status:
             self.note_refusal(status, address, "")
             return Response(status, Headers([("Connection", "close"), ("Content-Length", "0")])).encode()
-        protocol = CodecProtocol(self._loop, partial(self._connected, deadline))
+        protocol = CodecProtocol(self._loop, partial(self._open, deadline))
         protocol.peer = protocol.address = address
         protocol.gone = self._gone
         self._protocols[protocol] = counted
         return protocol
 
-    def _connected(self, deadline: float, protocol: CodecProtocol, writer: asyncio.StreamWriter) -> None:
-        self._open(protocol, writer, deadline)
-
     def _open(
-        self, protocol: CodecProtocol, writer: asyncio.StreamWriter, deadline: float, data: bytes = b""
+        self, deadline: float, protocol: CodecProtocol, writer: asyncio.StreamWriter, data: bytes = b""
     ) -> None:
         """Waits for a request, the first of a connection or the next."""
         handshake = ServerHandshake(deflate=self._site.compression, **self._options)
@@ -255,7 +252,7 @@ class Listener:
         protocol.address = forwarded_for(request, protocol.peer, self._site.trusted)
 
         def done(early: bytes) -> None:
-            self._open(protocol, writer, self.hub.clock.time() + self.hub.limits.handshake_timeout, early)
+            self._open(self.hub.clock.time() + self.hub.limits.handshake_timeout, protocol, writer, early)
 
         connection = HttpConnection(self._site.http, protocol, writer, self.hub, done, self.is_draining)
         self._http[protocol] = connection

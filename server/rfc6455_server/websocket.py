@@ -149,6 +149,12 @@ class CodecReader(asyncio.StreamReader):
         if self._reading is not None:
             self._reading.abort()  # type: ignore[attr-defined]  # it writes, too
 
+    def release(self) -> None:
+        """Called when TCP is gone: what a connection was goes at once, without the garbage collector."""
+        # A transport of asyncio's refers to a method of its own. Where it is made otherwise, nothing changes.
+        if self._reading is not None and hasattr(self._reading, "_read_ready_cb"):
+            self._reading._read_ready_cb = None
+
     def _take_early(self) -> bytes:
         early = bytes(self._early)
         self._early.clear()
@@ -177,7 +183,10 @@ def _read_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
 
 
 class CodecProtocol(asyncio.StreamReaderProtocol, asyncio.BufferedProtocol):
-    """Joins a `CodecReader` to a transport; tells whether the transport's buffer is full."""
+    """Joins a `CodecReader` to a transport; tells whether the transport's buffer is full.
+
+    uvloop takes it for a protocol that is given bytes, and calls the ``data_received`` of asyncio's.
+    """
 
     def __init__(
         self,
@@ -188,7 +197,6 @@ class CodecProtocol(asyncio.StreamReaderProtocol, asyncio.BufferedProtocol):
         self._event_loop = loop
         self._read_buffer = _read_buffer(loop)
         self._connected = connected
-        self._made: Any = None  # the transport
         super().__init__(self.reader, loop=loop)
         self.websocket: WebSocket | None = None
         """Told when writing stops and goes on, and when TCP is gone."""
@@ -202,11 +210,11 @@ class CodecProtocol(asyncio.StreamReaderProtocol, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called when there is a connection."""
         super().connection_made(transport)
-        self._made = transport
         # Not as asyncio's ``client_connected_cb``: it would be kept, and keep what it refers to.
         connected, self._connected = self._connected, None
         if connected is not None:
-            connected(self, asyncio.StreamWriter(self._made, self, self.reader, self._event_loop))
+            writing = cast("asyncio.WriteTransport", transport)
+            connected(self, asyncio.StreamWriter(writing, self, self.reader, self._event_loop))
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Called for room to read into."""
@@ -230,10 +238,7 @@ class CodecProtocol(asyncio.StreamReaderProtocol, asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called when TCP is gone, whoever closed it."""
-        # A transport of asyncio's refers to a method of its own. Without that cycle, all that a connection
-        # was goes at once, and the garbage collector has nothing to look for.
-        if hasattr(self._made, "_read_ready_cb"):
-            self._made._read_ready_cb = None
+        self.reader.release()
         # Whatever ended it, it is told as EOF: an exception that nobody asks for would be reported.
         super().connection_lost(None)
         if self.websocket is not None:
