@@ -43,7 +43,7 @@ _TIME_LIMITS: Final = {ALL: 3 * 3600, QUICK: 1200}
 """Seconds for one role."""
 
 
-_OUR_SERVER: Final = "import sys; from rfc6455_server.cli import main; {}sys.exit(main())"
+_OUR_SERVER: Final = "import sys; from rfc6455_server.command.cli import main; {}sys.exit(main())"
 
 _HIDE_NUMPY: Final = "sys.modules['numpy'] = None; "
 """It is looked for when it is needed, and not found then: so that each of the two ways to mask is tested."""

@@ -277,7 +277,7 @@ class Deflater:
 class Inflater:
     """Decompresses the messages that ``sender`` sends (RFC 7692 §7.2.2), a piece at a time.
 
-    `feed` it the payload of a frame, then `read` until it is ``drained``.
+    `feed` it the payload of a frame, then `read` until it is ``exhausted``.
 
     A block may be the last of its deflate stream, and another stream may follow in the same message
     (RFC 7692 §7.2.3.4). zlib then hands back a copy of what it has not used; so as not to copy the
@@ -292,7 +292,7 @@ class Inflater:
         "_position",
         "_slice",
         "_window_bits",
-        "drained",
+        "exhausted",
     )
 
     def __init__(self, parameters: DeflateParameters, sender: Role) -> None:
@@ -303,8 +303,8 @@ class Inflater:
         self._position = 0
         self._slice = _SLICE
         self._final = False
-        self.drained = True
-        """Whether `read` has given all that there is."""
+        self.exhausted = True
+        """Whether `read` has returned everything."""
 
     def feed(self, data: bytes, *, final: bool) -> None:
         """Takes the next bytes of the message; ``final`` says that they are its last."""
@@ -312,7 +312,7 @@ class Inflater:
         self._input = data + _TAIL if final else data
         self._position = 0
         self._final = final
-        self.drained = False
+        self.exhausted = False
 
     def read(self, size: int) -> bytes:
         """The next bytes of the message, ``size`` at the most.
@@ -338,15 +338,15 @@ class Inflater:
             self._slice = _SHORT_SLICE
         elif len(piece) == size:
             return piece  # zlib may hold more, and need no input for it
-        self._check_drained()
+        self._check_exhausted()
         return piece
 
-    def _check_drained(self) -> None:
+    def _check_exhausted(self) -> None:
         left = len(self._input) - self._position
         ended_without_tail = self._final and self._decompressor is None and left == len(_TAIL)
         if left and not ended_without_tail:
             return
-        self.drained = True
+        self.exhausted = True
         self._input = b""
         if self._final:
             self._slice = _SLICE

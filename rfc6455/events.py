@@ -1,12 +1,14 @@
-"""What `Connection.next_event` yields.
+"""What `Connection.next_event` returns.
 
-Implements: the vocabulary of RFC 6455 §5.5, §5.6 and §7.1. The events of the opening handshake stand
-with it in `handshake`, for they carry a `Connection`.
+Implements: the vocabulary of RFC 6455 §5.5, §5.6 and §7.1. The events of the opening handshake are in
+`handshake`, because they carry a `Connection`.
 
-The classes are dataclasses with slots, and not frozen: freezing would double the price of each message.
+The classes are dataclasses with slots, and not frozen: freezing would double the cost of making a message.
 """
 
+from collections import deque
 from dataclasses import dataclass
+from typing import Final
 
 from rfc6455.errors import RemoteProtocolError
 
@@ -29,7 +31,7 @@ class BinaryMessage:
 class TextFragment:
     """The next piece of a text message, with ``assemble=False``; ``final`` is True on the last.
 
-    Pieces follow what came over the network, not the sender's frames; no code point is split.
+    Pieces are cut where reads end, not where the sender's frames end; no code point is split.
     """
 
     data: str
@@ -53,7 +55,7 @@ class Ping:
 
 @dataclass(slots=True)
 class Pong:
-    """A Pong, asked for or not (RFC 6455 §5.5.3)."""
+    """A Pong, whether or not it answers a Ping of ours (RFC 6455 §5.5.3)."""
 
     data: bytes
 
@@ -62,7 +64,7 @@ class Pong:
 class CloseReceived:
     """The peer's Close; the reply is already queued (RFC 6455 §5.5.1).
 
-    ``code`` is 1005 when the peer gave none (RFC 6455 §7.1.5).
+    ``code`` is 1005 if the peer sent none (RFC 6455 §7.1.5).
     """
 
     code: int
@@ -73,8 +75,8 @@ class CloseReceived:
 class ConnectionFailed:
     """The peer broke the protocol (RFC 6455 §7.1.7).
 
-    ``code`` and ``reason`` are those of the Close that is already queued, unless a Close had been
-    sent before; ``error`` says more, and has a ``slug``.
+    ``code`` and ``reason`` are those of the Close that is already queued, unless we had sent a Close before;
+    ``error`` describes the violation and has a ``slug``.
     """
 
     code: int
@@ -84,10 +86,10 @@ class ConnectionFailed:
 
 @dataclass(slots=True)
 class ConnectionClosed:
-    """The end: last, exactly once (RFC 6455 §7.1.4).
+    """The last event, yielded exactly once (RFC 6455 §7.1.4).
 
-    ``code`` and ``reason`` are what the peer's Close said, 1005 when it said nothing, 1006 when
-    there was none (RFC 6455 §7.1.5, §7.1.6). ``clean``: both Closes were exchanged.
+    ``code`` and ``reason`` are those of the peer's Close: 1005 if it had no code, 1006 if there was no Close
+    (RFC 6455 §7.1.5, §7.1.6). ``clean``: both Closes were exchanged.
     """
 
     code: int
@@ -97,3 +99,21 @@ class ConnectionClosed:
 
 DataEvent = TextMessage | BinaryMessage | TextFragment | BinaryFragment
 Event = DataEvent | Ping | Pong | CloseReceived | ConnectionFailed | ConnectionClosed
+
+
+class EventBatch(deque[Event]):
+    """Events that `Connection.next_batch` returns together.
+
+    ``size``: bytes of the messages, after inflation. If many were parsed together, frame headers are
+    included.
+    """
+
+    __slots__ = ("size",)
+
+    size: int
+
+
+NO_EVENTS: Final = EventBatch(maxlen=0)
+"""Shared by all connections that have no events: an empty deque of its own would hold 600 bytes."""
+
+NO_EVENTS.size = 0

@@ -26,7 +26,7 @@ _LENGTH: Final = 0x7F
 _LENGTH_16: Final = 126
 _LENGTH_64: Final = 127
 
-pack_header_16 = Struct(">BBH").pack
+_pack_16 = Struct(">BBH").pack
 _pack_64 = Struct(">BBQ").pack
 
 _OPCODES: Final = {int(opcode): opcode for opcode in Opcode}
@@ -118,7 +118,7 @@ def encode_header(first: int, length: int, mask_key: bytes | None = None) -> byt
     if length < _LENGTH_16:
         header = bytes((first, mask | length))
     elif length < 1 << 16:
-        header = pack_header_16(first, mask | _LENGTH_16, length)
+        header = _pack_16(first, mask | _LENGTH_16, length)
     else:
         header = _pack_64(first, mask | _LENGTH_64, length)
     return header if mask_key is None else header + mask_key

@@ -1,23 +1,22 @@
-"""Masking: the XOR of a payload with a repeated key of four bytes, and where keys come from.
+"""Masking: the XOR of a payload with a repeated key of four bytes, and the source of keys.
 
-Implements: RFC 6455 §5.3; the reason why it exists is in §10.3.
-Left to others: who masks (`frames`, `connection`).
+Implements: RFC 6455 §5.3; §10.3 gives the reason.
+Left to others: which side masks (`frames`, `reader`, `connection`).
 
-Python has no operation on all bytes of a string but two: arithmetic on big integers, and ``translate``.
-Which is the faster depends on the size; the figures come from ``benchmarks/masking.py``.
+Python has only two operations that work on all bytes of a string at once: arithmetic on big integers, and
+``translate``. Which one is faster depends on the size; ``benchmarks/masking.py`` has the figures.
 
-- Up to `TABLE_SIZE` bytes, a frame of the shortest form: the payload becomes an integer; the key becomes
-  one as long by a multiplication with 0x…0000000100000001, from a table. One XOR, and back.
-- Below `INTEGERS_SIZE` the same, from a table that is filled as sizes come.
-- From there on, every fourth byte is translated by the table for its byte of the key, in pieces that stay
-  in the processor's cache. A bytearray is cut and translated twice as fast as bytes are. The pieces are put
-  into a BytesIO, whose ``getvalue`` gives its buffer away without copying it: where a payload is large, what
-  memory has to be mapped for it costs a quarter of the time.
-- There, with numpy (the extra ``speed``), its XOR is used instead, in place in a BytesIO again.
-- With numpy, many frames in one read are unmasked by one XOR over all of them (`bulk_xor`): calling numpy
-  costs as much as a kilobyte does.
+- Below `INTEGERS_SIZE`, the payload becomes an integer. A multiplication of the key by 0x…0000000100000001,
+  from a table, makes it as long as the payload. Then one XOR, and back to bytes.
+- From there on, every fourth byte is translated by the table for its byte of the key, in pieces that fit the
+  processor's cache. Slicing and translating a bytearray is twice as fast as for bytes. The pieces are written
+  into a BytesIO, whose ``getvalue`` returns its buffer without a copy; mapping memory for a second buffer
+  would take a quarter of the time of a large payload.
+- For the same sizes with numpy (the extra ``speed``), its XOR is used instead, in place in a BytesIO.
+- With numpy, many frames of one read are unmasked by one XOR over all of them (`bulk_xor`), because one call
+  of numpy costs as much as masking a kilobyte.
 
-numpy is not imported before there is something of that size.
+numpy is imported when the first payload of that size arrives, or by `preload_masking`.
 """
 
 import os
@@ -28,25 +27,20 @@ from io import BytesIO
 from types import ModuleType
 from typing import Final
 
-TABLE_SIZE: Final = 125
-
 INTEGERS_SIZE: Final = 1536
-"""Bytes from which on translation, or numpy, beats integers."""
+"""From this many bytes on, translation or numpy is faster than integers."""
+
+TABLE_SIZE: Final = 130
 
 _PIECE: Final = 1 << 16
-"""Bytes translated at a time: a multiple of four, so that each piece begins with the key's first byte."""
-
-REPEATED: Final = tuple(
-    int.from_bytes(b"\0\0\0\1" * ((size + 3) // 4), "big") for size in range(4 + TABLE_SIZE + 1)
-)
-"""``key * REPEATED[size]`` is the key repeated over ``size`` bytes, rounded up to whole keys."""
-
-EXCESS: Final = tuple(-size % 4 * 8 for size in range(4 + TABLE_SIZE + 1))
-"""The bits that ``REPEATED[size]`` has beyond ``size`` bytes."""
+"""Bytes translated in one step: a multiple of four, so that each piece begins with the key's first byte."""
 
 
-class _Repeated(dict[int, tuple[int, int]]):
-    """Filled as it is asked; no more than 600 KB when it has all that it is asked for."""
+class _Masks(dict[int, tuple[int, int]]):
+    """By payload size: what repeats a key over it, and the excess bits of that; filled as sizes occur.
+
+    ``key * repeated >> excess`` is the key repeated over the payload. All sizes together take 600 KB.
+    """
 
     def __missing__(self, size: int) -> tuple[int, int]:
         whole = (size + 3) // 4 * 4
@@ -55,8 +49,10 @@ class _Repeated(dict[int, tuple[int, int]]):
         return self[size]
 
 
-REPEATED_AND_EXCESS: Final = _Repeated()
-"""The same two by size, for payloads below `INTEGERS_SIZE`."""
+MASKS: Final = _Masks()
+
+# A tuple is a little faster than a dictionary: 15 of 230 ns at 16 bytes (``benchmarks/masking.py``).
+_SMALL_MASKS: Final = tuple(MASKS[size] for size in range(TABLE_SIZE))
 
 _IDENTITY: Final = int.from_bytes(bytes(range(256)), "big")
 _XOR_TABLES: Final = tuple(
@@ -64,34 +60,32 @@ _XOR_TABLES: Final = tuple(
 )
 """``_XOR_TABLES[k][i]`` is ``i ^ k``: what ``translate`` needs for one byte of the key."""
 
-_from_bytes = int.from_bytes  # big-endian, as is to_bytes
+_from_bytes = int.from_bytes  # big-endian by default, as is to_bytes
 
-_KEYS_AT_A_TIME: Final = 1024
+_KEYS_PER_BLOCK: Final = 1024
 
 _keys: list[bytes] = []
 
 
 def apply_mask(data: bytes | bytearray | memoryview, key: bytes) -> bytes:
-    """``data`` masked with ``key``; the same call unmasks it (RFC 6455 §5.3).
+    """Returns ``data`` masked with ``key``; the same call unmasks it (RFC 6455 §5.3).
 
     ``key`` has 4 bytes, else `ValueError`. The result is as long as ``data``.
     """
     if len(key) != 4:
         raise ValueError(f"a masking key has 4 bytes, not {len(key)}")
     size = len(data)
-    if size > TABLE_SIZE:
-        return _apply_mask_large(data, key, size)
-    return (_from_bytes(data) ^ (_from_bytes(key) * REPEATED[size] >> EXCESS[size])).to_bytes(size)
+    if size < TABLE_SIZE:
+        repeated, excess = _SMALL_MASKS[size]
+    elif size < INTEGERS_SIZE:
+        repeated, excess = MASKS[size]
+    else:
+        return _apply_mask_large(data, key)
+    mask = _from_bytes(key) * repeated
+    return (_from_bytes(data) ^ (mask >> excess if excess else mask)).to_bytes(size)
 
 
-def _apply_mask_large(data: bytes | bytearray | memoryview, key: bytes, size: int) -> bytes:
-    if size < INTEGERS_SIZE:
-        repeated, excess = REPEATED_AND_EXCESS[size]
-        mask = _from_bytes(key) * repeated
-        if excess:
-            mask >>= excess
-        mask ^= _from_bytes(data)
-        return mask.to_bytes(size)
+def _apply_mask_large(data: bytes | bytearray | memoryview, key: bytes) -> bytes:
     numpy = _numpy()
     return _translate_lanes(data, key) if numpy is None else _xor_arrays(numpy, data, key)
 
@@ -115,11 +109,20 @@ def _translate_piece(data: bytes | bytearray | memoryview, key: bytes) -> bytear
     return piece
 
 
+def preload_masking() -> None:
+    """Imports numpy now, if it is installed.
+
+    Otherwise the first large payload does it, which takes a tenth of a second. A server calls this before it
+    listens.
+    """
+    _numpy()
+
+
 @cache
 def _numpy() -> ModuleType | None:
     """numpy, if it is installed."""
     try:
-        import numpy  # noqa: PLC0415 - late: it takes a tenth of a second, and 20 MB
+        import numpy  # noqa: PLC0415 - it takes a tenth of a second and 20 MB, and not everyone needs it
     except ImportError:
         return None
     return numpy
@@ -134,12 +137,12 @@ def _xor_arrays(numpy: ModuleType, data: bytes | bytearray | memoryview, key: by
     del array
     for index in range(size - size % 4, size):
         buffer[index] ^= key[index % 4]
-    del buffer  # as the array did, it would keep the buffer from being given away
+    del buffer  # like the array, it would keep ``getvalue`` from returning the buffer without a copy
     return masked.getvalue()
 
 
 def bulk_xor() -> Callable[[bytes | memoryview, bytes], bytes] | None:
-    """A function that gives the XOR of two strings of the same length, if numpy is installed."""
+    """Returns a function that XORs two strings of the same length; ``None`` without numpy."""
     numpy = _numpy()
     return None if numpy is None else _xor_function(numpy)
 
@@ -155,18 +158,18 @@ def _xor_function(numpy: ModuleType) -> Callable[[bytes | memoryview, bytes], by
 
 
 def new_mask_key() -> bytes:
-    """A fresh masking key of 4 bytes, from the operating system's randomness (RFC 6455 §5.3, §10.3).
+    """Returns a fresh masking key of 4 bytes, from the operating system's randomness (RFC 6455 §5.3, §10.3).
 
-    Keys are drawn in blocks, because a system call for each would cost more than the masking. A key
-    is handed out once, whatever the number of threads: ``list.pop`` is atomic.
+    Keys are drawn in blocks, because a system call for each would cost more than the masking. Each key is
+    returned once, whatever the number of threads: ``list.pop`` is atomic.
     """
     while True:
         try:
             return _keys.pop()
         except IndexError:
-            block = os.urandom(4 * _KEYS_AT_A_TIME)
+            block = os.urandom(4 * _KEYS_PER_BLOCK)
             _keys.extend(block[start : start + 4] for start in range(0, len(block), 4))
 
 
-# A forked child must not hand out the keys that its parent will.
+# A forked child must not use the keys that its parent will use.
 os.register_at_fork(after_in_child=_keys.clear)

@@ -1,12 +1,12 @@
 """Messages: one that is being received, and one that is sent to many.
 
 Implements: RFC 6455 §5.4 (fragmentation), §5.6 and §8.1 (UTF-8), §10.4 (limits); RFC 7692 §6.2 (receiving).
-Left to others: frames and masking (`frames`, `connection`), inflation itself (`deflate`).
+Left to others: frames and masking (`frames`, `reader`), inflation itself (`deflate`).
 
-Small fragments are joined as they come, so that what is held is the message and not its pieces: a million
-fragments of one byte are some 250 pieces of 4 KiB. Text is decoded as it comes, and so
-refused at the first wrong byte; as in any str, a character takes up to four bytes then. Compressed data is
-inflated in pieces, and no further than the size limit.
+Small fragments are joined as they arrive, so that memory holds the message and not its pieces: a million
+fragments of one byte become some 250 pieces of 4 KiB. Text is decoded as it arrives, so bad UTF-8 fails the
+connection at its first byte; as in any str, a character then takes up to four bytes. Compressed data is
+inflated in pieces, and never further than the size limit.
 """
 
 from codecs import utf_8_decode
@@ -14,29 +14,29 @@ from typing import Any, Final
 
 from rfc6455.constants import CloseCode, Opcode, Role
 from rfc6455.deflate import DeflateParameters, Deflater, Inflater
-from rfc6455.errors import RemoteProtocolError
+from rfc6455.errors import LocalProtocolError, RemoteProtocolError
 from rfc6455.events import BinaryFragment, BinaryMessage, DataEvent, TextFragment, TextMessage
 from rfc6455.frames import FIN, RSV1, FrameHeader, encode_frame, encode_header
 
 _PIECE: Final = 65536
-"""Bytes that are inflated at a time."""
+"""Bytes that are inflated in one step."""
 
 _LARGE_PIECE: Final = 4096
-"""Bytes, or characters, from which on a piece is left as it is: smaller ones are joined with the next."""
+"""A piece of this many bytes or characters stays as it is; a smaller one is joined with the next."""
 
 _MAX_EXPANSION: Final = 8
-"""How many times its own size a message may have when it is compressed.
+"""A compressed message may be this many times larger than the limit for its inflated form.
 
-Compression may make data larger: a flush after each byte, say. Beyond this factor, a frame is refused by
-what it declares; what is held is bounded anyway, because it is inflated as it comes.
+Compression can enlarge data, for example by a flush after each byte. A frame that declares more fails the
+connection at its header. Memory is bounded anyway, because data is inflated as it arrives.
 """
 
 
 class MessageAssembler:
-    """Takes the headers and the unmasked payload of data frames, and gives messages.
+    """Takes the headers and the unmasked payloads of data frames, and returns messages.
 
-    With ``assemble=False`` it gives fragments instead, as they come. ``opcode`` is the type of the
-    message that has begun and not ended, or ``None``. ``inflater`` is for messages with RSV1.
+    With ``assemble=False`` it returns fragments instead, as they arrive. ``opcode`` is the type of the
+    unfinished message, or ``None``. ``inflater`` is for messages with RSV1.
     """
 
     __slots__ = (
@@ -51,6 +51,7 @@ class MessageAssembler:
         "_pieces",
         "_size",
         "_undecoded",
+        "finished_size",
         "opcode",
     )
 
@@ -67,31 +68,33 @@ class MessageAssembler:
         self._final = False
         self._max_empty_fragments = max_empty_fragments
         self._assemble = assemble
+        self.finished_size = 0
+        """Bytes of the last finished message (with ``assemble=False``, fragment), after inflation."""
         self._reset()
 
     def _reset(self) -> None:
         self.opcode: Opcode | None = None
-        self._size = 0  # declared so far, by all headers of the message
+        self._size = 0  # bytes that the headers of the message have declared so far
         self._compressed = False
         self._inflated = 0
         self._empty_fragments = 0
-        self._undecoded = b""  # the code point that has begun
+        self._undecoded = b""  # the first bytes of an incomplete code point
         self._pieces: list[Any] = []  # all of them str, or all of them bytes
 
     def release(self) -> None:
-        """Gives back what is held: nothing will be received any more."""
+        """Drops everything: nothing will be received after this."""
         self._inflater = None
         self._reset()
 
     def start_frame(self, frame: FrameHeader) -> None:
-        """Takes the header of a data frame, and refuses it before its payload where it must.
+        """Takes the header of a data frame.
 
-        Raises `RemoteProtocolError`: 1002 out of order, 1009 over the size limit, 1008 for a flood of
-        empty fragments.
+        Raises `RemoteProtocolError` before the payload arrives: 1002 for a frame out of order, 1009 over the
+        size limit, 1008 for a flood of empty fragments.
         """
         if frame.opcode is Opcode.CONTINUATION:
             if self.opcode is None:
-                # RFC 6455 §5.4: a continuation continues something.
+                # RFC 6455 §5.4: a continuation frame needs a message to continue.
                 raise RemoteProtocolError("a continuation without a message", slug="unexpected-continuation")
         elif self.opcode is not None:
             # RFC 6455 §5.4: fragments of two messages MUST NOT be interleaved.
@@ -100,7 +103,7 @@ class MessageAssembler:
             self.opcode = frame.opcode
             self._compressed = frame.rsv1
         self._size += frame.length
-        # RFC 6455 §10.4: the limit holds for the message, not only for the frame.
+        # RFC 6455 §10.4: the limit applies to the whole message, not only to the frame.
         if self._size > (self._max_size * _MAX_EXPANSION if self._compressed else self._max_size):
             raise self._too_big()
         if frame.length == 0 and not frame.fin:
@@ -113,11 +116,11 @@ class MessageAssembler:
                 )
 
     def receive(self, data: bytes, *, final: bool) -> DataEvent | None:
-        """Takes the next bytes of the message; ``final`` says that they are its last.
+        """Takes the next bytes of the message; ``final`` marks its last bytes.
 
-        Gives the message, or the fragment, or ``None`` when there is nothing to give yet. Raises
-        `RemoteProtocolError`: 1007 as soon as the text cannot become UTF-8 any more, or cannot be
-        inflated; 1009 when it is inflated beyond the limit.
+        Returns the message or the fragment, or ``None`` if it is not complete. Raises `RemoteProtocolError`:
+        1007 at the first byte that cannot be UTF-8, or if the data cannot be inflated; 1009 if the inflated
+        message exceeds the limit.
         """
         if not self._compressed or self._inflater is None:
             return self._receive_plain(data, final)
@@ -127,29 +130,30 @@ class MessageAssembler:
 
     @property
     def pending(self) -> bool:
-        """Whether `resume` has more to give before the next frame."""
-        return self._inflater is not None and not self._inflater.drained
+        """Whether `resume` can return more before the next frame."""
+        return self._inflater is not None and not self._inflater.exhausted
 
     def resume(self) -> DataEvent | None:
-        """Goes on inflating what `receive` took; gives and raises as it does.
+        """Continues to inflate what `receive` took; returns and raises as `receive` does.
 
-        Whoever takes fragments is given one at a time, so that little data which inflates to much is
-        never inflated faster than it is asked for.
+        With ``assemble=False`` it returns one fragment a call, so that a small frame with a large content is
+        inflated only as fast as the caller asks for it.
         """
         inflater = self._inflater
         event = None
-        while inflater is not None and not inflater.drained and event is None:
-            # No further than the first byte beyond the limit: what follows it is never looked at.
+        while inflater is not None and not inflater.exhausted and event is None:
+            # At most one byte beyond the limit is inflated.
             data = inflater.read(min(_PIECE, self._max_size - self._inflated + 1))
             self._inflated += len(data)
             if self._inflated > self._max_size:
                 raise self._too_big()
-            event = self._receive_plain(data, self._final and inflater.drained)
+            event = self._receive_plain(data, self._final and inflater.exhausted)
         return event
 
     def _receive_plain(self, data: bytes, final: bool) -> DataEvent | None:
         piece = self._decode(data, final) if self.opcode is Opcode.TEXT else data
         if not self._assemble:
+            self.finished_size = len(data)
             return self._fragment(piece, final)
         pieces = self._pieces
         if pieces and len(pieces[-1]) < _LARGE_PIECE:
@@ -167,21 +171,22 @@ class MessageAssembler:
 
     def _decode(self, data: bytes, final: bool) -> str:
         if not self._undecoded and len(data) < _LARGE_PIECE and data.isascii():
-            return data.decode()  # a third of the time for a small one, and no time saved for a large one
+            return data.decode()  # a third of the time for small data; no gain for large data
         data = self._undecoded + data
         try:
             text, decoded = utf_8_decode(data, "strict", final)
         except UnicodeDecodeError:
             raise _bad_utf8() from None
         self._undecoded = data[decoded:]
-        # The decoder refuses a byte as soon as no continuation could make it valid, but for one case:
-        # after ED it keeps A0 to BF, half a surrogate, until the third byte comes.
+        # The decoder rejects a byte as soon as no continuation could make it valid, with one exception:
+        # after ED it accepts A0 to BF, half a surrogate, until the third byte arrives.
         if self._undecoded[:1] == b"\xed" and self._undecoded[1:] >= b"\xa0":
             raise _bad_utf8()
         return text
 
     def _finish(self) -> DataEvent:
         pieces, opcode = self._pieces, self.opcode
+        self.finished_size = self._inflated or self._size
         self._reset()
         if opcode is Opcode.TEXT:
             return TextMessage("".join(pieces))
@@ -197,7 +202,7 @@ class MessageAssembler:
 
 
 def _bad_utf8() -> RemoteProtocolError:
-    # RFC 6455 §8.1: an endpoint MUST fail the connection. The codec's own reason stays out: it depends
+    # RFC 6455 §8.1: an endpoint MUST fail the connection. Python's own reason is left out, because it depends
     # on how the bytes were split.
     return RemoteProtocolError("the text is not UTF-8", slug="bad-utf8", code=CloseCode.INVALID_PAYLOAD_DATA)
 
@@ -205,9 +210,9 @@ def _bad_utf8() -> RemoteProtocolError:
 class PreparedMessage:
     """A message that a server sends to many connections: encoded once, compressed once.
 
-    Several messages may be given that belong together: nothing comes between them, and ``frame`` is the
-    frames of all. Raises `UnicodeEncodeError` for text with a surrogate, `TypeError` for what is neither str
-    nor bytes, or for no message.
+    Several messages that belong together may be given: nothing is sent between them, and `frame` returns the
+    frames of all. Raises `LocalProtocolError` for text with a surrogate, `TypeError` for what is neither str
+    nor bytes, and for no message.
     """
 
     __slots__ = ("_compressed_frames", "parts", "plain_frame", "size")
@@ -215,12 +220,15 @@ class PreparedMessage:
     def __init__(self, *messages: str | bytes | bytearray | memoryview) -> None:
         if not messages:
             raise TypeError("no message")
-        self.parts = [
-            (Opcode.TEXT, message.encode())
-            if isinstance(message, str)
-            else (Opcode.BINARY, bytes(memoryview(message)))
-            for message in messages
-        ]
+        try:
+            self.parts = [
+                (Opcode.TEXT, message.encode())
+                if isinstance(message, str)
+                else (Opcode.BINARY, bytes(memoryview(message)))
+                for message in messages
+            ]
+        except UnicodeEncodeError:
+            raise LocalProtocolError("the text has a surrogate", slug="bad-text") from None
         """The opcode and the payload of each message."""
         self.plain_frame = b"".join([encode_frame(opcode, payload) for opcode, payload in self.parts])
         self.size = len(self.plain_frame)
@@ -229,14 +237,14 @@ class PreparedMessage:
 
     @property
     def message(self) -> str | bytes:
-        """The message as it was given, the first one of several."""
+        """The message; the first of several."""
         opcode, payload = self.parts[0]
         return payload.decode() if opcode is Opcode.TEXT else payload
 
     def frame(self, deflate: DeflateParameters | None) -> bytes | None:
-        """The frame for a connection that agreed on ``deflate``; the same object for all that did.
+        """Returns the frame for a connection that agreed on ``deflate``: the same object for all of them.
 
-        ``None`` where compression depends on what that connection was sent before.
+        ``None`` if compression depends on what the connection was sent before (context takeover).
         """
         if deflate is None or all(len(payload) < deflate.threshold for _, payload in self.parts):
             return self.plain_frame

@@ -15,7 +15,7 @@ import pytest
 
 from rfc6455 import ClientHandshake, Opcode, encode_frame
 from rfc6455_server import Endpoint, Server, WebSocket, connect
-from rfc6455_server.acceptor import make_ssl_context
+from rfc6455_server.listening.acceptor import make_ssl_context
 from tests.server_helpers import Certificate, RawPeer, echo_server, serving
 
 PROXY = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes([203, 0, 113, 9, 10, 0, 0, 1]) + b"\x12\x34\0\x50"
@@ -272,7 +272,7 @@ async def test_a_tls_connection_keeps_little(certificate: Certificate) -> None:
 
 _EXHAUSTED = """
 import asyncio, logging, resource, sys
-from rfc6455_server.cli import make_server
+from rfc6455_server.command.cli import make_server
 logging.basicConfig(level="INFO", format="%(message)s")
 
 async def main():

@@ -31,7 +31,7 @@ async def test_the_example_of_the_readme() -> None:
         await b.send(b"\xff")
         assert await a.recv() == b"\xff"
         await a.ping()
-        assert not c._batches
+        assert c.unread == 0
         await b.close()
         await a.ping()
         assert len(server.rooms["one"]) == 1

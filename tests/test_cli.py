@@ -10,8 +10,9 @@ import urllib.request
 import pytest
 
 from rfc6455 import ConnectionClosed, PerMessageDeflate
-from rfc6455_server import Endpoint, cli, connect
-from rfc6455_server.cli import main, make_server
+from rfc6455_server import Endpoint, connect
+from rfc6455_server.command import cli
+from rfc6455_server.command.cli import main, make_server
 from tests.server_helpers import Certificate, running_command, serving
 
 

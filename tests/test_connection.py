@@ -26,8 +26,8 @@ from rfc6455 import (
     TextMessage,
     encode_frame,
 )
-from rfc6455 import connection as connection_module
-from rfc6455.connection import _BATCH
+from rfc6455 import reader as reader_module
+from rfc6455.reader import _MAX_BATCH
 from tests.helpers import (
     DATA_OPCODES,
     KEY,
@@ -170,7 +170,7 @@ def test_bad_utf8_is_reported_when_its_byte_comes(role: Role) -> None:
 
 @both_roles
 def test_many_small_messages_of_one_read(role: Role) -> None:
-    count = 3 * _BATCH + 1
+    count = 3 * _MAX_BATCH + 1
     connection = make_connection(role)
     data = b"".join(raw_frame(role, TEXT, b"%d" % i) for i in range(count))
     assert feed(connection, [data]) == [TextMessage(str(i)) for i in range(count)]
@@ -302,7 +302,7 @@ def test_medium_messages_are_unmasked_together_only_with_numpy(monkeypatch: pyte
 
     frame = raw_frame(Role.SERVER, BINARY, bytes(1000))
     for function, expected in ((lambda: xor, [3 * len(frame)]), (lambda: None, [])):
-        monkeypatch.setattr(connection_module, "bulk_xor", function)
+        monkeypatch.setattr(reader_module, "bulk_xor", function)
         connection = make_connection(Role.SERVER)
         assert feed(connection, [frame * 3]) == [BinaryMessage(bytes(1000))] * 3
         assert feed(connection, [frame]) == [BinaryMessage(bytes(1000))]  # alone, it gains nothing
@@ -831,5 +831,5 @@ def test_a_clients_frames_have_fresh_keys() -> None:
 def test_an_idle_connection_keeps_no_input(role: Role) -> None:
     connection = make_connection(role)
     feed(connection, [raw_frame(role, BINARY, bytes(100_000)) + raw_frame(role, TEXT, b"x")[:3]])
-    held = len(connection._buffer) + len(connection._incoming)
+    held = len(connection._reader._buffer) + len(connection._reader._incoming)
     assert held <= 3

@@ -534,7 +534,7 @@ def test_a_close_in_the_middle_of_a_compressed_message(role: Role) -> None:
 
 def zlib_objects(connection: Connection) -> list[bool]:
     assert connection._deflater is not None
-    inflater = connection._message._inflater
+    inflater = connection._reader._message._inflater
     assert inflater is not None
     return [connection._deflater._compressor is not None, inflater._decompressor is not None]
 
@@ -680,7 +680,7 @@ def test_any_bytes_are_inflated_or_refused(data: bytes, size: int, final: bool) 
     inflater.feed(data, final=final)
     total = 0
     try:
-        while not inflater.drained:
+        while not inflater.exhausted:
             piece = inflater.read(size)
             assert len(piece) <= size
             total += len(piece)

@@ -40,9 +40,9 @@ from rfc6455_server import (
     connect,
 )
 from rfc6455_server.app import DRAIN_TIME
-from rfc6455_server.cli import _endpoints, _parse, make_server
+from rfc6455_server.command.cli import _endpoints, _parse, make_server
 from rfc6455_server.limits import Limits
-from rfc6455_server.websocket import LINGER_TIMEOUT
+from rfc6455_server.websocket.streams import LINGER_TIMEOUT
 from tests.server_helpers import ROOT, Certificate, RawPeer, find_program, need, running_command
 
 DOCUMENT = (ROOT / "docs" / "deploy.md").read_text()

@@ -190,7 +190,7 @@ async def test_a_handler_that_does_not_read_holds_back_its_own_peer_only() -> No
             peer.send(2, bytes(100_000))
         await asyncio.sleep(0.2)
         (websocket,) = server.websockets
-        assert websocket._queued < 600_000
+        assert websocket.unread < 600_000
         assert peer.writer.transport.get_write_buffer_size() > 10_000_000
         async with connect(url + "/echo") as other:
             await other.send("x")
@@ -466,7 +466,9 @@ async def test_what_is_left_of_a_connection_goes_without_the_garbage_collector(h
 
     @server.websocket("/")
     async def handler(ws: WebSocket) -> None:
-        seen.extend(map(weakref.ref, (ws, ws._protocol, ws._reader, ws._writer, ws._writer.transport)))
+        seen.extend(
+            map(weakref.ref, (ws, ws._protocol, ws._protocol.reader, ws._writer, ws._writer.transport))
+        )
         server.rooms["all"].join(ws)
         async for message in ws:
             if message == "cancel":

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from rfc6455_server import HttpRequest, HttpResponse, Server, WebSocket, connect, http
-from rfc6455_server.http import HttpRoute, HttpRoutes, fixed
+from rfc6455_server import HttpRequest, HttpResponse, Server, WebSocket, connect
+from rfc6455_server.http import connection as http_connection
+from rfc6455_server.http import static
+from rfc6455_server.http.routes import HttpRoute, HttpRoutes, fixed
 from tests.server_helpers import RawPeer, echo_server, serving
 
 
@@ -161,7 +163,7 @@ async def test_requests_that_come_together_are_answered_in_order() -> None:
 
 
 async def test_a_flood_of_requests_waits_in_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "MAX_EARLY", 1000)
+    monkeypatch.setattr(http_connection, "MAX_EARLY", 1000)
     server = page_server()
     go = asyncio.Event()
 
@@ -294,7 +296,7 @@ async def test_stop_ends_what_is_being_answered() -> None:
 async def test_without_h11_plain_requests_are_told_and_websockets_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http, "find_spec", lambda name: None)
+    monkeypatch.setattr(http_connection, "find_spec", lambda name: None)
     async with serving(page_server()) as url:
         answer = await ask(url, "GET /hello HTTP/1.1\nHost: a\n")
         assert (answer.status, answer.body) == (501, b"plain HTTP needs h11: install rfc6455[server]\n")
@@ -363,7 +365,7 @@ async def test_files(files: Path, path: str, status: int, content_type: str | No
 async def test_a_file_that_shrinks_while_it_is_sent(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server()
     server.static("/", files)
-    find = http._find_file
+    find = static._find_file
 
     def find_and_cut(root: Path, path: str) -> Path | None:
         file = find(root, path)
@@ -373,7 +375,7 @@ async def test_a_file_that_shrinks_while_it_is_sent(files: Path, monkeypatch: py
         monkeypatch.setattr(Path, "stat", lambda self, **_: stat)
         return file
 
-    monkeypatch.setattr(http, "_find_file", find_and_cut)
+    monkeypatch.setattr(static, "_find_file", find_and_cut)
     async with serving(server) as url:
         peer = await RawPeer.connect(url)
         peer.writer.write(b"GET /data.bin HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -438,6 +440,6 @@ async def test_metrics_count_what_happened() -> None:
 
 
 async def test_metrics_without_prometheus_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rfc6455_server.metrics.find_spec", lambda name: None)
+    monkeypatch.setattr("rfc6455_server.http.metrics.find_spec", lambda name: None)
     async with serving(page_server()) as url:
         assert (await ask(url, "GET /metrics HTTP/1.1\nHost: a\n")).status == 501

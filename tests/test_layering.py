@@ -1,27 +1,41 @@
-"""The import rules of the two packages, read from the source."""
+"""The import rules, read from the source: imports point one way, between files and between folders."""
 
 import ast
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# Each may import from those above it only.
-CODEC = ["constants", "errors", "masking", "headers", "frames", "uri", "http11", "deflate", "events"]
-CODEC += ["messages", "connection", "handshake", "__init__", "__main__"]
-SERVER = ["logs", "stats", "limits", "outbox", "reports", "rooms", "websocket", "keepalive", "proxy"]
-SERVER += ["acceptor", "http", "listener", "metrics", "socketio", "app", "client", "testing", "pages"]
-SERVER += ["terminal", "cli", "__init__", "__main__"]
-
-SOCKETIO = ["packets", "engine", "recovery", "session", "namespaces", "transports", "__init__"]
+# A module imports only from modules that stand before it. A folder is one entry of its parent's list; inside
+# it, the same rule applies to its own list.
+ORDER = {
+    package: order.split()
+    for package, order in {
+        "rfc6455": "constants errors masking headers frames uri http11 deflate events messages reader"
+        " connection handshake __init__ __main__",
+        "rfc6455_server": "clock logs stats limits policies asyncio_private rooms websocket http listening"
+        " socketio app client testing pages command __init__ __main__",
+        "rfc6455_server.websocket": "reports streams hub backlog outbox inbox ending websocket keepalive"
+        " __init__",
+        "rfc6455_server.http": "routes static connection metrics __init__",
+        "rfc6455_server.listening": "proxy acceptor routing opening listener __init__",
+        "rfc6455_server.socketio": "packets engine recovery session targets sockets namespaces clients"
+        " transports __init__",
+        "rfc6455_server.pages": "chat game status ticker __init__",
+        "rfc6455_server.command": "terminal cli __init__",
+    }.items()
+}
+FOLDERS = {"rfc6455": ROOT / "rfc6455", "rfc6455_server": ROOT / "server" / "rfc6455_server"}
+FILES = [path for folder in FOLDERS.values() for path in sorted(folder.rglob("*.py"))]
 
 FORBIDDEN_IN_CODEC = {"asyncio", "socket", "ssl", "time", "logging", "selectors", "threading"}
 
 
 def imports(path: Path) -> set[str]:
-    """The full names of the modules that a file imports, wherever the import stands."""
+    """The full names of the modules that a file imports, wherever the import stands in it."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -32,58 +46,80 @@ def imports(path: Path) -> set[str]:
     return names
 
 
-def modules(package: Path) -> list[Path]:
-    return sorted(package.glob("*.py"))
+def module_name(path: Path) -> str:
+    """The full name of a module, with ``__init__`` as a name of its own."""
+    package = next(name for name, folder in FOLDERS.items() if path.is_relative_to(folder))
+    return ".".join([package, *path.relative_to(FOLDERS[package]).with_suffix("").parts])
 
 
-def parts(names: set[str], package: str) -> set[str]:
-    """Which modules of ``package`` are among ``names``."""
-    inside = {name for name in names if name == package or name.startswith(package + ".")}
-    return {([*name.split("."), "__init__"])[1] for name in inside}
+def violations(module: str, names: set[str]) -> list[str]:
+    """The imports of ``module`` that point to itself or to something that stands after it."""
+    parts = module.split(".")
+    wrong = []
+    for name in sorted(names):
+        target = name.split(".")
+        if target[0] not in FOLDERS or target[0] != parts[0]:
+            continue
+        # Where the two paths part, the target has to stand first.
+        depth = next((i for i, (a, b) in enumerate(zip(parts, target, strict=False)) if a != b), len(target))
+        package = ".".join(parts[:depth])
+        order = ORDER[package]
+        here = parts[depth]
+        there = target[depth] if depth < len(target) else "__init__"
+        if order.index(there) >= order.index(here):
+            wrong.append(name)
+    return wrong
 
 
-@pytest.mark.parametrize("path", modules(ROOT / "rfc6455"), ids=lambda path: path.stem)
-def test_the_codec_imports_upward_and_does_no_io(path: Path) -> None:
-    names = imports(path)
-    above = CODEC[: CODEC.index(path.stem)]
-    assert parts(names, "rfc6455") <= set(above)
-    outside = {name.split(".")[0] for name in names} - {"rfc6455"}
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_point_one_way(path: Path) -> None:
+    assert violations(module_name(path), imports(path)) == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_every_module_has_a_place_and_a_docstring(path: Path) -> None:
+    package, _, name = module_name(path).rpartition(".")
+    assert name in ORDER[package]
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+def test_every_place_has_a_module() -> None:
+    names = set(map(module_name, FILES))
+    for package, order in ORDER.items():
+        for name in order:
+            full = f"{package}.{name}"
+            assert full in names or full in ORDER, full
+
+
+@pytest.mark.parametrize("path", sorted(FOLDERS["rfc6455"].rglob("*.py")), ids=module_name)
+def test_the_codec_does_no_io_and_depends_on_nothing(path: Path) -> None:
+    outside = {name.split(".")[0] for name in imports(path)} - {"rfc6455"}
     assert not outside & FORBIDDEN_IN_CODEC
     allowed = set(sys.stdlib_module_names) | ({"numpy"} if path.stem == "masking" else set())
     assert outside <= allowed
 
 
-@pytest.mark.parametrize("path", modules(ROOT / "server" / "rfc6455_server"), ids=lambda path: path.stem)
-def test_the_server_imports_upward(path: Path) -> None:
-    above = SERVER[: SERVER.index(path.stem)]
-    assert parts(imports(path), "rfc6455_server") <= set(above)
+@pytest.mark.parametrize("path", sorted(FOLDERS["rfc6455_server"].rglob("*.py")), ids=module_name)
+def test_the_server_uses_the_public_interface_of_the_codec_only(path: Path) -> None:
+    assert not [name for name in imports(path) if name.startswith("rfc6455.")]
 
 
-@pytest.mark.parametrize(
-    "path", modules(ROOT / "server" / "rfc6455_server" / "socketio"), ids=lambda path: path.stem
-)
-def test_named_events_import_upward(path: Path) -> None:
-    names = imports(path)
-    assert parts(names, "rfc6455_server") <= set(SERVER[: SERVER.index("socketio") + 1])
-    inside = {name.removeprefix("rfc6455_server.") for name in names}
-    assert parts(inside, "socketio") <= set(SOCKETIO[: SOCKETIO.index(path.stem)])
-    assert ast.get_docstring(ast.parse(path.read_text())), path
+def test_no_file_is_too_long() -> None:
+    long = {module_name(path): len(path.read_text().splitlines()) for path in FILES}
+    limit = {name: 600 if name.endswith((".engine", ".handshake")) else 500 for name in long}
+    assert {name: lines for name, lines in long.items() if lines > limit[name]} == {}
 
 
-def test_the_codec_never_imports_the_server() -> None:
-    for path in modules(ROOT / "rfc6455"):
-        assert not any(name.startswith("rfc6455_server") for name in imports(path))
-
-
-@pytest.mark.parametrize("package", ["rfc6455", "server/rfc6455_server"])
-def test_every_module_has_a_place_and_a_docstring(package: str) -> None:
-    for path in modules(ROOT / package):
-        assert path.stem in (CODEC if package == "rfc6455" else SERVER)
-        assert ast.get_docstring(ast.parse(path.read_text())), path
-
-
-def test_the_check_itself_sees_nested_and_dotted_imports(tmp_path: Path) -> None:
+def test_the_check_itself_sees_every_kind_of_import(tmp_path: Path) -> None:
     file = tmp_path / "x.py"
     file.write_text("import rfc6455.frames\ndef f():\n    from rfc6455 import Role\n    import ssl\n")
     assert imports(file) == {"rfc6455.frames", "rfc6455", "ssl"}
-    assert parts(imports(file), "rfc6455") == {"frames", "__init__"}
+    for order in ORDER.values():
+        assert len(set(order)) == len(order)
+    for before, after in pairwise(ORDER["rfc6455"]):
+        assert violations(f"rfc6455.{before}", {f"rfc6455.{after}"}) == [f"rfc6455.{after}"]
+        assert violations(f"rfc6455.{after}", {f"rfc6455.{before}"}) == []
+    assert violations("rfc6455_server.websocket.hub", {"rfc6455_server.websocket"}) != []
+    assert violations("rfc6455_server.websocket.hub", {"rfc6455_server.listening.proxy"}) != []
+    assert violations("rfc6455_server.websocket.hub", {"rfc6455_server.websocket.outbox"}) != []
+    assert violations("rfc6455_server.listening.proxy", {"rfc6455_server.websocket.hub"}) == []

@@ -17,7 +17,7 @@ from rfc6455_server import (
     connect,
 )
 from rfc6455_server.testing import ManualClock, MemoryTransport, TestClient
-from rfc6455_server.websocket import CodecProtocol
+from rfc6455_server.websocket.streams import CodecProtocol
 from tests.helpers import KEY, close_payload
 from tests.server_helpers import RawPeer, echo_server, serving
 

@@ -83,9 +83,9 @@ def test_keys_come_from_the_operating_system_in_blocks(monkeypatch: pytest.Monke
     monkeypatch.setattr(os, "urandom", urandom)
     monkeypatch.setattr(masking, "_keys", [])
     block = {bytes([i & 0xFF, i + 1 & 0xFF, i + 2 & 0xFF, i + 3 & 0xFF]) for i in range(0, 4096, 4)}
-    drawn = [new_mask_key() for _ in range(masking._KEYS_AT_A_TIME + 1)]
+    drawn = [new_mask_key() for _ in range(masking._KEYS_PER_BLOCK + 1)]
     assert set(drawn) <= block
-    assert calls == [4 * masking._KEYS_AT_A_TIME] * 2
+    assert calls == [4 * masking._KEYS_PER_BLOCK] * 2
 
 
 def test_no_key_is_handed_out_twice_whatever_the_threads() -> None:

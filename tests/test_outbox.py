@@ -4,12 +4,14 @@ import asyncio
 
 import pytest
 
-from rfc6455 import Connection, PreparedMessage, Role
+from rfc6455 import Connection, Event, PreparedMessage, Role
 from rfc6455_server import coalesce
 from rfc6455_server.limits import Limits
-from rfc6455_server.outbox import MIN_PROGRESS, Coalesce, GiveUp, Outbox, Policy, Shared, check_policy
+from rfc6455_server.policies import Coalesce, Policy, check_policy
 from rfc6455_server.stats import Stats
 from rfc6455_server.testing import ManualClock
+from rfc6455_server.websocket.hub import Hub, Slowness
+from rfc6455_server.websocket.outbox import MIN_PROGRESS, Outbox
 from tests.helpers import sent_frames
 
 
@@ -53,23 +55,27 @@ class Transport(asyncio.WriteTransport):
 
 class Owner:
     def __init__(self) -> None:
-        self.given_up: list[str] = []
+        self.disconnected: list[str] = []
 
-    def give_up(self, why: GiveUp) -> None:
-        self.given_up.append(why)
+    def handle_event(self, event: Event) -> None: ...
+
+    def disconnect_fast(self) -> None: ...
+
+    def disconnect_slow(self, slowness: Slowness) -> None:
+        self.disconnected.append(slowness)
 
 
 class Rig:
     """An outbox with everything around it."""
 
-    def __init__(self, room: int = 1 << 40, *, shared: Shared | None = None, **limits: float) -> None:
+    def __init__(self, room: int = 1 << 40, *, hub: Hub | None = None, **limits: float) -> None:
         self.clock = ManualClock()
         self.stats = Stats()
-        self.shared = shared or Shared(Limits(**limits), clock=self.clock, stats=self.stats)  # type: ignore[arg-type]
+        self.hub = hub or Hub(Limits(**limits), clock=self.clock, stats=self.stats)  # type: ignore[arg-type]
         self.connection = Connection(Role.SERVER)
         self.transport = Transport(room)
         self.owner = Owner()
-        self.outbox = self.transport.outbox = Outbox(self.connection, self.transport, self.owner, self.shared)
+        self.outbox = self.transport.outbox = Outbox(self.connection, self.transport, self.owner, self.hub)
 
     def post(self, text: str, policy: Policy = "disconnect") -> None:
         prepared = PreparedMessage(text)
@@ -93,7 +99,7 @@ class Rig:
 
 async def test_frames_of_one_tick_leave_in_one_write_a_connection() -> None:
     first = Rig()
-    rigs = [first, Rig(shared=first.shared), Rig(shared=first.shared)]
+    rigs = [first, Rig(hub=first.hub), Rig(hub=first.hub)]
     for text in ("a", "b"):
         for rig in rigs[:2]:
             rig.post(text)
@@ -119,7 +125,7 @@ async def test_flush_does_not_wait_and_nothing_is_written_twice() -> None:
 async def test_a_tick_queues_no_more_than_a_write() -> None:
     """Many broadcasts without a turn of the loop are seen by the transport, and so by the bound."""
     rig = Rig(room=100_000, max_queue=200_000)
-    while not rig.owner.given_up:
+    while not rig.owner.disconnected:
         rig.post("x" * 10_000)
     assert sum(map(len, rig.transport.writes)) < 200_000
 
@@ -132,14 +138,14 @@ async def test_what_waits_follows_in_order_when_the_peer_reads() -> None:
     await asyncio.sleep(0)
     rig.post("c")
     assert rig.outbox.size == 7 + 3 * 3
-    assert rig.shared.budget.queued == rig.outbox.size
+    assert rig.hub.budget.queued == rig.outbox.size
     rig.transport.take()
     assert await sending is True
     rig.post("d")
     await asyncio.sleep(0)
     assert rig.texts() == ["first", "a", "b", "c", "d"]
     assert not rig.outbox.behind
-    assert rig.shared.budget.queued == 0
+    assert rig.hub.budget.queued == 0
 
 
 async def test_what_waits_leaves_in_writes_of_bounded_size() -> None:
@@ -160,18 +166,18 @@ async def test_disconnect_is_the_policy_that_drops_nothing() -> None:
     rig.fall_behind()
     for _ in range(9):
         rig.post("12345678")  # 10 bytes each, and 7 in the transport
-    assert rig.owner.given_up == []
+    assert rig.owner.disconnected == []
     rig.post("12345678")
-    assert rig.owner.given_up == ["slow"]
+    assert rig.owner.disconnected == ["backlog full"]
     assert rig.outbox.dropped == 0
-    assert rig.shared.budget.queued == 0
+    assert rig.hub.budget.queued == 0
 
 
 async def test_one_message_may_be_larger_than_the_queue() -> None:
     rig = Rig(max_queue=10)
     rig.fall_behind()
     rig.post("x" * 1000)
-    assert rig.owner.given_up == []
+    assert rig.owner.disconnected == []
     rig.transport.take()
     assert rig.texts() == ["first", "x" * 1000]
 
@@ -261,18 +267,18 @@ async def test_a_cancelled_sender_leaves_its_message_out() -> None:
     assert rig.texts() == ["first", "a"]
 
 
-async def test_a_peer_that_takes_nothing_is_given_up_after_the_time_out() -> None:
+async def test_a_peer_that_takes_nothing_is_disconnected_after_the_time_out() -> None:
     rig = Rig(send_timeout=20)
     rig.fall_behind()
     sending = asyncio.create_task(rig.outbox.send(b"x", 3))
     await rig.clock.advance(19.9)
-    assert rig.owner.given_up == []
+    assert rig.owner.disconnected == []
     await rig.clock.advance(0.2)
-    assert rig.owner.given_up == ["send time-out"]
+    assert rig.owner.disconnected == ["send time-out"]
     assert await sending is False
 
 
-async def test_a_peer_that_takes_a_little_is_given_up_and_one_that_takes_enough_is_not() -> None:
+async def test_a_peer_that_takes_a_little_is_disconnected_and_one_that_takes_enough_is_not() -> None:
     for size, expected in ((MIN_PROGRESS - 1, ["send time-out"]), (MIN_PROGRESS, [])):
         rig = Rig(send_timeout=20)
         rig.transport.room = 0
@@ -282,33 +288,33 @@ async def test_a_peer_that_takes_a_little_is_given_up_and_one_that_takes_enough_
         await asyncio.sleep(0)
         rig.transport.take(size)
         await rig.clock.advance(21)
-        assert rig.owner.given_up == expected
+        assert rig.owner.disconnected == expected
         rig.outbox.finish()
         assert await sending is False
 
 
-async def test_nobody_is_given_up_for_whom_nobody_waits_any_more() -> None:
+async def test_nobody_is_disconnected_for_whom_nobody_waits_any_more() -> None:
     rig = Rig(send_timeout=20)
     rig.fall_behind()
     sending = asyncio.create_task(rig.outbox.send(b"x", 3))
     await asyncio.sleep(0)
     sending.cancel()
     await rig.clock.advance(60)
-    assert rig.owner.given_up == []
+    assert rig.owner.disconnected == []
 
 
 async def test_beyond_the_budget_who_has_most_goes_first() -> None:
     first = Rig(max_total_queue=1000, max_queue=10_000)
-    rigs = [first, Rig(shared=first.shared), Rig(shared=first.shared)]
+    rigs = [first, Rig(hub=first.hub), Rig(hub=first.hub)]
     for rig, size in zip(rigs, (100, 500, 300), strict=True):
         rig.fall_behind()
         rig.post("x" * size)
-    assert [rig.owner.given_up for rig in rigs] == [[], [], []]
+    assert [rig.owner.disconnected for rig in rigs] == [[], [], []]
     rigs[0].post("y" * 150)
-    assert [rig.owner.given_up for rig in rigs] == [[], ["budget"], []]
-    assert first.shared.budget.queued == rigs[0].outbox.size + rigs[2].outbox.size
+    assert [rig.owner.disconnected for rig in rigs] == [[], ["budget exceeded"], []]
+    assert first.hub.budget.queued == rigs[0].outbox.size + rigs[2].outbox.size
     rigs[0].post("y" * 900)
-    assert rigs[0].owner.given_up == ["budget"]
+    assert rigs[0].owner.disconnected == ["budget exceeded"]
 
 
 async def test_the_end_drops_what_waits_and_writes_the_close() -> None:
@@ -322,7 +328,7 @@ async def test_the_end_drops_what_waits_and_writes_the_close() -> None:
     assert len(rig.transport.writes) == 2
     rig.outbox.pause()
     assert not rig.outbox.behind
-    assert rig.shared.budget.queued == 0
+    assert rig.hub.budget.queued == 0
 
 
 async def test_what_waits_can_be_handed_over_before_a_close() -> None:
@@ -330,7 +336,7 @@ async def test_what_waits_can_be_handed_over_before_a_close() -> None:
     rig.fall_behind()
     rig.post("a")
     rig.post("b")
-    rig.outbox.hand_over()
+    rig.outbox.encode_backlog()
     rig.connection.close()
     rig.outbox.finish()
     rig.transport.take()
@@ -341,15 +347,15 @@ async def test_what_waits_can_be_handed_over_before_a_close() -> None:
 async def test_drain_waits_for_what_it_writes_itself() -> None:
     rig = Rig(room=0)
     rig.connection.send_text("not written yet")
-    draining = asyncio.create_task(rig.outbox.drain())
+    draining = asyncio.create_task(rig.outbox.wait_sent())
     await asyncio.sleep(0)
     assert rig.outbox.behind
     assert not draining.done()
     rig.transport.take()
     assert await draining
-    assert await rig.outbox.drain()
+    assert await rig.outbox.wait_sent()
     rig.outbox.finish()
-    assert not await rig.outbox.drain()
+    assert not await rig.outbox.wait_sent()
 
 
 async def test_pongs_wait_with_the_rest() -> None:

@@ -3,7 +3,7 @@ import struct
 import pytest
 
 from rfc6455 import Headers, Request
-from rfc6455_server.proxy import (
+from rfc6455_server.listening.proxy import (
     PREFIX_SIZE,
     ProxyHeaderError,
     Trusted,

@@ -5,7 +5,7 @@ import pytest
 
 from rfc6455 import ConnectionClosed, PreparedMessage
 from rfc6455_server import LimitExceededError, Room, Rooms, coalesce
-from rfc6455_server.outbox import Policy
+from rfc6455_server.policies import Policy
 from rfc6455_server.rooms import Member as AnyMember
 
 
@@ -153,7 +153,7 @@ def test_callbacks_are_told_of_joining_and_leaving(caplog: pytest.LogCaptureFixt
         ("leave", "lobby", "a", 1),
         ("leave", "lobby", "b", 0),
     ]
-    assert caplog.text.count("a callback of a room failed room=lobby") == 2
+    assert caplog.text.count("a room callback failed room=lobby") == 2
 
 
 def test_presence_is_what_members_chose_to_show() -> None:

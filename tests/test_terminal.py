@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from rfc6455_server import Server, WebSocket
-from rfc6455_server.terminal import chat, escape
+from rfc6455_server.command.terminal import chat, escape
 from tests.server_helpers import Certificate, echo_server, serving
 
 

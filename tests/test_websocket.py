@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from rfc6455 import ConnectionClosed, LocalProtocolError
-from rfc6455_server import ConnectionClosedError, Server, WebSocket, connect, websocket
+from rfc6455_server import ConnectionClosedError, Server, WebSocket, connect
+from rfc6455_server.websocket import ending
 from tests.helpers import close_payload
 from tests.server_helpers import RawPeer, echo_server, serving
 
@@ -195,7 +196,7 @@ async def test_a_handler_that_does_not_read_holds_back_its_own_peer_only() -> No
         # The transport of the peer fills up: TCP pushes back.
         await eventually(lambda: peer.writer.transport.get_write_buffer_size() > 1_000_000)
         await asyncio.sleep(0.1)
-        assert sockets[0]._queued < 1_000_000
+        assert sockets[0].unread < 1_000_000
         other = await RawPeer.upgraded(url)
         other.send(1, b"me")
         assert await other.read(4) == b"\x81\x02me"
@@ -336,7 +337,7 @@ async def test_a_peer_that_never_answers_our_close() -> None:
 
 
 async def test_a_peer_that_never_closes_tcp_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket, "LINGER_TIMEOUT", 0.1)
+    monkeypatch.setattr(ending, "LINGER_TIMEOUT", 0.1)
     async with serving(echo_server()) as url:
         peer = await RawPeer.upgraded(url)
         peer.writer.write(b"\x83\x80")

@@ -1,15 +1,16 @@
 """A WebSocket server with rooms, on asyncio streams and the `rfc6455` codec; and a small client."""
 
-from rfc6455_server.acceptor import Endpoint
 from rfc6455_server.app import Server
 from rfc6455_server.client import HandshakeRejectedError, connect
-from rfc6455_server.http import HttpRequest, HttpResponse
+from rfc6455_server.http.routes import HttpRequest, HttpResponse
 from rfc6455_server.limits import LimitExceededError, Limits
-from rfc6455_server.listener import Refusal, bearer_token
-from rfc6455_server.outbox import coalesce
-from rfc6455_server.reports import Cause, CloseReport
+from rfc6455_server.listening.acceptor import Endpoint
+from rfc6455_server.listening.listener import Refusal, bearer_token
+from rfc6455_server.policies import coalesce
 from rfc6455_server.rooms import Room, Rooms
-from rfc6455_server.websocket import ConnectionClosedError, WebSocket
+from rfc6455_server.websocket.ending import ConnectionClosedError
+from rfc6455_server.websocket.reports import Cause, CloseReport
+from rfc6455_server.websocket.websocket import WebSocket
 
 __all__ = [
     "Cause",

@@ -2,7 +2,7 @@
 
 import sys
 
-from rfc6455_server.cli import main
+from rfc6455_server.command.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,22 +9,32 @@ import signal
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar, Unpack
+from typing import Protocol, TypeVar, Unpack, cast
 
-from rfc6455 import PerMessageDeflate, Request
-from rfc6455.headers import ascii_lower
-from rfc6455_server.acceptor import Acceptor, Endpoint, open_sockets
-from rfc6455_server.http import HttpHandler, HttpRequest, HttpResponse, HttpRoute, fixed, static_files
+from rfc6455 import PerMessageDeflate, Request, ascii_lower
+from rfc6455_server.clock import Clock
+from rfc6455_server.http.metrics import Metrics
+from rfc6455_server.http.routes import HttpHandler, HttpRequest, HttpResponse, HttpRoute, fixed
+from rfc6455_server.http.static import static_files
 from rfc6455_server.limits import LimitOptions, Limits
-from rfc6455_server.listener import Authorize, Handler, Listener, Refusal, Route, Site, compile_route
+from rfc6455_server.listening.acceptor import Acceptor, Endpoint, open_sockets
+from rfc6455_server.listening.listener import (
+    Authorize,
+    Handler,
+    Listener,
+    Refusal,
+    Route,
+    Site,
+    compile_route,
+)
+from rfc6455_server.listening.proxy import Trusted
 from rfc6455_server.logs import log, logger
-from rfc6455_server.metrics import Metrics
-from rfc6455_server.outbox import Clock, Policy, check_policy
-from rfc6455_server.proxy import Trusted
-from rfc6455_server.reports import CloseReport
+from rfc6455_server.policies import Policy, check_policy
 from rfc6455_server.rooms import Rooms
 from rfc6455_server.stats import Stats
-from rfc6455_server.websocket import Hub, WebSocket
+from rfc6455_server.websocket.hub import Hub
+from rfc6455_server.websocket.reports import CloseReport
+from rfc6455_server.websocket.websocket import WebSocket
 
 _AnyHandler = TypeVar("_AnyHandler", bound=Handler)
 _AnyHttpHandler = TypeVar("_AnyHttpHandler", bound=HttpHandler)
@@ -207,7 +217,8 @@ class Server:
 
     def find(self, connection_id: str) -> WebSocket | None:
         """The open connection with this ``id``."""
-        return self._listener.hub.by_id.get(connection_id) if self._listener else None
+        found = self._listener.hub.by_id.get(connection_id) if self._listener else None
+        return cast("WebSocket | None", found)
 
     @property
     def queued(self) -> int:

@@ -13,6 +13,7 @@ from typing import Final, Unpack
 
 from rfc6455 import (
     ClientHandshake,
+    ConnectionOptions,
     HandshakeAccepted,
     HandshakeFailed,
     HandshakeRejected,
@@ -21,10 +22,11 @@ from rfc6455 import (
     WebSocketError,
     parse_uri,
 )
-from rfc6455.handshake import ConnectionOptions
-from rfc6455_server.keepalive import Keepalive
 from rfc6455_server.limits import LimitOptions, Limits
-from rfc6455_server.websocket import CodecProtocol, Hub, WebSocket
+from rfc6455_server.websocket.hub import Hub
+from rfc6455_server.websocket.keepalive import Keepalive
+from rfc6455_server.websocket.streams import CodecProtocol
+from rfc6455_server.websocket.websocket import WebSocket
 
 OPEN_TIMEOUT: Final = 10.0
 """Seconds for TCP, TLS and the opening handshake together."""

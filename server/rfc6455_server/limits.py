@@ -1,31 +1,30 @@
-"""The bounds of a server, each finite, and what measures rates.
+"""The limits of a server, each with a finite default, and the token bucket that measures rates.
 
-Left to others: refusing what is beyond them (`listener`, `websocket`, `rooms`).
+Left to others: what happens beyond a limit (`listening`, `websocket`, `rooms`).
 """
 
 from collections import OrderedDict
 from dataclasses import dataclass, fields
 from typing import Final, TypedDict
 
-from rfc6455 import WebSocketError
-from rfc6455.constants import DEFAULT_MAX_MESSAGE_SIZE
+from rfc6455 import DEFAULT_MAX_MESSAGE_SIZE, WebSocketError
 
 BURST: Final = 2.0
-"""Seconds' worth of a rate that may come at once."""
+"""A burst may use this many seconds' worth of a rate at once."""
 
 _MAX_ADDRESSES: Final = 65536
-"""Addresses whose rate of connections is remembered; the one longest unseen is forgotten first."""
+"""Maximum addresses whose connection rate is remembered; the least recently seen is forgotten first."""
 
 
 class LimitExceededError(WebSocketError):
-    """A peer asked for more than it may have; in a handler, it ends the connection with 1008."""
+    """A peer exceeded a limit. Raised in a handler, it ends the connection with 1008."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, slug="limit")
 
 
 class LimitOptions(TypedDict, total=False):
-    """The names of `Limits`, for keyword arguments."""
+    """The fields of `Limits` as keyword arguments."""
 
     max_message_size: int
     max_queue: int
@@ -46,77 +45,80 @@ class LimitOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bytes, counts, seconds, and rates a second. Raises `ValueError` for one that is not above 0.
+    """Bytes, counts, seconds, and rates per second. Raises `ValueError` for one that is not above 0.
 
-    Rates are off (``None``): a peer that sends faster than its handler reads is held back by TCP, which loses
-    nothing. Where one is set, `BURST` seconds' worth may come at once, and more ends the connection (1008).
+    Rates are off by default (``None``): TCP pushes back on a peer that sends faster than its handler reads,
+    and nothing is lost. With a rate, `BURST` seconds' worth may arrive at once; more ends the connection with
+    1008.
     """
 
     max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE
-    """Bytes of a message; a larger one ends the connection with 1009."""
+    """Maximum bytes of a message; a larger one ends the connection with 1009."""
     max_queue: int = 1 << 20
-    """Bytes that wait for one peer; one message may go beyond where nothing else waits."""
+    """Maximum bytes that wait for one peer; a single larger message may wait alone."""
     max_total_queue: int = 256 << 20
-    """Bytes that wait for all peers together; beyond, who has most is let go."""
+    """Maximum bytes that wait for all peers; above it, the peer with the largest backlog is disconnected."""
     max_connections: int = 20_000
+    """Maximum TCP connections; more are refused with 503."""
     max_connections_per_address: int = 10_000
+    """Maximum TCP connections from one address; more are refused with 429."""
     max_rooms: int = 1000
-    """Rooms that a connection may be in."""
+    """Maximum rooms that one connection is in."""
     message_rate: float | None = None
     """Messages a second from one connection."""
     byte_rate: float | None = None
-    """Bytes of messages a second from one connection."""
+    """Bytes of messages a second from one connection, frame headers included."""
     join_rate: float | None = None
-    """Rooms a second that one connection may join."""
+    """Rooms a second that one connection joins."""
     connection_rate: float | None = None
     """Connections a second from one address."""
     handshake_timeout: float = 10.0
-    """Seconds from accepting a connection to the end of its request's head, TLS included."""
+    """Seconds from accepting a connection to the end of its request head, TLS included."""
     send_timeout: float = 20.0
-    """Seconds without progress after which a peer that `WebSocket.send` waits for is given up."""
+    """Seconds without progress after which a peer that `WebSocket.send` waits for is disconnected."""
     close_timeout: float = 10.0
-    """Seconds that a peer has for its half of the closing handshake, and to read what we sent."""
+    """Seconds that the peer has for its half of the closing handshake and for reading what we sent."""
     ping_interval: float = 20.0
-    """Seconds between Pings: below the 60 s after which many proxies end what is silent."""
+    """Seconds between Pings. Many proxies close a connection that is silent for 60 seconds."""
     ping_timeout: float = 20.0
-    """Seconds after a Ping in which something must come."""
+    """Seconds after a Ping within which something must arrive."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             if value is not None and not 0 < value < float("inf"):
-                raise ValueError(f"{field.name} is a number above 0, not {value!r}")
+                raise ValueError(f"{field.name} must be a finite number above 0, not {value!r}")
 
 
 class TokenBucket:
-    """Lets ``rate`` a second pass, and `BURST` seconds' worth at once. Time is passed in, in seconds."""
+    """Allows ``rate`` per second, and `BURST` seconds' worth at once. The caller passes the time."""
 
     __slots__ = ("_rate", "_seen", "_tokens")
 
     def __init__(self, rate: float, now: float) -> None:
         self._rate = rate
-        self._tokens = self._most
+        self._tokens = self._capacity
         self._seen = now
 
     @property
-    def _most(self) -> float:
+    def _capacity(self) -> float:
         return max(1.0, self._rate * BURST)
 
     def take(self, amount: float, now: float) -> bool:
-        """Whether ``amount`` more may pass now; if not, nothing is taken.
+        """Takes ``amount`` tokens and returns True, or takes none and returns False.
 
-        What is more than the bucket ever holds passes when it is full: it could not pass otherwise.
+        An amount above the capacity passes when the bucket is full; otherwise it could never pass.
         """
-        self._tokens = min(self._most, self._tokens + (now - self._seen) * self._rate)
+        self._tokens = min(self._capacity, self._tokens + (now - self._seen) * self._rate)
         self._seen = now
-        if self._tokens < min(amount, self._most):
+        if self._tokens < min(amount, self._capacity):
             return False
         self._tokens -= amount
         return True
 
 
 class ReceiveRates:
-    """What one connection may send: messages and bytes."""
+    """The rates at which one connection may send messages and bytes."""
 
     __slots__ = ("_bytes", "_messages")
 
@@ -125,14 +127,14 @@ class ReceiveRates:
         self._bytes = None if limits.byte_rate is None else TokenBucket(limits.byte_rate, now)
 
     def take(self, messages: int, size: int, now: float) -> bool:
-        """Whether that many messages, of that many bytes together, may come now."""
+        """Whether ``messages`` messages with ``size`` bytes in all are within the rates."""
         if self._messages is not None and not self._messages.take(messages, now):
             return False
         return self._bytes is None or self._bytes.take(size, now)
 
 
 class Addresses:
-    """How many connections each address has, and how fast it opens them."""
+    """The number of connections of each address, and the rate at which it opens them."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -143,7 +145,7 @@ class Addresses:
         return len(self._counts)
 
     def admit(self, address: str, now: float) -> bool:
-        """Counts one more connection, if it may come; each that was admitted is to be `release`d."""
+        """Counts one more connection if the limits allow it; the caller must `release` what was admitted."""
         count = self._counts.get(address, 0)
         if count >= self._limits.max_connections_per_address:
             return False
@@ -159,7 +161,7 @@ class Addresses:
         return True
 
     def release(self, address: str) -> None:
-        """One that was admitted is gone."""
+        """Counts one connection less."""
         count = self._counts[address] - 1
         if count:
             self._counts[address] = count

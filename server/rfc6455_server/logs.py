@@ -1,7 +1,7 @@
-"""The log: one line a connection and one a problem; as text, or as JSON.
+"""The log: one line for each connection and each problem, as text or as JSON.
 
-A line is an event and its fields. Whatever a peer may have written is escaped, so that a line stays a line.
-Neither queries nor header fields are ever logged: tokens stand there.
+A line is an event and its fields. Text that a peer may have written is escaped, so that it cannot break a
+line. Queries and header fields are never logged, because they may hold tokens.
 """
 
 import json
@@ -15,7 +15,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9_.:/@%+~-]+")
 
 
 def log(level: int, event: str, *, exception: bool = False, **fields: object) -> None:
-    """Logs ``event`` with its fields; with ``exception``, the one that is being handled, too."""
+    """Logs ``event`` and its fields; with ``exception``, also the exception that is being handled."""
     if logger.isEnabledFor(level):
         extra = {"event": event, "fields": fields}
         logger.log(level, "%s", _render(event, fields), extra=extra, exc_info=exception)
@@ -33,17 +33,16 @@ def _escape(value: object) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """A line of text: time, level, event, fields."""
+    """Formats a record as text: time, level, event, fields."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
 
 
 class JsonFormatter(logging.Formatter):
-    """A JSON object a line: ``time``, ``level``, ``event``, and the fields."""
+    """Formats a record as a JSON object: ``time``, ``level``, ``event``, and the fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
         line = {
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
             "level": record.levelname.lower(),

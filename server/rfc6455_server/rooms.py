@@ -1,18 +1,20 @@
-"""Rooms: named sets of connections, and messages to all in one.
+"""Rooms: named sets of connections, and messages to all members.
 
-A room exists while it has members. A member leaves by itself when its connection ends, whatever ended it.
-A broadcast is encoded once; every queue holds the same bytes object.
+A room exists while it has members. A member leaves automatically when its connection ends, for any cause.
+A broadcast is encoded once, and every queue holds the same bytes object.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, MutableMapping
+from fnmatch import fnmatchcase
+from glob import escape
 from typing import Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from rfc6455 import ConnectionClosed, PreparedMessage
 from rfc6455_server.limits import LimitExceededError
 from rfc6455_server.logs import log
-from rfc6455_server.outbox import Coalesce, Policy, check_policy
+from rfc6455_server.policies import Coalesce, Policy, check_policy
 from rfc6455_server.stats import Stats
 
 
@@ -21,50 +23,106 @@ class Member(Protocol):
 
     @property
     def id(self) -> str:
-        """What it is known by."""
+        """The member's id."""
 
     @property
     def closed(self) -> ConnectionClosed | None:
-        """How the connection ended, ``None`` while it is open."""
+        """How the connection ended; ``None`` while it is open."""
 
     @property
     def memberships(self) -> "list[Room]":
-        """The rooms that it is in. Rooms keep this list; when the connection ends, it leaves them all."""
+        """The rooms that it is in. Rooms keep this list; the member leaves them all when it ends."""
 
     def may_join(self) -> bool:
-        """Whether it may join one more room now; counts it."""
+        """Whether it may join one more room now; counts the attempt against its rate."""
 
     def post_prepared(self, message: PreparedMessage, policy: Policy | None) -> None:
-        """Queues a message without waiting. ``None`` is the server's policy."""
+        """Queues a message without waiting. ``None`` stands for the server's policy."""
 
 
 RoomCallback = Callable[["Room", Member], object]
 _AnyCallback = TypeVar("_AnyCallback", bound=RoomCallback)
 
 
-class Room:
-    """Who is in it, and a way to reach all of them.
+class RoomPolicies(MutableMapping[str, Policy]):
+    """The slow-consumer policies of rooms, by name or by pattern; they outlast empty rooms.
 
-    ``policy`` is what happens to a broadcast for a member that is behind; ``None`` is the server's policy. It
-    lasts as long as the room.
+    ``policies["chat-*"] = "drop_oldest"`` applies to every room whose name matches the shell-style pattern
+    (``*``, ``?``, ``[abc]``). A room's own name wins over patterns, and the pattern that was set first over
+    later ones. Iterating yields names and patterns in that order. Setting raises `ValueError` for what is not
+    a policy.
     """
 
-    __slots__ = ("__weakref__", "_members", "_rooms", "name", "policy")
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._by_pattern: dict[str, Policy] = {}
+        self._changed = changed
+
+    def __getitem__(self, pattern: str) -> Policy:
+        return self._by_pattern[pattern]
+
+    def __setitem__(self, pattern: str, policy: Policy) -> None:
+        self._by_pattern[pattern] = check_policy(policy)
+        self._changed()
+
+    def __delitem__(self, pattern: str) -> None:
+        del self._by_pattern[pattern]
+        self._changed()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_pattern)
+
+    def __len__(self) -> int:
+        return len(self._by_pattern)
+
+    def find(self, name: str) -> Policy | None:
+        """Returns the policy of the room ``name``, or ``None``, which stands for the server's."""
+        own = self._by_pattern.get(escape(name))
+        if own is not None:
+            return own
+        matching = (policy for pattern, policy in self._by_pattern.items() if fnmatchcase(name, pattern))
+        return next(matching, None)
+
+
+class Room:
+    """The members of a room, and `broadcast`."""
+
+    __slots__ = ("__weakref__", "_effective_policy", "_members", "_rooms", "name")
 
     def __init__(self, name: str, rooms: "Rooms") -> None:
         self.name = name
-        self.policy: Policy | None = None
         self._rooms = rooms
         self._members: dict[Member, object] = {}  # in the order of joining, with what each shows
+        self._effective_policy: Policy | None = None
+        self.update_policy()
+
+    @property
+    def policy(self) -> Policy | None:
+        """What happens to a broadcast for a member that is behind; ``None`` stands for the server's policy.
+
+        Setting it sets ``rooms.policies`` for this name, which outlasts the room; ``None`` removes it there.
+        Raises `ValueError` for a bad policy.
+        """
+        return self._effective_policy
+
+    @policy.setter
+    def policy(self, policy: Policy | None) -> None:
+        if policy is None:
+            self._rooms.policies.pop(escape(self.name), None)
+        else:
+            self._rooms.policies[escape(self.name)] = policy
+
+    def update_policy(self) -> None:
+        """Looks the policy up again: ``rooms.policies`` has changed."""
+        self._effective_policy = self._rooms.policies.find(self.name)
 
     @property
     def members(self) -> list[Member]:
-        """Who is in the room, in the order of joining."""
+        """The members in the order of joining."""
         return list(self._members)
 
     @property
     def presence(self) -> dict[str, object]:
-        """Who is in the room: each member's id, with what it chose to show (``None``: nothing)."""
+        """What each member shows to the others, by its id; ``None`` if it shows nothing."""
         return {member.id: shown for member, shown in self._members.items()}
 
     def __contains__(self, member: object) -> bool:
@@ -74,10 +132,10 @@ class Room:
         return len(self._members)
 
     def join(self, member: Member, show: object = None) -> None:
-        """Adds a member, with what it shows to the others.
+        """Adds ``member``, with what it shows to the others.
 
-        Joining twice is joining once (and showing something else); joining after the end is not joining.
-        Raises `LimitExceededError` when it is in too many rooms, or joins too fast.
+        A member that joins again only replaces what it shows. Does nothing if the connection has ended.
+        Raises `LimitExceededError` if the member is in too many rooms or joins too fast.
         """
         if member.closed is not None:
             return
@@ -88,14 +146,14 @@ class Room:
             raise LimitExceededError("too many rooms, or too fast")
         self._members[member] = show
         member.memberships.append(self)
-        self._rooms.tell(self._rooms.join_callbacks, self, member)
+        self._rooms.call_back(self._rooms.join_callbacks, self, member)
 
     def leave(self, member: Member) -> None:
-        """Removes a member; who is none is ignored."""
+        """Removes ``member``; does nothing if it is not in the room."""
         if member in self._members:
             del self._members[member]
             member.memberships.remove(self)
-            self._rooms.tell(self._rooms.leave_callbacks, self, member)
+            self._rooms.call_back(self._rooms.leave_callbacks, self, member)
 
     def broadcast(
         self,
@@ -104,17 +162,18 @@ class Room:
         exclude: Collection[Member] = (),
         policy: Policy | None = None,
     ) -> None:
-        """Sends ``message`` to every member that is not in ``exclude``, without waiting for any.
+        """Sends ``message`` to every member except those in ``exclude``, without waiting for any.
 
-        ``policy`` is what happens to it at a member that is behind; the room's if it is not given.
+        ``policy`` applies to members that are behind; the default is the room's. Raises `ValueError` for a
+        bad policy, and `rfc6455.LocalProtocolError` for text with a surrogate.
         """
         if policy is not None:
             check_policy(policy)
-        prepared = message if isinstance(message, PreparedMessage) else PreparedMessage(message)
-        policy = policy or self.policy
+        prepared = self._rooms.prepare(message)
+        policy = policy or self._effective_policy
         if isinstance(policy, Coalesce):
             policy = policy.resolve(prepared.message)
-        # A list of its own: who is posted to may leave.
+        # A copy: posting to a member may end its connection, and then it leaves.
         members = self.members
         if exclude:
             excluded = set(exclude)
@@ -127,16 +186,29 @@ class Room:
         return f"<Room {self.name!r} {len(self)}>"
 
 
-class Rooms:
-    """The rooms of a server: ``rooms[name]`` is the room of that name, whether or not anybody is in it.
+def prepare_message(message: str | bytes | PreparedMessage) -> PreparedMessage:
+    """Encodes ``message`` once for all members."""
+    return message if isinstance(message, PreparedMessage) else PreparedMessage(message)
 
-    Iterating gives the names of the rooms that have members, and ``len`` counts these.
+
+class Rooms:
+    """The rooms of a server. ``rooms[name]`` is the room of that name, whether or not it has members.
+
+    Iterating yields the names of the rooms that have members, and ``len`` counts these. ``prepare`` turns
+    what `Room.broadcast` is given into frames.
     """
 
-    def __init__(self, stats: Stats | None = None) -> None:
-        # A member's ``memberships`` keep its room alive; an empty room that nobody holds vanishes.
+    def __init__(
+        self,
+        stats: Stats | None = None,
+        prepare: Callable[[str | bytes | PreparedMessage], PreparedMessage] = prepare_message,
+    ) -> None:
+        # A member's ``memberships`` keep its room alive; an empty room that nobody refers to is freed.
         self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
+        self.policies = RoomPolicies(self._update_policies)
+        """The slow-consumer policies, by room name or pattern."""
         self.stats = stats or Stats()
+        self.prepare = prepare
         self.join_callbacks: list[RoomCallback] = []
         self.leave_callbacks: list[RoomCallback] = []
 
@@ -156,19 +228,23 @@ class Rooms:
         return sum(1 for _ in self)
 
     def on_join(self, callback: _AnyCallback) -> _AnyCallback:
-        """Decorates a function of room and member, called after each joining."""
+        """Decorates a function of room and member that is called after each join."""
         self.join_callbacks.append(callback)
         return callback
 
     def on_leave(self, callback: _AnyCallback) -> _AnyCallback:
-        """Decorates a function of room and member, called after each leaving, whatever its cause."""
+        """Decorates a function of room and member that is called after each leave, for any cause."""
         self.leave_callbacks.append(callback)
         return callback
 
-    def tell(self, callbacks: list[RoomCallback], room: Room, member: Member) -> None:
-        """Calls back. What one raises is logged, and holds up nobody."""
+    def call_back(self, callbacks: list[RoomCallback], room: Room, member: Member) -> None:
+        """Calls each of ``callbacks``. An exception is logged and does not stop the others."""
         for callback in callbacks:
             try:
                 callback(room, member)
             except Exception:  # noqa: BLE001 - whatever a callback raises
-                log(logging.ERROR, "a callback of a room failed", exception=True, room=room.name)
+                log(logging.ERROR, "a room callback failed", exception=True, room=room.name)
+
+    def _update_policies(self) -> None:
+        for room in list(self._rooms.values()):
+            room.update_policy()

@@ -1,7 +1,4 @@
-"""What a server counts: plain numbers, raised where things happen and read by `metrics`.
-
-Counting costs an addition; nothing here knows who reads it.
-"""
+"""The counters of a server: numbers that other modules increase and `http.metrics` reads."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -12,7 +9,7 @@ _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 
 
 class Histogram:
-    """Counts values in buckets; ``bounds`` are the largest value of each, and one more takes the rest."""
+    """Counts values in buckets. ``bounds`` are their upper bounds; one more bucket takes larger values."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -22,13 +19,12 @@ class Histogram:
         self.total = 0.0
 
     def observe(self, value: float) -> None:
-        """Counts one value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
 
 class Stats:
-    """The counters of one server. Bytes are those of the network, frame headers included."""
+    """The counters of one server. Bytes are network bytes, frame headers included."""
 
     __slots__ = (
         "bytes_in",
@@ -45,18 +41,18 @@ class Stats:
 
     def __init__(self) -> None:
         self.connections = 0
-        """WebSocket connections that were opened."""
+        """WebSocket connections opened."""
         self.messages_in = 0
         self.messages_out = 0
         self.bytes_in = 0
         self.bytes_out = 0
         self.dropped: Counter[str] = Counter()
-        """Messages that a slow consumer did not get, by policy."""
+        """Messages dropped for peers that were behind, by policy."""
         self.closes: Counter[tuple[int, str]] = Counter()
         """Ended connections, by close code and cause."""
         self.refused: Counter[int] = Counter()
-        """Connections and requests that were refused, by HTTP status."""
+        """Connections and requests refused, by HTTP status."""
         self.latency = Histogram()
-        """Seconds between our Pings and their Pongs."""
+        """Seconds between the Pings of `keepalive` and their Pongs."""
         self.loop_lag = Histogram()
         """Seconds by which the event loop was late."""

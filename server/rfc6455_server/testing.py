@@ -20,9 +20,11 @@ from typing import Any, Final
 from rfc6455 import ClientHandshake
 from rfc6455_server.app import Server
 from rfc6455_server.client import shake_hands
+from rfc6455_server.clock import Clock
 from rfc6455_server.limits import Limits
-from rfc6455_server.outbox import Clock
-from rfc6455_server.websocket import CodecProtocol, Hub, WebSocket
+from rfc6455_server.websocket.hub import Hub
+from rfc6455_server.websocket.streams import CodecProtocol
+from rfc6455_server.websocket.websocket import WebSocket
 
 PIPE_SIZE: Final = 1 << 16
 """Bytes that one end takes while the other does not read, as an operating system would."""

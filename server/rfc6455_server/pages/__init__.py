@@ -8,7 +8,7 @@ from importlib import resources
 from typing import Final
 
 from rfc6455_server.app import Server
-from rfc6455_server.http import HttpRequest, HttpResponse
+from rfc6455_server.http.routes import HttpRequest, HttpResponse
 from rfc6455_server.pages.chat import add_chat
 from rfc6455_server.pages.game import add_game
 from rfc6455_server.pages.status import add_status

@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
 
-from rfc6455_server.outbox import coalesce
+from rfc6455_server.policies import coalesce
 from rfc6455_server.socketio import ConnectError, Socket, SocketIO
 
 SIZE: Final = 1000.0

@@ -5,7 +5,7 @@ import random
 import time
 from typing import Final
 
-from rfc6455_server.outbox import coalesce
+from rfc6455_server.policies import coalesce
 from rfc6455_server.socketio import Namespace, Socket, SocketIO
 
 STOCKS: Final = {"KIM": 120.0, "ACME": 80.0, "NOVA": 45.0, "ORCA": 210.0, "TIDE": 150.0, "ZEN": 95.0}

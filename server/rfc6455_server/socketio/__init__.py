@@ -23,10 +23,10 @@ from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
 from rfc6455 import Request
-from rfc6455_server.http import HttpRoute
+from rfc6455_server.clock import Clock
+from rfc6455_server.http.routes import HttpRoute
 from rfc6455_server.limits import Limits
-from rfc6455_server.listener import Refusal, Route
-from rfc6455_server.outbox import Clock
+from rfc6455_server.listening.listener import Refusal, Route
 from rfc6455_server.rooms import Rooms
 from rfc6455_server.socketio.engine import EngineSession, Transport
 from rfc6455_server.socketio.namespaces import (

@@ -20,9 +20,10 @@ from os import urandom
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from rfc6455 import ConnectionClosed, Headers, WebSocketError
+from rfc6455_server.clock import Clock
 from rfc6455_server.limits import LimitExceededError, Limits, TokenBucket
 from rfc6455_server.logs import log
-from rfc6455_server.outbox import Clock, Policy, check_policy
+from rfc6455_server.policies import Policy, check_policy
 from rfc6455_server.rooms import Room, Rooms
 from rfc6455_server.socketio.packets import Decoder, Packet, PacketError, PacketType, encode
 from rfc6455_server.socketio.recovery import LostSession, Recovery

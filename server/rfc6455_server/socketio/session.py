@@ -11,7 +11,8 @@ from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from rfc6455 import CloseCode, PreparedMessage, State
-from rfc6455_server.outbox import Clock, Policy, Timer
+from rfc6455_server.clock import Clock, Timer
+from rfc6455_server.policies import Policy
 from rfc6455_server.socketio.engine import (
     EngineError,
     EnginePacket,
@@ -23,7 +24,8 @@ from rfc6455_server.socketio.engine import (
     encode_packet,
     encode_payload,
 )
-from rfc6455_server.websocket import ConnectionClosedError, WebSocket
+from rfc6455_server.websocket.ending import ConnectionClosedError
+from rfc6455_server.websocket.websocket import WebSocket
 
 MAX_PENDING: Final = 1 << 20
 """Bytes of events that wait for their handlers; beyond, nothing more is read from that client."""

@@ -10,16 +10,15 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 from urllib.parse import parse_qsl
 
-from rfc6455 import CloseCode, Request
-from rfc6455.headers import ascii_lower
-from rfc6455_server.http import HttpRequest, HttpResponse, HttpRoute
-from rfc6455_server.listener import Refusal, Route, compile_route, same_origin
-from rfc6455_server.outbox import Clock
+from rfc6455 import CloseCode, Request, ascii_lower
+from rfc6455_server.clock import Clock
+from rfc6455_server.http.routes import HttpRequest, HttpResponse, HttpRoute
+from rfc6455_server.listening.listener import Refusal, Route, compile_route, same_origin
 from rfc6455_server.socketio.engine import EngineError, EngineSession, Transport, encode_payload
 from rfc6455_server.socketio.namespaces import new_id
 from rfc6455_server.socketio.session import Session
 from rfc6455_server.stats import Stats
-from rfc6455_server.websocket import WebSocket
+from rfc6455_server.websocket.websocket import WebSocket
 
 PROTOCOL: Final = "4"
 """The version of Engine.IO, as clients say it."""

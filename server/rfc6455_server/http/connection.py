@@ -7,175 +7,26 @@ h11 comes with the extra ``server``; without it, plain requests are told 501 and
 
 import asyncio
 import logging
-import mimetypes
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from http import HTTPStatus
 from importlib.util import find_spec
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
-from urllib.parse import unquote
 
-from rfc6455 import Headers, Request, Response
-from rfc6455.constants import DEFAULT_MAX_HEAD_SIZE
+from rfc6455 import DEFAULT_MAX_HEAD_SIZE, Headers, Request, Response
+from rfc6455_server.clock import Timer
+from rfc6455_server.http.routes import MAX_BODY, HttpRequest, HttpResponse, HttpRoute, HttpRoutes, not_found
 from rfc6455_server.logs import log
-from rfc6455_server.outbox import Timer
-from rfc6455_server.websocket import LINGER_TIMEOUT, CodecProtocol, Hub
-
-MAX_BODY: Final = 1 << 20
-"""Bytes of a request's body, unless the route says otherwise."""
+from rfc6455_server.websocket.hub import Hub
+from rfc6455_server.websocket.streams import LINGER_TIMEOUT, CodecProtocol
 
 MAX_EARLY: Final = 1 << 16
 """Bytes of further requests that may come before the first is answered."""
 
-FILE_PIECE: Final = 1 << 18
-"""Bytes of a file that are read and sent at a time."""
-
-_READ_METHODS: Final = ("GET", "HEAD")
-
-
-@dataclass(slots=True)
-class HttpRequest:
-    """A request with its body."""
-
-    head: Request
-    body: bytes
-    address: str
-    """The client's."""
-    secure: bool = False
-    """Whether it came over TLS."""
-
-
-@dataclass(slots=True)
-class HttpResponse:
-    """What to answer. With ``pieces``, the body comes from there, ``length`` bytes in all."""
-
-    body: bytes = b""
-    content_type: str = "text/plain; charset=utf-8"
-    status: int = 200
-    headers: list[tuple[str, str]] = field(default_factory=list)
-    pieces: AsyncIterator[bytes] | None = None
-    length: int = 0
-    expected: bool = False
-    """Whether a status of 400 and above is no problem, and no line in the log."""
-
-
-HttpHandler = Callable[[HttpRequest], Awaitable[HttpResponse]]
-
-
-@dataclass(frozen=True, slots=True)
-class HttpRoute:
-    """A handler and what it takes.
-
-    ``long``: the handler may wait for long (long-polling), and is cancelled as soon as the client leaves.
-    ``begin`` sees the head before the body has come, and may refuse it; if it does not, and the handler is
-    not reached because the body is refused or breaks off, ``abandon`` is told.
-    """
-
-    handler: HttpHandler
-    methods: tuple[str, ...] = _READ_METHODS
-    max_body: int = MAX_BODY
-    long: bool = False
-    begin: Callable[[Request], HttpResponse | None] | None = None
-    abandon: Callable[[Request], None] | None = None
-
-
-class HttpRoutes:
-    """What stands at which path."""
-
-    def __init__(self) -> None:
-        self._exact: dict[str, HttpRoute] = {}
-        self._prefixes: dict[str, HttpRoute] = {}
-
-    def add(self, path: str, route: HttpRoute) -> None:
-        """Puts a route at a path."""
-        self._exact[path] = route
-
-    def add_prefix(self, prefix: str, route: HttpRoute) -> None:
-        """Puts a route at all paths that begin with ``prefix``."""
-        self._prefixes[prefix] = route
-
-    def find(self, path: str) -> HttpRoute | None:
-        """The route of a path: an exact one, or the longest prefix."""
-        route = self._exact.get(path)
-        if route is None:
-            fitting = [prefix for prefix in self._prefixes if path.startswith(prefix)]
-            route = self._prefixes[max(fitting, key=len)] if fitting else None
-        return route
-
-
-def fixed(body: bytes, content_type: str, headers: Iterable[tuple[str, str]] = ()) -> HttpHandler:
-    """A handler that always answers the same."""
-    fields = list(headers)
-
-    async def answer(_: HttpRequest) -> HttpResponse:
-        return HttpResponse(body, content_type, headers=list(fields))
-
-    return answer
-
-
-def static_files(prefix: str, directory: Path, headers: Iterable[tuple[str, str]] = ()) -> HttpHandler:
-    """A handler for the files below ``directory``, and ``index.html`` for a path that ends with ``/``.
-
-    Nothing outside is reached, whatever the path or a symbolic link says, and no name that begins with a dot.
-    Raises `OSError` when there is no such directory.
-    """
-    root = directory.resolve(strict=True)
-    fields = list(headers)
-
-    async def answer(request: HttpRequest) -> HttpResponse:
-        file = await asyncio.to_thread(_find_file, root, request.head.path.removeprefix(prefix))
-        if file is None:
-            return not_found()
-        facts = file.stat()
-        tag = f'"{facts.st_mtime_ns:x}-{facts.st_size:x}"'
-        if tag in (request.head.headers.get("If-None-Match") or ""):
-            return HttpResponse(status=304, headers=[("ETag", tag), *fields])
-        content_type = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
-        if content_type.startswith("text/"):
-            content_type += "; charset=utf-8"
-        return HttpResponse(
-            content_type=content_type,
-            headers=[("ETag", tag), ("Cache-Control", "no-cache"), *fields],
-            pieces=_read_pieces(file, facts.st_size),
-            length=facts.st_size,
-        )
-
-    return answer
-
-
-def _find_file(root: Path, path: str) -> Path | None:
-    names = unquote(path).split("/")
-    if not names[-1]:
-        names[-1] = "index.html"
-    if any(not name or name.startswith(".") or "\0" in name or "\\" in name for name in names):
-        return None
-    try:
-        file = root.joinpath(*names).resolve()
-        return file if file.is_relative_to(root) and file.is_file() else None
-    except OSError:
-        return None  # such as a name that is too long
-
-
-async def _read_pieces(file: Path, size: int) -> AsyncIterator[bytes]:
-    with await asyncio.to_thread(file.open, "rb") as opened:
-        while size > 0:
-            piece = await asyncio.to_thread(opened.read, min(FILE_PIECE, size))
-            if not piece:
-                raise OSError("the file has become shorter")
-            size -= len(piece)
-            yield piece
-
 
 def _refusal(status: int) -> HttpResponse:
     return HttpResponse(b"the request is refused\n", status=status)
-
-
-def not_found() -> HttpResponse:
-    """404."""
-    return HttpResponse(b"not found\n", status=404)
 
 
 def _load_h11() -> ModuleType | None:

@@ -15,7 +15,8 @@ from typing import NoReturn, TextIO
 
 from rfc6455 import WebSocketError
 from rfc6455_server.client import connect
-from rfc6455_server.websocket import ConnectionClosedError, WebSocket
+from rfc6455_server.websocket.ending import ConnectionClosedError
+from rfc6455_server.websocket.websocket import WebSocket
 
 _NAME = "rfc6455-server connect"
 

@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from rfc6455_server.logs import log
-from rfc6455_server.proxy import (
+from rfc6455_server.asyncio_private import shrink_tls_buffer, socket_transport_maker
+from rfc6455_server.listening.proxy import (
     PREFIX_SIZE,
     UNIX,
     ProxyHeaderError,
@@ -28,7 +28,9 @@ from rfc6455_server.proxy import (
     proxied_address,
     proxy_rest_size,
 )
-from rfc6455_server.websocket import LINGER_TIMEOUT, CodecProtocol, Hub
+from rfc6455_server.logs import log
+from rfc6455_server.websocket.hub import Hub
+from rfc6455_server.websocket.streams import LINGER_TIMEOUT, CodecProtocol
 
 BACKLOG: Final = 512
 """Connections that the operating system queues until they are accepted."""
@@ -43,9 +45,6 @@ _ACCEPTED_AT_ONCE: Final = 64
 """Connections that are accepted before others get their turn."""
 
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-_TLS_BUFFER: Final = 1 << 14
-"""Bytes of a TLS record, and so of a read."""
 
 
 class Endpoint(NamedTuple):
@@ -161,10 +160,8 @@ class Acceptor:
         # Of an address and a deadline; bytes are an answer that refuses it.
         self._make_protocol = make_protocol
         self._loop = asyncio.get_running_loop()
-        # asyncio's own server makes its transports by this; the public way takes a task and a future for
-        # each, a tenth of an opening handshake (`benchmarks/handshake.py`). uvloop has the public way only.
         waits = endpoint.proxy_protocol or endpoint.ssl_context is not None
-        self._make_transport: Any = None if waits else getattr(self._loop, "_make_socket_transport", None)
+        self._make_transport = None if waits else socket_transport_maker(self._loop)
         self._retry: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._refused: set[socket.socket] = set()
@@ -206,21 +203,23 @@ class Acceptor:
                 return
             host = address[0] if isinstance(address, tuple) else UNIX
             if self._make_transport is not None:
-                self._establish_at_once(connection, host)
+                self._establish_at_once(connection, host, self._make_transport)
                 continue
             task = self._loop.create_task(self._establish(connection, host))
             self._tasks.add(task)
             task.add_done_callback(partial(self._established, connection))
 
-    def _establish_at_once(self, connection: socket.socket, address: str) -> None:
-        """Where nothing has to be waited for: without TLS and PROXY headers."""
+    def _establish_at_once(
+        self, connection: socket.socket, address: str, make_transport: Callable[..., object]
+    ) -> None:
+        """Without TLS and PROXY headers, there is nothing to wait for."""
         connection.setblocking(False)
         deadline = self._hub.clock.time() + self._hub.limits.handshake_timeout
         made = self._make_protocol(address, deadline)
         if isinstance(made, bytes):
             self._refuse(connection, made)
         else:
-            self._make_transport(connection, made)
+            make_transport(connection, made)
 
     def _established(self, connection: socket.socket, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -252,7 +251,7 @@ class Acceptor:
                 ssl_handshake_timeout=self._hub.limits.handshake_timeout if context else None,
             )
             if context is not None:
-                shrink_tls_buffers(transport)
+                shrink_tls_buffer(transport)
         except (OSError, TimeoutError, ProxyHeaderError) as error:
             # TLS that fails, a peer that left, a proxy that is none.
             log(
@@ -265,8 +264,8 @@ class Acceptor:
 
     def _abandon(self, connection: socket.socket, protocol: CodecProtocol | bytes | None) -> None:
         connection.close()
-        if isinstance(protocol, CodecProtocol) and protocol.gone is not None:
-            protocol.gone(protocol)
+        if isinstance(protocol, CodecProtocol) and protocol.on_lost is not None:
+            protocol.on_lost(protocol)
 
     def _refuse(self, connection: socket.socket, answer: bytes) -> None:
         """Answers before anything was read; closing at once would reset the connection, answer and all."""
@@ -299,16 +298,3 @@ class Acceptor:
                 raise ProxyHeaderError("the connection ended inside the PROXY header")
             data += piece
         return data
-
-
-def shrink_tls_buffers(transport: asyncio.BaseTransport) -> None:
-    """Gives back most of what asyncio keeps for a TLS connection: a buffer of 256 KiB to read into.
-
-    A TLS record has 16 KiB. There is no public way: where asyncio is made otherwise, nothing changes.
-    """
-    protocol = getattr(transport, "_ssl_protocol", None)
-    if protocol is not None and hasattr(protocol, "_ssl_buffer_view") and hasattr(protocol, "max_size"):
-        protocol.max_size = _TLS_BUFFER
-        protocol._ssl_buffer_view.release()
-        protocol._ssl_buffer = bytearray(_TLS_BUFFER)
-        protocol._ssl_buffer_view = memoryview(protocol._ssl_buffer)

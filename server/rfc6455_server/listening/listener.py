@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from rfc6455 import (
     CloseCode,
+    ConnectionOptions,
     HandshakeError,
     HandshakeFailed,
     Headers,
@@ -23,23 +24,20 @@ from rfc6455 import (
     Request,
     Response,
     ServerHandshake,
+    ascii_lower,
 )
-from rfc6455.handshake import ConnectionOptions
-from rfc6455.headers import ascii_lower
-from rfc6455_server.http import HttpConnection, HttpRoutes
-from rfc6455_server.keepalive import Keepalive
+from rfc6455_server.clock import Timer
+from rfc6455_server.http.connection import HttpConnection
+from rfc6455_server.http.routes import HttpRoutes
 from rfc6455_server.limits import Addresses, LimitExceededError
+from rfc6455_server.listening.proxy import Trusted, forwarded_for
 from rfc6455_server.logs import log
-from rfc6455_server.outbox import Timer
-from rfc6455_server.proxy import Trusted, forwarded_for
-from rfc6455_server.reports import Cause
-from rfc6455_server.websocket import (
-    LINGER_TIMEOUT,
-    CodecProtocol,
-    ConnectionClosedError,
-    Hub,
-    WebSocket,
-)
+from rfc6455_server.websocket.ending import ConnectionClosedError
+from rfc6455_server.websocket.hub import Hub
+from rfc6455_server.websocket.keepalive import Keepalive
+from rfc6455_server.websocket.reports import Cause
+from rfc6455_server.websocket.streams import LINGER_TIMEOUT, CodecProtocol
+from rfc6455_server.websocket.websocket import WebSocket
 
 BEARER: Final = "bearer"
 """The subprotocol that a token may stand behind: browsers can set no header."""
@@ -182,7 +180,7 @@ class Listener:
             return Response(status, Headers([("Connection", "close"), ("Content-Length", "0")])).encode()
         protocol = CodecProtocol(self._loop, partial(self._open, deadline))
         protocol.peer = protocol.address = address
-        protocol.gone = self._gone
+        protocol.on_lost = self._gone
         self._protocols[protocol] = counted
         return protocol
 

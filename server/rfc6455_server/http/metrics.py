@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from itertools import accumulate
 from typing import Any
 
-from rfc6455_server.http import HttpRequest, HttpResponse
+from rfc6455_server.http.routes import HttpRequest, HttpResponse
 from rfc6455_server.stats import Histogram, Stats
 
 Gauges = Callable[[], dict[str, tuple[str, float]]]

@@ -10,13 +10,13 @@ from typing import Any, Final, NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
 from rfc6455 import PerMessageDeflate
-from rfc6455_server.acceptor import Endpoint, make_ssl_context
 from rfc6455_server.app import DRAIN_TIME, Server
+from rfc6455_server.command.terminal import chat
 from rfc6455_server.limits import Limits
+from rfc6455_server.listening.acceptor import Endpoint, make_ssl_context
 from rfc6455_server.logs import JsonFormatter, TextFormatter
 from rfc6455_server.pages import add_pages
-from rfc6455_server.terminal import chat
-from rfc6455_server.websocket import WebSocket
+from rfc6455_server.websocket.websocket import WebSocket
 
 _PREFIX: Final = "RFC6455_"
 _DEFAULTS: Final = Limits()

@@ -1,0 +1,1 @@
+"""HTTP on the same port as WebSockets: connection, routes, static files, metrics."""

@@ -1,0 +1,66 @@
+"""Static files below a directory."""
+
+import asyncio
+import mimetypes
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote
+
+from rfc6455_server.http.routes import HttpHandler, HttpRequest, HttpResponse, not_found
+
+FILE_PIECE: Final = 1 << 18
+"""Bytes of a file that are read and sent in one step."""
+
+
+def static_files(prefix: str, directory: Path, headers: Iterable[tuple[str, str]] = ()) -> HttpHandler:
+    """A handler for the files below ``directory``, and ``index.html`` for a path that ends with ``/``.
+
+    Nothing outside is reached, whatever the path or a symbolic link says, and no name that begins with a dot.
+    Raises `OSError` when there is no such directory.
+    """
+    root = directory.resolve(strict=True)
+    fields = list(headers)
+
+    async def answer(request: HttpRequest) -> HttpResponse:
+        file = await asyncio.to_thread(_find_file, root, request.head.path.removeprefix(prefix))
+        if file is None:
+            return not_found()
+        facts = file.stat()
+        tag = f'"{facts.st_mtime_ns:x}-{facts.st_size:x}"'
+        if tag in (request.head.headers.get("If-None-Match") or ""):
+            return HttpResponse(status=304, headers=[("ETag", tag), *fields])
+        content_type = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+        if content_type.startswith("text/"):
+            content_type += "; charset=utf-8"
+        return HttpResponse(
+            content_type=content_type,
+            headers=[("ETag", tag), ("Cache-Control", "no-cache"), *fields],
+            pieces=_read_pieces(file, facts.st_size),
+            length=facts.st_size,
+        )
+
+    return answer
+
+
+def _find_file(root: Path, path: str) -> Path | None:
+    names = unquote(path).split("/")
+    if not names[-1]:
+        names[-1] = "index.html"
+    if any(not name or name.startswith(".") or "\0" in name or "\\" in name for name in names):
+        return None
+    try:
+        file = root.joinpath(*names).resolve()
+        return file if file.is_relative_to(root) and file.is_file() else None
+    except OSError:
+        return None  # such as a name that is too long
+
+
+async def _read_pieces(file: Path, size: int) -> AsyncIterator[bytes]:
+    with await asyncio.to_thread(file.open, "rb") as opened:
+        while size > 0:
+            piece = await asyncio.to_thread(opened.read, min(FILE_PIECE, size))
+            if not piece:
+                raise OSError("the file has become shorter")
+            size -= len(piece)
+            yield piece

@@ -1,0 +1,1 @@
+"""From a port to a handler: accepting, proxies, routing, opening handshakes."""

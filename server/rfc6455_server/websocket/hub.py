@@ -1,0 +1,144 @@
+"""What the connections of one server share: limits, clock, counters, one write a tick, one queue budget."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+from rfc6455 import Event
+from rfc6455_server.clock import Clock
+from rfc6455_server.limits import Limits
+from rfc6455_server.policies import Policy
+from rfc6455_server.stats import Stats
+from rfc6455_server.websocket.reports import CloseReport
+
+Slowness = Literal["backlog full", "budget exceeded", "send time-out"]
+"""Why a slow peer is disconnected: its backlog or all backlogs are full, or `send` waits too long."""
+
+
+class Owner(Protocol):
+    """What an inbox and an outbox need of their `WebSocket`."""
+
+    def handle_event(self, event: Event) -> None:
+        """Handles an event that is not a message."""
+
+    def disconnect_fast(self) -> None:
+        """Ends the connection: the peer sends faster than its rate allows."""
+
+    def disconnect_slow(self, slowness: Slowness) -> None:
+        """Ends the connection: the peer does not read."""
+
+
+class NoOwner:
+    """Replaces the owner when TCP is gone, so that the `WebSocket` is freed at once."""
+
+    def handle_event(self, event: Event) -> None:
+        """Does nothing."""
+
+    def disconnect_fast(self) -> None:
+        """Does nothing."""
+
+    def disconnect_slow(self, slowness: Slowness) -> None:
+        """Does nothing."""
+
+
+class Writing(Protocol):
+    """What `Tick` and `Budget` need of an `Outbox`."""
+
+    def flush_scheduled(self) -> None:
+        """Writes what was scheduled for the end of this tick."""
+
+    def disconnect_slow(self, slowness: Slowness) -> None:
+        """Drops the backlog and ends the connection."""
+
+
+class Tick:
+    """Flushes, at the end of this tick of the loop, every outbox that has frames to write."""
+
+    __slots__ = ("_loop", "_scheduled")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._scheduled: list[Writing] = []
+
+    def schedule(self, outbox: Writing) -> None:
+        """Flushes ``outbox`` at the end of this tick."""
+        if not self._scheduled:
+            self._loop.call_soon(self._flush)
+        self._scheduled.append(outbox)
+
+    def _flush(self) -> None:
+        scheduled, self._scheduled = self._scheduled, []
+        for outbox in scheduled:
+            outbox.flush_scheduled()
+
+
+class Budget:
+    """The bytes that wait in all backlogs of a server together, and their limit."""
+
+    __slots__ = ("_limit", "_sizes", "queued")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.queued = 0
+        """Bytes that wait now."""
+        self._sizes: dict[Writing, int] = {}
+
+    def charge(self, outbox: Writing, size: int) -> None:
+        """Records that ``size`` bytes wait in ``outbox``.
+
+        Over the limit, the peer with the largest backlog is disconnected.
+        """
+        self.queued += size - self._sizes.get(outbox, 0)
+        self._sizes[outbox] = size
+        while self.queued > self._limit:
+            max(self._sizes, key=self._sizes.__getitem__).disconnect_slow("budget exceeded")
+
+    def release(self, outbox: Writing) -> None:
+        """Records that nothing waits in ``outbox``."""
+        self.queued -= self._sizes.pop(outbox, 0)
+
+
+class Hub:
+    """What the connections of one server share; a client connection has a hub of its own."""
+
+    __slots__ = (
+        "budget",
+        "by_id",
+        "clock",
+        "limits",
+        "loop",
+        "loop_lag",
+        "on_report",
+        "pings",
+        "policy",
+        "stats",
+        "tick",
+        "wants_reports",
+    )
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        stats: Stats | None = None,
+        clock: Clock | None = None,
+        policy: Policy = "disconnect",
+        on_report: Callable[[CloseReport], None] | None = None,
+        wants_reports: Callable[[], bool] = lambda: True,
+    ) -> None:
+        # Kept, because ``asyncio.get_running_loop()`` is a system call before Python 3.12.
+        self.loop = loop = asyncio.get_running_loop()
+        self.limits = limits
+        self.clock: Clock = clock or loop
+        self.policy = policy
+        self.stats = stats or Stats()
+        self.tick = Tick(loop)
+        self.budget = Budget(limits.max_total_queue)
+        self.on_report = on_report
+        self.wants_reports = wants_reports
+        self.by_id: dict[str, object] = {}
+        """The open `WebSocket` of each id that was asked for."""
+        self.pings: dict[bytes, float] = {}
+        """When `keepalive` sent each Ping that can still be answered."""
+        self.loop_lag = 0.0
+        """The largest recent delay of the event loop, in seconds."""

@@ -1,0 +1,166 @@
+"""Incoming messages: they wait here, in the batches in which the codec returned them, until they are taken.
+
+When too many bytes wait, reading stops, and TCP pushes back on the peer. `Inbox.pull` is the one place that
+asks the codec for events: it queues messages, and passes everything else to the owner, so that control
+frames are answered whatever the handler is doing.
+"""
+
+import asyncio
+from collections import deque
+from typing import Final
+
+from rfc6455 import BinaryMessage, Connection, Event, EventBatch, State, TextMessage
+from rfc6455_server.limits import ReceiveRates
+from rfc6455_server.websocket.hub import Hub, NoOwner, Owner
+from rfc6455_server.websocket.outbox import Outbox
+from rfc6455_server.websocket.streams import CodecReader
+
+MAX_UNREAD: Final = 1 << 18
+"""Reading stops when more bytes of messages than this are unread; one read may exceed it."""
+
+_MESSAGE_OVERHEAD: Final = 64
+"""Bytes counted for each message besides its payload, so that empty messages are not free."""
+
+_NO_MESSAGES: Final[deque[Event]] = deque(maxlen=0)
+_NO_OWNER: Final = NoOwner()
+
+
+class Inbox:
+    """The unread messages of one connection."""
+
+    __slots__ = (
+        "_connection",
+        "_finished",
+        "_hub",
+        "_later",
+        "_outbox",
+        "_owner",
+        "_paused",
+        "_rates",
+        "_reader",
+        "_taken_size",
+        "_unread",
+        "_waiter",
+        "messages",
+    )
+
+    def __init__(
+        self, connection: Connection, reader: CodecReader, outbox: Outbox, owner: Owner, hub: Hub
+    ) -> None:
+        self._connection = connection
+        self._reader = reader
+        self._outbox = outbox
+        self._owner: Owner = owner
+        self._hub = hub
+        limits = hub.limits
+        rated = limits.message_rate is not None or limits.byte_rate is not None
+        self._rates = ReceiveRates(limits, hub.clock.time()) if rated else None
+        self.messages: deque[Event] = _NO_MESSAGES
+        """The batch that is being taken; empty before `wait`, and after the last message of a batch."""
+        self._taken_size = 0  # the bytes that this batch counts for
+        self._later: list[tuple[EventBatch, int]] = []  # the batches behind it
+        self._unread = 0  # bytes of all batches
+        self._paused = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._finished = False
+
+    @property
+    def unread(self) -> int:
+        """Bytes of unread messages, each counted with 64 bytes more than its payload."""
+        return self._unread
+
+    @property
+    def awaited(self) -> bool:
+        """Whether a task is waiting in `wait`."""
+        return self._waiter is not None
+
+    async def wait(self) -> bool:
+        """Waits until ``messages`` has one to take; returns False if there is none and input has ended."""
+        while not self._later:
+            if self._finished:
+                return False
+            # What the handler has sent leaves before the handler waits.
+            self._outbox.flush_scheduled()
+            self._waiter = self._hub.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        self.messages, self._taken_size = self._later.pop(0)
+        return True
+
+    def take(self) -> str | bytes:
+        """Removes the next of ``messages`` and returns it."""
+        messages = self.messages
+        message = messages.popleft().data  # type: ignore[union-attr]  # batches hold messages only
+        if not messages:
+            self.messages = _NO_MESSAGES
+            self._unread -= self._taken_size
+            if self._paused and self._unread <= MAX_UNREAD:
+                self.resume()
+        return message
+
+    def resume(self) -> None:
+        """Resumes reading and looks again for input.
+
+        When the connection is ending, this finds the peer's Close behind unread messages.
+        """
+        self._paused = False
+        self._reader.resume()
+        self.pull()
+
+    def pull(self) -> None:
+        """Takes events from the codec: queues messages, and passes other events to the owner."""
+        connection = self._connection
+        while not self._paused:
+            batch = connection.next_batch()
+            if not batch:
+                return
+            kind = type(batch[0])
+            if kind is not TextMessage and kind is not BinaryMessage:
+                for event in batch:
+                    self._owner.handle_event(event)
+                if connection.unread:
+                    continue
+                return
+            self._queue(batch)
+            self._wake()
+            if connection.unread and not self._paused:
+                # The handler answers these messages before a frame is read that may end the connection.
+                self._hub.loop.call_soon(self.pull)
+            return
+
+    def receive_eof(self) -> None:
+        """Looks for input once more: at most one read is left, so that nothing has to be held back."""
+        self._paused = False
+        self.pull()
+
+    def finish(self) -> None:
+        """The connection has ended: `wait` returns False once all messages are taken."""
+        self._finished = True
+        self._wake()
+
+    def release(self) -> None:
+        """Drops the reference to the owner. Call it when TCP is gone."""
+        self._owner = _NO_OWNER
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _queue(self, batch: EventBatch) -> None:
+        """Queues messages. Above `MAX_UNREAD` it stops reading, or, after our Close, drops them."""
+        count, size = len(batch), batch.size
+        self._hub.stats.messages_in += count
+        if self._rates is not None and not self._rates.take(count, size, self._hub.clock.time()):
+            self._owner.disconnect_fast()
+            return
+        size += _MESSAGE_OVERHEAD * count
+        is_open = self._connection.state is State.OPEN
+        if self._unread > MAX_UNREAD and not is_open:
+            return  # nobody reads any more, and only the peer's Close matters
+        self._later.append((batch, size))
+        self._unread += size
+        if self._unread > MAX_UNREAD and is_open:
+            self._paused = True
+            self._reader.pause()

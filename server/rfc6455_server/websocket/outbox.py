@@ -1,0 +1,283 @@
+"""Outgoing messages: written once a tick of the event loop, bounded in bytes.
+
+Left to others: what is sent (`websocket`, `rooms`), and ending the connection of a slow peer (`websocket`).
+
+While the peer keeps up, the queue is the output of the `Connection`: frames leave in the order of the calls,
+whoever made them, and many messages cost one write. When the operating system takes no more, the peer is
+*behind*, and messages wait in a `Backlog`, whole and not yet compressed, so that a policy can drop one
+without harm to the others. The transport's own buffer never holds more than the one write that did not fit.
+"""
+
+import asyncio
+from typing import Final
+
+from rfc6455 import Connection, PreparedMessage
+from rfc6455_server.policies import Coalesce, Policy
+from rfc6455_server.websocket.backlog import NO_KEY, Backlog, Waiting
+from rfc6455_server.websocket.hub import Hub, NoOwner, Owner, Slowness
+
+MAX_UNWRITTEN: Final = 1 << 16
+"""More bytes than this are written at once, and not at the end of the tick."""
+
+MIN_PROGRESS: Final = 1 << 16
+"""Bytes that a peer must take within the send time-out, unless it takes everything."""
+
+_NO_OWNER: Final = NoOwner()
+
+
+class Outbox:
+    """The outgoing messages of one connection."""
+
+    __slots__ = (
+        "_backlog",
+        "_connection",
+        "_finished",
+        "_hub",
+        "_lost",
+        "_owner",
+        "_scheduled",
+        "_transport",
+        "_unwritten",
+        "_write_first",
+        "behind",
+        "dropped",
+    )
+
+    def __init__(
+        self, connection: Connection, transport: asyncio.WriteTransport, owner: Owner, hub: Hub
+    ) -> None:
+        self._connection = connection
+        self._transport = transport
+        self._owner: Owner = owner
+        self._hub = hub
+        self._scheduled = False
+        self._write_first = True
+        self._unwritten = 0  # bytes queued since the last write, approximately
+        self._backlog: Backlog | None = None
+        self._finished = False
+        self._lost = False
+        self.behind = False
+        """Whether the peer is behind: messages then go through `post` and `send`."""
+        self.dropped = 0
+        """Messages that were dropped because the peer was behind."""
+        # The transport calls `pause` as soon as a write does not fit, and `resume` when all of it has left.
+        transport.set_write_buffer_limits(high=1, low=0)
+
+    # A peer that keeps up.
+
+    def send_soon(self, size: int) -> bool:
+        """Writes what is queued: now if it is the first call since `flush_scheduled`, else at the tick's end.
+
+        So the answer to a single message leaves without a turn of the loop, and many answers leave together.
+        Returns True if the caller should let others run before it sends more: much was written, or the
+        connection is lost.
+        """
+        if self._write_first:
+            self._write_first = False
+            self._write()
+            return self._lost or size > MAX_UNWRITTEN
+        return self.schedule(size)
+
+    def flush_scheduled(self) -> None:
+        """Writes what was scheduled. Called at the end of a tick, and before a handler waits."""
+        self._write_first = True
+        if self._scheduled:
+            self._scheduled = False
+            self.flush()
+
+    def schedule(self, size: int) -> bool:
+        """Writes what is queued, ``size`` bytes more than before, at the end of this tick.
+
+        If it is much, writes it at once and returns True.
+        """
+        self._unwritten += size
+        if self._unwritten > MAX_UNWRITTEN:
+            self.flush()
+            return True
+        if not self._scheduled:
+            self._scheduled = True
+            self._hub.tick.schedule(self)
+        return False
+
+    def flush(self) -> None:
+        """Writes what is queued now, unless the peer is behind."""
+        if not self.behind:
+            self._write()
+
+    def _write(self) -> int:
+        """Gives the codec's output to the transport, which may call `pause`. Returns the bytes written."""
+        self._unwritten = 0
+        data = self._connection.data_to_send()
+        if not data:
+            return 0
+        if self._transport.is_closing():
+            self._lost = True  # TCP is gone; `connection_lost` follows
+            return 0
+        self._hub.stats.bytes_out += len(data)
+        self._transport.write(data)
+        return len(data)
+
+    # A peer that is behind.
+
+    @property
+    def size(self) -> int:
+        """Bytes that wait here and in the transport."""
+        waiting = self._backlog.size if self._backlog else 0
+        return waiting + self._transport.get_write_buffer_size()
+
+    def pause(self) -> None:
+        """The transport could not write all that it was given."""
+        if self._finished:
+            return
+        self.behind = True
+        if self._backlog is None:
+            self._backlog = Backlog(self._transport.get_write_buffer_size())
+        self._hub.budget.charge(self, self.size)
+
+    def resume(self) -> None:
+        """The transport has written all that it was given: writes from the backlog until it pauses again."""
+        backlog = self._backlog
+        if backlog is None:
+            return
+        self.behind = False
+        while not self.behind and self._backlog is backlog:
+            size = 0
+            while backlog and size < MAX_UNWRITTEN:
+                size += self._encode(backlog.popleft())
+            self._admit_senders(backlog)
+            written = self._write()
+            backlog.written += written
+            if not written:
+                self._drop_backlog()
+                return
+        if self._backlog is backlog:
+            self._hub.budget.charge(self, self.size)
+
+    def post(self, message: PreparedMessage, policy: Policy) -> None:
+        """Queues a message for a peer that is behind, if the policy finds room. Never waits."""
+        backlog = self._backlog
+        assert backlog is not None  # noqa: S101 - the peer is behind
+        if policy == "volatile":
+            self._count_drop("volatile")
+            return
+        size = len(message.plain_frame)
+        key = NO_KEY
+        if isinstance(policy, Coalesce):
+            key = policy.key
+            if backlog.drop_key(key):
+                self._count_drop("coalesce")
+        in_transport = self._transport.get_write_buffer_size()
+        room = self._hub.limits.max_queue - in_transport - size
+        if backlog.size > room and backlog:
+            if policy == "disconnect":
+                self.disconnect_slow("backlog full")
+                return
+            while policy != "drop_newest" and backlog.size > room and backlog.drop_oldest():
+                self._count_drop("drop_oldest")
+            if backlog.size > room and backlog:
+                self._count_drop("drop_newest")
+                return
+        backlog.append(Waiting(message, size, droppable=policy != "disconnect", key=key))
+        self._hub.budget.charge(self, backlog.size + in_transport)
+
+    async def send(self, message: PreparedMessage | str | bytes | None, size: int) -> bool:
+        """Queues a message for a peer that is behind as soon as there is room; waits until it has left.
+
+        Returns False if the connection ended first. If the call is cancelled while there is no room, the
+        message is not sent.
+        """
+        backlog = self._backlog
+        assert backlog is not None  # noqa: S101 - the peer is behind
+        sent: asyncio.Future[bool] = self._hub.loop.create_future()
+        waiting = Waiting(message, size, droppable=False, sent=sent)
+        backlog.senders.append(waiting)
+        backlog.waiting_calls += 1
+        self._admit_senders(backlog)
+        if backlog.progress_timer is None:
+            self._start_progress_timer(backlog)
+        try:
+            self._hub.budget.charge(self, self.size)
+            return await sent
+        finally:
+            backlog.waiting_calls -= 1
+            if waiting in backlog.senders:
+                backlog.senders.remove(waiting)
+
+    async def wait_sent(self) -> bool:
+        """Waits until all that is queued now has left; returns False if the connection ended first."""
+        self._write_first = True
+        self.flush()
+        if self.behind:
+            return await self.send(None, 0)
+        return not self._finished
+
+    def disconnect_slow(self, slowness: Slowness) -> None:
+        """Drops the backlog and ends the connection."""
+        self._drop_backlog()
+        self._owner.disconnect_slow(slowness)
+
+    def encode_backlog(self) -> None:
+        """Encodes all that waits, so that a Close can follow it."""
+        backlog = self._backlog
+        while backlog:
+            self._encode(backlog.popleft())
+
+    def finish(self) -> None:
+        """Writes what the codec still has, its Close last, and drops the backlog."""
+        self._finished = True
+        self._drop_backlog()
+        self._write()
+
+    def release(self) -> None:
+        """Drops everything, the reference to the owner too. Call it when TCP is gone."""
+        self._finished = True
+        self._drop_backlog()
+        self._owner = _NO_OWNER
+
+    def _encode(self, waiting: Waiting) -> int:
+        message = waiting.message
+        if isinstance(message, PreparedMessage):
+            self._connection.send_prepared(message)
+        elif isinstance(message, str):
+            self._connection.send_text(message)
+        elif message is not None:  # `wait_sent` waits for a place in the queue, without a message
+            self._connection.send_binary(message)
+        waiting.resolve(sent=True)
+        return waiting.size
+
+    def _admit_senders(self, backlog: Backlog) -> None:
+        """Moves messages of `send` into the backlog while there is room, in the order of the calls."""
+        while backlog.senders:
+            if backlog and self.size + backlog.senders[0].size > self._hub.limits.max_queue:
+                return
+            backlog.append(backlog.senders.popleft())
+
+    def _start_progress_timer(self, backlog: Backlog) -> None:
+        """Checks after the send time-out whether the peer has taken anything."""
+        taken = self._taken(backlog)
+        timeout = self._hub.limits.send_timeout
+        backlog.progress_timer = self._hub.clock.call_later(timeout, self._check_progress, backlog, taken)
+
+    def _check_progress(self, backlog: Backlog, taken: int) -> None:
+        backlog.progress_timer = None
+        if not backlog.waiting_calls:
+            return
+        if self._taken(backlog) - taken < MIN_PROGRESS:
+            self.disconnect_slow("send time-out")
+        else:
+            self._start_progress_timer(backlog)
+
+    def _taken(self, backlog: Backlog) -> int:
+        """Bytes that the peer has taken since it fell behind."""
+        return backlog.written - self._transport.get_write_buffer_size()
+
+    def _drop_backlog(self) -> None:
+        backlog, self._backlog = self._backlog, None
+        self.behind = False
+        if backlog is not None:
+            self._hub.budget.release(self)
+            backlog.clear()
+
+    def _count_drop(self, policy: str) -> None:
+        self.dropped += 1
+        self._hub.stats.dropped[policy] += 1

@@ -1,0 +1,64 @@
+"""How a connection ended: one report for each, for the log, the metrics and the application.
+
+Left to others: finding the cause (`ending`, `keepalive`), writing the log line (`app`).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+
+class Cause(StrEnum):
+    """Why a connection ended."""
+
+    PEER = "peer"
+    """The peer closed it in an orderly way."""
+    CLOSED = "closed"
+    """The application closed it, or its handler returned."""
+    HANDLER_FAILED = "handler failed"
+    """The handler raised an exception."""
+    PROTOCOL_ERROR = "protocol error"
+    """The peer broke the protocol."""
+    LOST = "connection lost"
+    """TCP ended without a Close."""
+    SLOW_CONSUMER = "slow consumer"
+    """The peer did not read, and its backlog was full."""
+    BUDGET = "queue budget"
+    """All backlogs together were over the limit, and this peer's was the largest."""
+    SEND_TIMEOUT = "send time-out"
+    """The peer did not read while `WebSocket.send` waited for it."""
+    LIMIT = "limit"
+    """The peer sent too fast, or joined too many rooms."""
+    PING_TIMEOUT = "ping time-out"
+    """Nothing arrived after a Ping."""
+    LOOP_LAG = "loop lag"
+    """Nothing arrived after a Ping, but our own event loop was late and may be the reason."""
+    GOING_AWAY = "going away"
+    """The server is stopping."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloseReport:
+    """Who closed a connection, with which codes, and why."""
+
+    id: str
+    """The connection's id."""
+    address: str
+    """The peer's address."""
+    path: str
+    """The path of the request, without its query."""
+    closed_by: Literal["peer", "us", "nobody"]
+    """Who decided to close; nobody if TCP was lost."""
+    code_sent: int | None
+    """The code of our Close: 1005 if it had none, ``None`` if we sent no Close."""
+    code_received: int | None
+    """The code of the peer's Close, in the same form."""
+    reason: str
+    """The peer's reason, or else ours."""
+    cause: Cause
+    seconds: float
+    """How long the connection was open."""
+    dropped: int
+    """Messages that the slow-consumer policy dropped."""
+    loop_lag: float
+    """Seconds by which our event loop was recently late, at most: a possible reason for the peer to leave."""
