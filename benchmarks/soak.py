@@ -260,7 +260,7 @@ def _speak(speaker: socket.socket, members: list[socket.socket], broadcasts: int
     buffer = bytearray(1 << 18)
     selector = selectors.DefaultSelector()
     for connection in (speaker, *members):
-        selector.register(connection, selectors.EVENT_READ)
+        selector.register(connection, selectors.EVENT_READ, connection)
     begin = time.monotonic()
     while missing or len(told) < broadcasts * stamp_size:
         now = time.monotonic()
@@ -269,7 +269,7 @@ def _speak(speaker: socket.socket, members: list[socket.socket], broadcasts: int
             sent += 1
         due = begin + sent / RATE - now if sent < broadcasts else 1.0
         for key, _ in selector.select(max(0.0, due)):
-            connection: socket.socket = key.fileobj
+            connection = key.data
             size = connection.recv_into(buffer)
             now = time.monotonic()
             if not size:
@@ -644,7 +644,8 @@ def _state(server: ServerProcess) -> dict[str, Any]:
     heard = visitor.hear()
     visitor.close()
     assert isinstance(heard, TextMessage)
-    return json.loads(heard.data)
+    state: dict[str, Any] = json.loads(heard.data)
+    return state
 
 
 def _complaints(errors: IO[str]) -> Counter[str]:
