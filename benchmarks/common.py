@@ -279,7 +279,7 @@ class Report:
         better = "less" if self._less_is_better else "more"
         title = f"{self._name}: {self._unit} ({better} is better; medians, with the quartiles as error bars)"
         axes.set_title(title, fontsize=10)
-        axes.margins(x=0.15)
+        axes.margins(x=0.2)
         figure.text(
             0.01, 0.005, f"{machine()}; {', '.join(f'{k} {v}' for k, v in versions().items())}", fontsize=5
         )
