@@ -16,6 +16,21 @@ test: $(VENV)/.dev tests/node/node_modules/.installed
 cover: $(VENV)/.dev tests/node/node_modules/.installed
 	$(RUN)/pytest --cov --cov-report=term-missing --cov-report=html:build/coverage $(ARGS)
 
+# Runs the tests on each supported Python that the machine has. nox reports the ones that are missing. It creates one
+# environment per Python in .nox and reuses it; they are updated when pyproject.toml changes.
+.PHONY: test-all build
+test-all: .nox/.installed tests/node/node_modules/.installed
+	$(RUN)/nox --no-install -- $(ARGS)
+
+.nox/.installed: pyproject.toml noxfile.py | $(VENV)/.dev
+	$(RUN)/nox --install-only
+	touch $@
+
+# Builds the wheel and the source distribution in dist/. tests/test_package.py checks their contents.
+build: $(VENV)/.dev
+	rm -rf dist
+	$(RUN)/python -m build --no-isolation
+
 # The pictures of the README, taken anew by the tests.
 screenshots: $(VENV)/.dev tests/node/node_modules/.installed
 	SCREENSHOTS=docs/screenshots $(RUN)/pytest -q tests/test_pages.py -k "image or chart or players"
@@ -32,7 +47,7 @@ format: $(VENV)/.dev
 	$(RUN)/ruff format .
 
 clean:
-	rm -rf $(VENV) tests/node/node_modules build dist
+	rm -rf $(VENV) .nox tests/node/node_modules build dist
 
 $(RUN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -4,7 +4,7 @@ import argparse
 import socket
 from collections.abc import Callable, Sequence
 
-from benchmarks.common import FLOOR, Report, ServerProcess, interleaved, options, servers, upgrade
+from benchmarks.common import FLOOR, Figure, Report, ServerProcess, interleaved, options, servers, upgrade
 from benchmarks.load import receive_from_all
 from rfc6455 import Opcode, encode_frame
 
@@ -67,7 +67,7 @@ def measure_rooms(
     case: tuple[int, int, int],
     asked: argparse.Namespace,
     named_events: Callable[[str], bool],
-) -> dict[str, float]:
+) -> dict[str, Figure]:
     """µs of CPU a delivery, by peer, for that many members, messages in flight, and deliveries."""
     members, in_flight, deliveries = case
     count = deliveries // 4 if asked.quick else deliveries

@@ -12,10 +12,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from rich.console import Console
 from rich.progress import Progress
@@ -108,10 +109,40 @@ def servers(
             server.stop()
 
 
+@dataclass(frozen=True)
+class Figure:
+    """What some rounds measured: the median, and the quartiles as the spread around it."""
+
+    median: float
+    quartiles: tuple[float, float]
+    rounds: int
+
+    @classmethod
+    def of(cls, samples: Sequence[float]) -> Self:
+        """Summarises one sample per round. The quartiles of a single round are that round."""
+        if len(samples) == 1:
+            return cls(samples[0], (samples[0], samples[0]), 1)
+        lower, median, upper = statistics.quantiles(samples, n=4, method="inclusive")
+        return cls(median, (lower, upper), len(samples))
+
+    def __str__(self) -> str:
+        """The median to three digits, and how far a quartile is from it at most: ``12.3 ±4%``."""
+        shown = f"{self.median:,.0f}" if self.median >= 100 else f"{self.median:.3g}"
+        if self.rounds == 1:
+            return shown
+        spread = max(self.median - self.quartiles[0], self.quartiles[1] - self.median)
+        return f"{shown} ±{spread / self.median:.0%}"
+
+
+def as_json(figures: Mapping[str, Figure]) -> dict[str, object]:
+    """Returns the figures as the results' files hold them."""
+    return {name: asdict(figure) for name, figure in figures.items()}
+
+
 def interleaved(
     names: Sequence[str], rounds: int, measure: Callable[[str], float], title: str
-) -> dict[str, float]:
-    """The median of ``rounds`` measurements of each; every round measures all, so that noise hits all."""
+) -> dict[str, Figure]:
+    """Measures each name ``rounds`` times. Every round measures all, so that noise hits all of them."""
     samples: dict[str, list[float]] = {name: [] for name in names}
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task(title, total=rounds * len(names))
@@ -119,7 +150,7 @@ def interleaved(
             for name in names:
                 samples[name].append(measure(name))
                 progress.advance(task)
-    return {name: statistics.median(values) for name, values in samples.items()}
+    return {name: Figure.of(values) for name, values in samples.items()}
 
 
 DEFLATE = "permessage-deflate; client_max_window_bits"
@@ -171,13 +202,13 @@ class Report:
         self._unit = unit
         self._quick = quick
         self._less_is_better = less_is_better
-        self._cases: dict[str, dict[str, float]] = {}
+        self._cases: dict[str, dict[str, Figure]] = {}
         self._targets: dict[str, dict[str, float]] = {}
 
     def add(
-        self, case: str, figures: Mapping[str, float], targets: Mapping[str, float] | None = None
+        self, case: str, figures: Mapping[str, Figure], targets: Mapping[str, float] | None = None
     ) -> None:
-        """``figures`` by peer; ``targets`` are what the ratio of ours to a peer's is to reach."""
+        """Adds figures by peer. ``targets`` are what the ratio of our median to a peer's is to reach."""
         self._cases[case] = dict(figures)
         self._targets[case] = dict(targets or {})
 
@@ -191,22 +222,24 @@ class Report:
         for case, figures in self._cases.items():
             table.add_row(case, *(self._cell(case, peer) if peer in figures else "–" for peer in peers))
         console.print(table)
-        console.print("in brackets: ours divided by theirs, and what it is to reach", style="dim")
+        console.print(
+            "medians, ± the distance to the farther quartile; "
+            "in brackets: ours divided by theirs, and what that is to reach",
+            style="dim",
+        )
+        cases = {case: as_json(figures) for case, figures in self._cases.items()}
         write_results(
-            self._name,
-            {"unit": self._unit, "cases": self._cases, "targets": self._targets},
-            quick=self._quick,
+            self._name, {"unit": self._unit, "cases": cases, "targets": self._targets}, quick=self._quick
         )
         if not self._quick:
             self._chart(peers)
 
     def _cell(self, case: str, peer: str) -> str:
         figures = self._cases[case]
-        value = figures[peer]
-        shown = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+        shown = str(figures[peer])
         if peer == OURS or OURS not in figures:
             return shown
-        ratio = figures[OURS] / value
+        ratio = figures[OURS].median / figures[peer].median
         target = self._targets[case].get(peer)
         if target is None:
             return f"{shown} ({ratio:.2f})"
@@ -228,18 +261,25 @@ class Report:
             begin = position
             for peer in reversed(peers):
                 if peer in figures:
-                    axes.barh(position, figures[peer], color=f"C{peers.index(peer)}", height=0.85)
-                    axes.text(
-                        figures[peer], position, f" {peer} {figures[peer]:.3g}", va="center", fontsize=7
+                    median, (lower, upper) = figures[peer].median, figures[peer].quartiles
+                    axes.barh(
+                        position,
+                        median,
+                        xerr=[[median - lower], [upper - median]],
+                        color=f"C{peers.index(peer)}",
+                        height=0.85,
+                        error_kw={"elinewidth": 0.8, "capsize": 1.5},
                     )
+                    axes.text(upper, position, f" {peer} {median:.3g}", va="center", fontsize=7)
                     position += 1
             ticks.append(((begin + position - 1) / 2, case))
             position += 0.8
         axes.set_yticks([at for at, _ in ticks], [case for _, case in ticks], fontsize=8)
         axes.set_xscale("log")
         better = "less" if self._less_is_better else "more"
-        axes.set_title(f"{self._name}: {self._unit} ({better} is better)", fontsize=10)
-        axes.margins(x=0.15)
+        title = f"{self._name}: {self._unit} ({better} is better; medians, with the quartiles as error bars)"
+        axes.set_title(title, fontsize=10)
+        axes.margins(x=0.2)
         figure.text(
             0.01, 0.005, f"{machine()}; {', '.join(f'{k} {v}' for k, v in versions().items())}", fontsize=5
         )

@@ -31,14 +31,14 @@ class EchoLoad:
         selector = selectors.DefaultSelector()
         left = {}
         for connection in self._sockets:
-            selector.register(connection, selectors.EVENT_READ)
+            selector.register(connection, selectors.EVENT_READ, connection)
             left[connection] = [per_connection - self._in_flight, per_connection * self._echo_size, 0]
             _send_all(connection, self._wire)
         open_count = len(self._sockets)
         give_up = time.monotonic() + TIME_LIMIT
         while open_count:
             for key, _ in selector.select(1.0):
-                connection: socket.socket = key.fileobj
+                connection = key.data
                 state = left[connection]
                 received = len(connection.recv(1 << 20))
                 if not received:
@@ -72,12 +72,12 @@ def receive_from_all(sockets: list[socket.socket], size: int) -> None:
     selector = selectors.DefaultSelector()
     left = dict.fromkeys(sockets, size)
     for connection in sockets:
-        selector.register(connection, selectors.EVENT_READ)
+        selector.register(connection, selectors.EVENT_READ, connection)
     waiting = len(sockets)
     give_up = time.monotonic() + TIME_LIMIT
     while waiting:
         for key, _ in selector.select(1.0):
-            connection: socket.socket = key.fileobj
+            connection = key.data
             received = len(connection.recv(1 << 18))
             if not received:
                 raise ConnectionError("the server closed")

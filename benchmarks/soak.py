@@ -26,7 +26,19 @@ from typing import IO, Any, NamedTuple
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.common import DEFLATE, OURS, ServerProcess, console, options, servers, upgrade, write_results
+from benchmarks.common import (
+    DEFLATE,
+    OURS,
+    Figure,
+    ServerProcess,
+    as_json,
+    console,
+    interleaved,
+    options,
+    servers,
+    upgrade,
+    write_results,
+)
 from benchmarks.load import TIME_LIMIT
 from benchmarks.memory import PEERS, idle_memory, plain
 from rfc6455 import (
@@ -113,36 +125,46 @@ def _spoken(port: int, size: int = 200) -> socket.socket:
 
 def soak_idle(asked: Namespace, findings: Findings) -> None:
     """KiB that an idle connection costs: plain, with permessage-deflate agreed on, and over TLS."""
-    count = 1000 if asked.quick else 5000
+    count, rounds = (1000, 1) if asked.quick else (5000, 3)
     cases: list[tuple[str, list[str], Callable[[int], socket.socket], list[str]]] = [
         ("plain", PEERS, plain, []),
         ("permessage-deflate", COMPRESSING, _compressed, ["--compression"]),
         ("plain, after a message and a Ping", [OURS], _spoken, []),
     ]
     table = _table(f"{count} idle connections: KiB each", "case", *PEERS)
-    found: dict[str, dict[str, float]] = {}
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("idle connections", total=sum(len(case[1]) for case in cases))
-        for case, peers, connect, arguments in cases:
-            found[case] = {}
-            for name in peers:
-                if name == OURS or not asked.only or name in asked.only:
-                    with servers([name], [name], *arguments) as running:
-                        found[case][name] = idle_memory(running[name], count, connect)
-                progress.advance(task)
-            row = found[case]
-            table.add_row(case, *(f"{row[peer]:.1f}" if peer in row else "–" for peer in PEERS))
+    found: dict[str, dict[str, Figure]] = {}
+    for case, peers, connect, arguments in cases:
+
+        def measure(
+            name: str,
+            connect: Callable[[int], socket.socket] = connect,
+            arguments: list[str] = arguments,
+        ) -> float:
+            with servers([name], [name], *arguments) as running:
+                return idle_memory(running[name], count, connect)
+
+        names = [name for name in peers if name == OURS or not asked.only or name in asked.only]
+        row = found[case] = interleaved(names, rounds, measure, f"idle connections, {case}")
+        table.add_row(case, *(str(row[peer]) if peer in row else "–" for peer in PEERS))
     console.print(table)
     for case, target in IDLE_TARGETS.items():
-        findings.hold(f"an idle connection, {case}", found[case][OURS], target, "KiB")
-    tls = _tls_memory(100 if asked.quick else 500)
+        findings.hold(f"an idle connection, {case}", found[case][OURS].median, target, "KiB")
+    tls = _tls_memory(100 if asked.quick else 500, rounds)
     findings.hold(
-        "a TLS connection's share of asyncio's 256 KiB of buffer", tls["ours"], tls["asyncio"] / 2, "KiB"
+        "a TLS connection's share of asyncio's 256 KiB of buffer",
+        tls["ours"].median,
+        tls["asyncio"].median / 2,
+        "KiB",
     )
-    findings.figures["idle"] = {"unit": "KiB a connection", "connections": count, "cases": found, "TLS": tls}
+    findings.figures["idle"] = {
+        "unit": "KiB a connection",
+        "connections": count,
+        "cases": {case: as_json(figures) for case, figures in found.items()},
+        "TLS": as_json(tls),
+    }
 
 
-def _tls_memory(count: int) -> dict[str, float]:
+def _tls_memory(count: int, rounds: int) -> dict[str, Figure]:
     """KiB for an idle TLS connection: as ours makes it, and with the buffers that asyncio makes."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -151,14 +173,17 @@ def _tls_memory(count: int) -> dict[str, float]:
     def connect(port: int) -> socket.socket:
         return upgrade(port, "/echo", context=context)
 
-    found = {}
+    arguments = {"ours": [], "asyncio": ["--whole-tls-buffers"]}
     with tempfile.TemporaryDirectory() as directory:
         certificate = _certificate(Path(directory))
-        for case, more in (("ours", []), ("asyncio", ["--whole-tls-buffers"])):
-            with servers([OURS], None, "--tls", str(certificate), *more) as running:
-                found[case] = idle_memory(running[OURS], count, connect)
+
+        def measure(case: str) -> float:
+            with servers([OURS], None, "--tls", str(certificate), *arguments[case]) as running:
+                return idle_memory(running[OURS], count, connect)
+
+        found = interleaved(list(arguments), rounds, measure, "idle TLS connections")
     table = _table(f"{count} idle TLS connections: KiB each", "ours", "with the buffers that asyncio makes")
-    table.add_row(*(f"{found[case]:.1f}" for case in ("ours", "asyncio")))
+    table.add_row(*(str(found[case]) for case in arguments))
     console.print(table)
     return found
 
@@ -260,7 +285,7 @@ def _speak(speaker: socket.socket, members: list[socket.socket], broadcasts: int
     buffer = bytearray(1 << 18)
     selector = selectors.DefaultSelector()
     for connection in (speaker, *members):
-        selector.register(connection, selectors.EVENT_READ)
+        selector.register(connection, selectors.EVENT_READ, connection)
     begin = time.monotonic()
     while missing or len(told) < broadcasts * stamp_size:
         now = time.monotonic()
@@ -269,7 +294,7 @@ def _speak(speaker: socket.socket, members: list[socket.socket], broadcasts: int
             sent += 1
         due = begin + sent / RATE - now if sent < broadcasts else 1.0
         for key, _ in selector.select(max(0.0, due)):
-            connection: socket.socket = key.fileobj
+            connection = key.data
             size = connection.recv_into(buffer)
             now = time.monotonic()
             if not size:
@@ -644,7 +669,8 @@ def _state(server: ServerProcess) -> dict[str, Any]:
     heard = visitor.hear()
     visitor.close()
     assert isinstance(heard, TextMessage)
-    return json.loads(heard.data)
+    state: dict[str, Any] = json.loads(heard.data)
+    return state
 
 
 def _complaints(errors: IO[str]) -> Counter[str]:

@@ -119,7 +119,7 @@ async def main() -> None:
     serve_events(server)
     serve_the_soak(server)
     if asked.whole_tls_buffers:
-        acceptor.shrink_tls_buffers = lambda _: None
+        acceptor.shrink_tls_buffers = lambda transport: None
     await server.start(ssl_context=acceptor.make_ssl_context(asked.tls) if asked.tls else None)
     print(server.port, flush=True)
     await asyncio.Event().wait()
