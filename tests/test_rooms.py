@@ -3,7 +3,7 @@ import logging
 
 import pytest
 
-from rfc6455 import ConnectionClosed, PreparedMessage
+from rfc6455 import ConnectionClosed, LocalProtocolError, PreparedMessage
 from rfc6455_server import LimitExceededError, Room, Rooms, coalesce
 from rfc6455_server.policies import Policy
 from rfc6455_server.rooms import Member as AnyMember
@@ -201,3 +201,67 @@ def test_broadcasts_are_counted_for_each_member() -> None:
     rooms["lobby"].broadcast(PreparedMessage("x"), exclude=[a])
     assert rooms.stats.messages_out == 3
     assert repr(rooms["lobby"]) == "<Room 'lobby' 2>"
+
+
+def test_a_policy_outlasts_an_empty_room() -> None:
+    rooms = Rooms()
+    rooms["news"].policy = "drop_oldest"  # nobody holds the room
+    gc.collect()
+    assert len(rooms._rooms) == 0
+    assert rooms["news"].policy == "drop_oldest"
+    a = Member()
+    rooms["news"].join(a)
+    rooms["news"].broadcast("x")
+    rooms["news"].broadcast("x", policy="volatile")
+    assert a.policies == ["drop_oldest", "volatile"]
+    rooms["news"].policy = None
+    assert rooms["news"].policy is None
+    assert dict(rooms.policies) == {}
+    rooms["news"].policy = None  # there is none: nothing happens
+
+
+def test_policies_by_pattern() -> None:
+    rooms = Rooms()
+    game = rooms["game-1"]
+    rooms.policies["game-*"] = coalesce("position")
+    rooms.policies["*"] = "drop_newest"
+    game_policy = coalesce("position")
+    assert (game.policy, rooms["game-2"].policy, rooms["chat"].policy) == (
+        game_policy,
+        game_policy,
+        "drop_newest",
+    )
+    game.policy = "disconnect"
+    assert (game.policy, rooms["game-2"].policy) == ("disconnect", game_policy)
+    assert list(rooms.policies) == ["game-*", "*", "game-1"]
+    assert len(rooms.policies) == 3
+    assert rooms.policies["*"] == "drop_newest"
+    del rooms.policies["game-*"]
+    assert (game.policy, rooms["game-2"].policy) == ("disconnect", "drop_newest")
+
+
+def test_a_name_with_the_characters_of_a_pattern_is_a_name() -> None:
+    rooms = Rooms()
+    rooms["all*"].policy = "drop_oldest"
+    assert rooms["all*"].policy == "drop_oldest"
+    assert rooms["all of them"].policy is None
+    assert list(rooms.policies) == ["all[*]"]
+
+
+def test_what_is_not_a_policy_is_refused_and_changes_nothing() -> None:
+    rooms = Rooms()
+    room = rooms["news"]
+    with pytest.raises(ValueError, match="not a policy"):
+        room.policy = "drop"  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="not a policy"):
+        rooms.policies["*"] = "drop"  # type: ignore[assignment]
+    assert room.policy is None
+    assert len(rooms.policies) == 0
+
+
+def test_a_broadcast_raises_for_a_surrogate_what_post_raises() -> None:
+    rooms = Rooms()
+    rooms["lobby"].join(Member())
+    with pytest.raises(LocalProtocolError) as caught:
+        rooms["lobby"].broadcast("\ud800")
+    assert caught.value.slug == "bad-text"

@@ -10,7 +10,8 @@ import time
 from collections import Counter
 
 from rfc6455 import PerMessageDeflate
-from rfc6455_server import Server, WebSocket, acceptor
+from rfc6455_server import Server, WebSocket
+from rfc6455_server.listening import acceptor
 from rfc6455_server.socketio import Socket, SocketIO
 
 PIECE = os.urandom(1 << 15)
@@ -119,7 +120,7 @@ async def main() -> None:
     serve_events(server)
     serve_the_soak(server)
     if asked.whole_tls_buffers:
-        acceptor.shrink_tls_buffers = lambda transport: None
+        acceptor.shrink_tls_buffer = lambda transport: None  # type: ignore[attr-defined]  # it imports it
     await server.start(ssl_context=acceptor.make_ssl_context(asked.tls) if asked.tls else None)
     print(server.port, flush=True)
     await asyncio.Event().wait()

@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from typing import Final
 
-from rfc6455 import BinaryMessage, Connection, Event, EventBatch, State, TextMessage
+from rfc6455 import BinaryMessage, Connection, Event, State, TextMessage
 from rfc6455_server.limits import ReceiveRates
 from rfc6455_server.websocket.hub import Hub, NoOwner, Owner
 from rfc6455_server.websocket.outbox import Outbox
@@ -58,7 +58,7 @@ class Inbox:
         self.messages: deque[Event] = _NO_MESSAGES
         """The batch that is being taken; empty before `wait`, and after the last message of a batch."""
         self._taken_size = 0  # the bytes that this batch counts for
-        self._later: list[tuple[EventBatch, int]] = []  # the batches behind it
+        self._later: list[tuple[deque[Event], int]] = []  # the batches behind it
         self._unread = 0  # bytes of all batches
         self._paused = False
         self._waiter: asyncio.Future[None] | None = None
@@ -148,9 +148,9 @@ class Inbox:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _queue(self, batch: EventBatch) -> None:
+    def _queue(self, batch: deque[Event]) -> None:
         """Queues messages. Above `MAX_UNREAD` it stops reading, or, after our Close, drops them."""
-        count, size = len(batch), batch.size
+        count, size = len(batch), self._connection.batch_size
         self._hub.stats.messages_in += count
         if self._rates is not None and not self._rates.take(count, size, self._hub.clock.time()):
             self._owner.disconnect_fast()
