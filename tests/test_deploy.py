@@ -641,7 +641,7 @@ async def test_the_unit_s_command_makes_a_socket_for_its_group_only(
 def test_the_unit_leaves_time_and_file_descriptors() -> None:
     service = Unit().service
     close_time = Limits().close_timeout + LINGER_TIMEOUT
-    assert f"({DRAIN_TIME:g} s) and {close_time:g} s for" in DOCUMENT
+    assert f"the drain time ({DRAIN_TIME:g} s) plus {close_time:g} s for" in DOCUMENT
     assert int(service["TimeoutStopSec"]) > DRAIN_TIME + close_time + 5
     assert int(service["LimitNOFILE"]) > 2 * Limits().max_connections
 
@@ -652,8 +652,8 @@ def test_the_pings_come_in_time_for_the_proxies() -> None:
         found = re.search(rf"{name} (\d+)s", text)
         assert found is not None
         assert int(found[1]) > 2 * limits.ping_interval
-    assert f"Every {limits.ping_interval:g} s" in DOCUMENT
-    assert f"silent for {limits.ping_timeout:g} s" in DOCUMENT
+    assert f"a Ping every {limits.ping_interval:g} s" in DOCUMENT
+    assert f"within {limits.ping_timeout:g} s" in DOCUMENT
     found = re.search(r"inter (\d+)s fall (\d+)", block("haproxy"))
     assert found is not None
     assert int(found[1]) * int(found[2]) < DRAIN_TIME
