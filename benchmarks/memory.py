@@ -40,7 +40,7 @@ def main() -> None:
 
     title = f"{count} idle connections"
     names = [name for name in PEERS if name == OURS or asked.only is None or name in asked.only]
-    figures = interleaved(names, 2 if asked.quick else 5, measure, title)
+    figures = interleaved(names, 2 if asked.quick else 3, measure, title)
     report.add(title, figures)
     report.finish()
     print(f"ours: {figures[OURS].median:.1f} KiB, to reach: {TARGET} KiB at most")
