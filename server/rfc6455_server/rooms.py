@@ -5,6 +5,7 @@ A broadcast is encoded once, and every queue holds the same bytes object.
 """
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, MutableMapping
 from fnmatch import fnmatchcase
 from glob import escape
@@ -12,7 +13,7 @@ from typing import Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from rfc6455 import ConnectionClosed, PreparedMessage
-from rfc6455_server.limits import LimitExceededError
+from rfc6455_server.limits import LimitExceededError, Limits, TokenBucket
 from rfc6455_server.logs import log
 from rfc6455_server.policies import Coalesce, Policy, check_policy
 from rfc6455_server.stats import Stats
@@ -38,6 +39,39 @@ class Member(Protocol):
 
     def post_prepared(self, message: PreparedMessage, policy: Policy | None) -> None:
         """Queues a message without waiting. ``None`` stands for the server's policy."""
+
+
+class RoomMember(ABC):
+    """What every member keeps about its rooms: the list of them, and the rate at which it joins."""
+
+    __slots__ = ("_join_rate", "_memberships")
+
+    def __init__(self) -> None:
+        # Made when they are needed, because most members of a server are in no room or in one.
+        self._memberships: list[Room] | None = None
+        self._join_rate: TokenBucket | None = None
+
+    @property
+    def memberships(self) -> "list[Room]":
+        """The rooms that this member is in."""
+        if self._memberships is None:
+            self._memberships = []
+        return self._memberships
+
+    @abstractmethod
+    def joining_limits(self) -> tuple[Limits, float]:
+        """Returns the limits that apply, and the time."""
+
+    def may_join(self) -> bool:
+        """Whether this member may join one more room now; counts the attempt against its rate."""
+        limits, now = self.joining_limits()
+        if len(self.memberships) >= limits.max_rooms:
+            return False
+        if limits.join_rate is None:
+            return True
+        if self._join_rate is None:
+            self._join_rate = TokenBucket(limits.join_rate, now)
+        return self._join_rate.take(1, now)
 
 
 RoomCallback = Callable[["Room", Member], object]
