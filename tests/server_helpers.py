@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from rfc6455 import ClientHandshake, Opcode, encode_frame
-from rfc6455_server import Server, WebSocket
+from rfc6455_server import Server, WebSocket, connect
+from rfc6455_server.outbox import Clock
 from rfc6455_server.testing import settle
 from tests.helpers import KEY
 
@@ -102,6 +103,14 @@ def echo_server(**options: object) -> Server:
     return server
 
 
+async def talk_meanwhile(url: str) -> None:
+    """Talks with the echo server at ``url`` for 300 turns of its loop: what goes on at all has gone on since."""
+    async with connect(url + "/echo") as ws:
+        for _ in range(300):
+            await ws.send("x")
+            assert await ws.recv() == "x"
+
+
 class Certificate:
     """A certificate for localhost that vouches for itself."""
 
@@ -160,6 +169,21 @@ class RawPeer:
             await self.writer.wait_closed()
         except ConnectionError:
             pass
+
+
+class Recorder(asyncio.Protocol):
+    """The peer at the end of a `MemoryTransport`: keeps what comes, and notes when the connection ends."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.received = bytearray()
+        self.ended: float | None = None
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended = self._clock.time()
 
 
 @contextmanager
