@@ -39,7 +39,7 @@ def test_a_figure_shows_the_farther_quartile(figure: Figure, shown: str) -> None
     assert str(figure) == shown
 
 
-def test_every_round_measures_all() -> None:
+def test_every_round_measures_all_names() -> None:
     measured: list[str] = []
 
     def measure(name: str) -> float:
