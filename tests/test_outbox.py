@@ -86,7 +86,7 @@ class Rig:
             self.outbox.schedule(prepared.size)
 
     def fall_behind(self) -> None:
-        """Fills the transport: the peer does not read any more."""
+        """Fills the transport, because the peer no longer reads."""
         self.transport.room = 0
         self.connection.send_text("first")
         self.outbox.flush()
