@@ -1,4 +1,4 @@
-"""Runs the tests on every CPython that the project supports and the machine has: `make test-all`."""
+"""Runs the tests on every supported CPython that the machine has: `make test-all`."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import nox
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 """The supported versions. The classifiers in pyproject.toml and the workflow's matrix list the same ones."""
 
-nox.options.error_on_missing_interpreters = False  # reports a version that the machine lacks, and skips it
+nox.options.error_on_missing_interpreters = False  # reports a missing version and skips it
 
 
 def pyenv_pythons() -> list[str]:

@@ -1,7 +1,7 @@
-"""Two versions of this project side by side: what a change costs.
+"""Compares two versions of this project, to see what a change costs.
 
 ``python -m benchmarks.before_after --before REV`` checks out REV into a temporary folder and measures it and
-the working tree in turns: the codec alone, echo and broadcast servers (CPU time), and idle memory.
+the working tree alternately: CPU time of the codec, echo and broadcast; memory of an idle connection.
 """
 
 import argparse
@@ -42,14 +42,14 @@ BROADCASTS: Final = [
 
 
 def command(tree: Path, *arguments: str) -> list[str]:
-    """Runs a file of this project with the packages of ``tree``."""
+    """Returns a command that runs Python with the packages of ``tree``."""
     paths = os.pathsep.join([str(tree), str(tree / "server")])
     return ["env", f"PYTHONPATH={paths}", sys.executable, *arguments]
 
 
 @contextmanager
 def checked_out(revision: str) -> Iterator[Path]:
-    """A temporary folder with that revision."""
+    """Yields a temporary folder with that revision, as a Git worktree."""
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         git = ["git", "-C", str(HERE.parent), "worktree"]
@@ -69,10 +69,10 @@ CODEC_CASES: Final = [
 
 
 def measure_codec(trees: dict[str, Path], rounds: int) -> Iterator[tuple[str, dict[str, Figure]]]:
-    """Yields µs a message of each case.
+    """Yields each case with µs per message.
 
-    Each round has processes of its own, because where a process happens to place its objects in memory makes
-    a difference of some 5 %.
+    Each round starts new processes, because the placement of objects in memory differs between processes and
+    changes the figures by some 5 %.
     """
     samples: dict[str, dict[str, list[float]]] = {
         case: {version: [] for version in VERSIONS} for case in CODEC_CASES
@@ -100,7 +100,10 @@ def measure_servers(
     count: int,
     case: str,
 ) -> dict[str, Figure]:
-    """µs of server CPU for each unit of work; ``prepare`` returns what does the work, and what ends it."""
+    """Returns µs of server CPU per unit of work.
+
+    ``prepare`` returns a function that does a number of units, and one that cleans up.
+    """
     with ExitStack() as stack:
         running: dict[str, ServerProcess] = {}
         works: dict[str, Callable[[int], int]] = {}
@@ -120,7 +123,7 @@ def measure_servers(
 
 
 def measure_echoes(trees: dict[str, Path], rounds: int) -> Iterator[tuple[str, dict[str, Figure]]]:
-    """Yields µs a message of each case."""
+    """Yields each case with µs per message."""
     for case, connections, in_flight, size, messages in ECHOES:
 
         def prepare(
@@ -136,7 +139,7 @@ def measure_echoes(trees: dict[str, Path], rounds: int) -> Iterator[tuple[str, d
 
 
 def measure_broadcasts(trees: dict[str, Path], rounds: int) -> Iterator[tuple[str, dict[str, Figure]]]:
-    """Yields µs a delivery of each case."""
+    """Yields each case with µs per delivery."""
     for case, members, in_flight, deliveries, named in BROADCASTS:
 
         def prepare(
@@ -149,7 +152,7 @@ def measure_broadcasts(trees: dict[str, Path], rounds: int) -> Iterator[tuple[st
 
 
 def measure_memory(trees: dict[str, Path], rounds: int) -> Iterator[tuple[str, dict[str, Figure]]]:
-    """Yields KiB an idle connection."""
+    """Yields the one case, with KiB per idle connection."""
 
     def measure(name: str) -> float:
         server = ServerProcess(command(trees[name], str(trees[name] / "benchmarks" / "servers" / "ours.py")))
@@ -163,27 +166,27 @@ def measure_memory(trees: dict[str, Path], rounds: int) -> Iterator[tuple[str, d
 
 
 def main() -> None:
-    """Prints µs (or KiB) before and after, and their ratio."""
+    """Prints the figures before and after, and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--before", default="HEAD", metavar="REV", help="what to compare with (HEAD)")
-    parser.add_argument("--rounds", type=int, default=9, help="rounds of each server case (9)")
+    parser.add_argument("--before", default="HEAD", metavar="REV", help="the revision to compare with (HEAD)")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds for each server case (9)")
     parser.add_argument("--only", nargs="+", choices=["codec", "echo", "broadcast", "memory"])
-    asked = parser.parse_args()
+    args = parser.parse_args()
     parts = {
         "codec": measure_codec,
         "echo": measure_echoes,
         "broadcast": measure_broadcasts,
         "memory": measure_memory,
     }
-    table = Table(title=f"after, compared with {asked.before}: µs of CPU", title_justify="left")
+    table = Table(title=f"the working tree compared with {args.before}: µs of CPU", title_justify="left")
     for column in ("case", *VERSIONS, "ratio"):
         table.add_column(column, justify="left" if column == "case" else "right")
     ratios = []
-    with checked_out(asked.before) as before:
+    with checked_out(args.before) as before:
         trees = {"before": before, "after": HERE.parent}
         for name, part in parts.items():
-            if asked.only is None or name in asked.only:
-                for case, figures in part(trees, asked.rounds):
+            if args.only is None or name in args.only:
+                for case, figures in part(trees, args.rounds):
                     ratio = figures["after"].median / figures["before"].median
                     ratios.append(ratio)
                     table.add_row(case, *(str(figures[version]) for version in VERSIONS), f"{ratio:.3f}")

@@ -1,4 +1,4 @@
-"""The codec alone: parsing what a client sends, and serialising what a server does."""
+"""The codec without I/O: parsing a client's messages and serialising a server's."""
 
 import asyncio
 import os
@@ -21,18 +21,18 @@ from benchmarks.masking import pure_websockets
 from rfc6455 import BinaryMessage, Connection, Opcode, Role, TextMessage, encode_frame, masking
 
 SIZES = [32, 125, 1 << 10, 1 << 16, 1 << 20]
-READ = 1 << 18  # bytes a read at the most: what asyncio gives
+READ = 1 << 18  # bytes per read: the maximum of asyncio
 LIMIT = 1 << 24
 
 Chunks = list[bytes]
 WsprotoMessage = wsproto_events.TextMessage | wsproto_events.BytesMessage
 
-# The chunks hold nothing but messages, so the parsers below cast their events, once per chunk. To check each
-# event would be measured as a part of the parser.
+# The chunks contain only messages, so the parsers below cast their events once per chunk. A check of each
+# event would count as time of the parser.
 
 
 def ours(chunks: Chunks) -> int:
-    """Every message is pulled and looked at."""
+    """Pulls each message and reads its data."""
     connection = Connection(Role.SERVER, max_message_size=LIMIT)
     count = 0
     for chunk in chunks:
@@ -43,14 +43,14 @@ def ours(chunks: Chunks) -> int:
 
 
 def websockets_parse(chunks: Chunks) -> int:
-    """Its protocol gives frames: text is decoded here, as its connection does."""
+    """The protocol of websockets returns frames. Text is decoded here, as its connection class does."""
     protocol = Protocol(SERVER, state=State.OPEN, max_size=LIMIT)
     count = 0
     for chunk in chunks:
         protocol.receive_data(chunk)
         for frame in cast("Iterable[Frame]", protocol.events_received()):
             if frame.opcode is WebsocketsOpcode.TEXT:
-                frame.data.decode()  # type: ignore[union-attr]  # bytes where it parses
+                frame.data.decode()  # type: ignore[union-attr]  # bytes in a received frame
             count += 1
     return count
 
@@ -59,13 +59,13 @@ _pure_mask = pure_websockets()
 
 
 def pure_websockets_parse(chunks: Chunks) -> int:
-    """The same without C."""
+    """The same, without its C extension."""
     with patch.object(websockets.frames, "apply_mask", _pure_mask):
         return websockets_parse(chunks)
 
 
 def wsproto_parse(chunks: Chunks) -> int:
-    """It gives a large message in pieces, and leaves it to the caller to join them."""
+    """wsproto returns a large message in pieces, which the caller has to join."""
     connection = WsprotoConnection(ConnectionType.SERVER)
     count = 0
     for chunk in chunks:
@@ -76,22 +76,22 @@ def wsproto_parse(chunks: Chunks) -> int:
 
 
 class _Protocol:
-    """What aiohttp's queue wants of a protocol."""
+    """The part of a protocol that aiohttp's queue uses."""
 
     _reading_paused = False
 
     def pause_reading(self) -> None:
-        """Not in this benchmark."""
+        """Is not called: the limit of the queue is too large."""
 
     def resume_reading(self) -> None:
-        """Not in this benchmark."""
+        """Is not called either."""
 
 
 _loop = asyncio.new_event_loop()
 
 
 def aiohttp_parse(chunks: Chunks) -> int:
-    """Its compiled reader, into its queue."""
+    """aiohttp's compiled reader puts messages into its queue; they are counted there."""
     queue = WebSocketDataQueue(_Protocol(), 1 << 30, loop=_loop)
     reader = WebSocketReader(queue, LIMIT, False, True)
     count = 0
@@ -120,7 +120,7 @@ TARGETS: dict[int, dict[str, float]] = {
 
 
 def ours_send(text: str, count: int) -> None:
-    """Each message leaves by itself, in buffers."""
+    """Takes the buffers of each message separately."""
     connection = Connection(Role.SERVER)
     for _ in range(count):
         connection.send_text(text)
@@ -128,7 +128,7 @@ def ours_send(text: str, count: int) -> None:
 
 
 def websockets_send(text: str, count: int) -> None:
-    """Its protocol takes bytes, because its connection encodes; it gives buffers, too."""
+    """The protocol of websockets takes bytes: its connection class encodes text. It returns buffers too."""
     protocol = Protocol(SERVER, state=State.OPEN)
     for _ in range(count):
         protocol.send_text(text.encode())
@@ -136,7 +136,7 @@ def websockets_send(text: str, count: int) -> None:
 
 
 def wsproto_send(text: str, count: int) -> None:
-    """Its connection takes an event, and gives bytes."""
+    """wsproto takes an event and returns bytes."""
     connection = WsprotoConnection(ConnectionType.SERVER)
     for _ in range(count):
         connection.send(wsproto_events.TextMessage(data=text))
@@ -146,19 +146,17 @@ SENDERS = {OURS: ours_send, "websockets": websockets_send, "wsproto": wsproto_se
 
 
 def main() -> None:
-    """Prints messages a second and the ratios."""
-    asked = options(__doc__)
+    """Prints messages per second, and the ratios."""
+    args = options(__doc__)
     with patch.object(masking, "_numpy", lambda: None):  # the standard library alone
-        measure_all("codec", TARGETS, asked.quick)
-    measure_all(
-        "codec-speed", TARGETS | {size: {"websockets": 1} for size in (1 << 16, 1 << 20)}, asked.quick
-    )
+        measure_all("codec", TARGETS, args.quick)
+    measure_all("codec-speed", TARGETS | {size: {"websockets": 1} for size in (1 << 16, 1 << 20)}, args.quick)
 
 
 def measure_all(report_name: str, targets: dict[int, dict[str, float]], quick: bool) -> None:
-    """All cases, with ours as it is set up now."""
+    """Measures all cases, with numpy or without, as it is set up now."""
     rounds = 5 if quick else 31
-    report = Report(report_name, "messages a second of CPU time", quick=quick, less_is_better=False)
+    report = Report(report_name, "messages per second of CPU time", quick=quick, less_is_better=False)
     for kind, opcode in (("text", Opcode.TEXT), ("binary", Opcode.BINARY)):
         for size in SIZES:
             count = max(16, 6_000_000 // (size + 600))

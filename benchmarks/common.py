@@ -1,4 +1,4 @@
-"""What the benchmarks share: servers, their CPU time, interleaved rounds, tables, results, charts."""
+"""Shared by the benchmarks: servers and their CPU time, interleaved rounds, tables, results, charts."""
 
 import argparse
 import json
@@ -26,21 +26,21 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 OURS = "rfc6455"
 FLOOR = "asyncio alone"
-"""What a server on asyncio costs that does nothing but read and write: a bound, and no peer."""
+"""A server on asyncio that only reads and writes: a lower bound, not a competitor."""
 
 console = Console()
 
 
 def options(description: str | None) -> argparse.Namespace:
-    """``--quick`` finishes in a minute; the figures are then rough."""
+    """Parses the command line. ``--quick`` takes about a minute and gets rough figures."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
-    parser.add_argument("--only", nargs="+", metavar="PEER", help="measure these peers only")
+    parser.add_argument("--only", nargs="+", metavar="PEER", help="measure only these peers")
     return parser.parse_args()
 
 
 class ServerProcess:
-    """A server that is measured, in a process of its own."""
+    """A server under measurement, in its own process."""
 
     def __init__(self, command: Sequence[str], errors: IO[str] | None = None) -> None:
         self._process = subprocess.Popen(
@@ -50,22 +50,21 @@ class ServerProcess:
         self.port = int(self._process.stdout.readline())
 
     def cpu(self) -> float:
-        """Seconds of CPU time so far, user and system together, all threads."""
+        """Returns the CPU time used so far in seconds: user plus system, all threads."""
         threads = Path(f"/proc/{self._process.pid}/task").glob("*/schedstat")
         return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
     def memory(self) -> int:
-        """Bytes of resident memory."""
+        """Returns the resident memory in bytes."""
         pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def peak_memory(self) -> int:
-        """The most bytes of resident memory that there were so far."""
+        """Returns the highest resident memory so far, in bytes."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) << 10
 
     def stop(self) -> None:
-        """Ends it."""
         self._process.terminate()
         try:
             self._process.wait(10)
@@ -91,9 +90,9 @@ SERVERS: Mapping[str, list[str]] = {
 def servers(
     names: Sequence[str], only: Sequence[str] | None, *arguments: str, errors: IO[str] | None = None
 ) -> Iterator[dict[str, ServerProcess]]:
-    """The named servers, running; ours is always among them. Each is given ``arguments``.
+    """Runs the named servers with ``arguments``. ``only`` selects some of them; ours always runs.
 
-    ``errors`` is the file that takes what they write to stderr.
+    ``errors`` is a file for what they write to stderr.
     """
     resource.setrlimit(
         resource.RLIMIT_NOFILE, (min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),) * 2
@@ -111,7 +110,7 @@ def servers(
 
 @dataclass(frozen=True)
 class Figure:
-    """What some rounds measured: the median, and the quartiles as the spread around it."""
+    """The result of several rounds: the median, and the quartiles as its spread."""
 
     median: float
     quartiles: tuple[float, float]
@@ -119,14 +118,14 @@ class Figure:
 
     @classmethod
     def of(cls, samples: Sequence[float]) -> Self:
-        """Summarises one sample per round. The quartiles of a single round are that round."""
+        """Summarises one sample per round. With a single round, both quartiles are its sample."""
         if len(samples) == 1:
             return cls(samples[0], (samples[0], samples[0]), 1)
         lower, median, upper = statistics.quantiles(samples, n=4, method="inclusive")
         return cls(median, (lower, upper), len(samples))
 
     def __str__(self) -> str:
-        """The median to three digits, and how far a quartile is from it at most: ``12.3 ±4%``."""
+        """Returns the median to three digits and the distance to the farther quartile: ``12.3 ±4%``."""
         shown = f"{self.median:,.0f}" if self.median >= 100 else f"{self.median:.3g}"
         if self.rounds == 1:
             return shown
@@ -135,14 +134,14 @@ class Figure:
 
 
 def as_json(figures: Mapping[str, Figure]) -> dict[str, object]:
-    """Returns the figures as the results' files hold them."""
+    """Returns the figures as they are stored in the result files."""
     return {name: asdict(figure) for name, figure in figures.items()}
 
 
 def interleaved(
     names: Sequence[str], rounds: int, measure: Callable[[str], float], title: str
 ) -> dict[str, Figure]:
-    """Measures each name ``rounds`` times. Every round measures all, so that noise hits all of them."""
+    """Measures each name ``rounds`` times. Each round measures all, so that noise affects all of them."""
     samples: dict[str, list[float]] = {name: [] for name in names}
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task(title, total=rounds * len(names))
@@ -154,11 +153,11 @@ def interleaved(
 
 
 DEFLATE = "permessage-deflate; client_max_window_bits"
-"""What browsers offer."""
+"""The offer that browsers make."""
 
 
 def request(port: int, path: str, extensions: str = "") -> bytes:
-    """An opening handshake."""
+    """Returns the request of an opening handshake."""
     offer = f"Sec-WebSocket-Extensions: {extensions}\r\n" if extensions else ""
     return (
         f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -167,7 +166,7 @@ def request(port: int, path: str, extensions: str = "") -> bytes:
 
 
 def read_head(connection: socket.socket) -> bytes:
-    """Reads the answer to it and gives it; what follows stays in the socket."""
+    """Reads and returns the response to `request`. The bytes after it stay in the socket."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         octet = connection.recv(1)
@@ -182,7 +181,10 @@ def read_head(connection: socket.socket) -> bytes:
 def upgrade(
     port: int, path: str, extensions: str = "", context: ssl.SSLContext | None = None
 ) -> socket.socket:
-    """A socket after an opening handshake: with all the ``extensions`` that it offers, over TLS if asked."""
+    """Returns a socket after an opening handshake, over TLS if there is a ``context``.
+
+    Raises `ConnectionError` if the server declines the ``extensions``.
+    """
     connection = socket.create_connection(("127.0.0.1", port))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if context is not None:
@@ -195,7 +197,7 @@ def upgrade(
 
 
 class Report:
-    """A table on the screen, and its figures as JSON and as a chart under ``benchmarks/results``."""
+    """Prints a table, and writes its figures to ``benchmarks/results`` as JSON and as a chart."""
 
     def __init__(self, name: str, unit: str, *, quick: bool, less_is_better: bool = True) -> None:
         self._name = name
@@ -208,12 +210,12 @@ class Report:
     def add(
         self, case: str, figures: Mapping[str, Figure], targets: Mapping[str, float] | None = None
     ) -> None:
-        """Adds figures by peer. ``targets`` are what the ratio of our median to a peer's is to reach."""
+        """Adds a case: figures by peer, and by peer the target for the ratio of our median to theirs."""
         self._cases[case] = dict(figures)
         self._targets[case] = dict(targets or {})
 
     def finish(self) -> None:
-        """Prints, and writes the files."""
+        """Prints the table and writes the files."""
         peers = list(dict.fromkeys(name for figures in self._cases.values() for name in figures))
         table = Table(title=f"{self._name}: {self._unit}", title_justify="left")
         table.add_column("case")
@@ -224,7 +226,7 @@ class Report:
         console.print(table)
         console.print(
             "medians, ± the distance to the farther quartile; "
-            "in brackets: ours divided by theirs, and what that is to reach",
+            "in brackets: our median divided by theirs, and the target of that ratio",
             style="dim",
         )
         cases = {case: as_json(figures) for case, figures in self._cases.items()}
@@ -277,7 +279,7 @@ class Report:
         axes.set_yticks([at for at, _ in ticks], [case for _, case in ticks], fontsize=8)
         axes.set_xscale("log")
         better = "less" if self._less_is_better else "more"
-        title = f"{self._name}: {self._unit} ({better} is better; medians, with the quartiles as error bars)"
+        title = f"{self._name}: {self._unit} ({better} is better; medians, error bars: quartiles)"
         axes.set_title(title, fontsize=10)
         axes.margins(x=0.2)
         figure.text(
@@ -288,7 +290,7 @@ class Report:
 
 
 def write_results(name: str, results: Mapping[str, object], *, quick: bool) -> None:
-    """Writes a benchmark's JSON."""
+    """Writes the result file of a benchmark."""
     RESULTS.mkdir(exist_ok=True)
     suffix = "-quick" if quick else ""
     everything = {"machine": machine(), "versions": versions(), **results}
@@ -296,7 +298,7 @@ def write_results(name: str, results: Mapping[str, object], *, quick: bool) -> N
 
 
 def machine() -> str:
-    """The processor, and the versions of what runs on it."""
+    """Returns the processor, the Python version and the date."""
     model = next(
         (
             line.split(":")[1].strip()
@@ -310,7 +312,7 @@ def machine() -> str:
 
 
 def versions() -> dict[str, str]:
-    """The releases that were measured."""
+    """Returns the version of each peer."""
     found = {
         name: metadata.version(name)
         for name in ("websockets", "wsproto", "aiohttp", "picows", "python-socketio")

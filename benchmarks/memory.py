@@ -1,4 +1,4 @@
-"""Memory of an idle connection: of 5,000 of them, on a server of their own in each round."""
+"""Memory of an idle connection: 5,000 of them, on a new server in each round."""
 
 import socket
 import time
@@ -11,12 +11,12 @@ TARGET = 8.0  # KiB
 
 
 def idle_memory(server: ServerProcess, count: int, connect: Callable[[int], socket.socket]) -> float:
-    """KiB of the server's memory for each of ``count`` connections; ``connect`` makes one to a port."""
+    """Returns KiB of server memory per connection, with ``count`` of them. ``connect`` opens one."""
     warm = [connect(server.port) for _ in range(100)]
-    time.sleep(0.5)  # for the server to finish what a handshake leaves behind
+    time.sleep(0.5)  # until the server has freed what the handshakes needed
     before = server.memory()
     idle = [connect(server.port) for _ in range(count)]
-    time.sleep(1.5)  # the same for all of them
+    time.sleep(1.5)  # as above, for more connections
     growth = server.memory() - before
     for connection in (*warm, *idle):
         connection.close()
@@ -24,26 +24,26 @@ def idle_memory(server: ServerProcess, count: int, connect: Callable[[int], sock
 
 
 def plain(port: int) -> socket.socket:
-    """A connection without extensions."""
+    """Opens a connection without extensions."""
     return upgrade(port, "/echo")
 
 
 def main() -> None:
-    """Prints KiB a connection."""
-    asked = options(__doc__)
-    count = 1000 if asked.quick else 5000
-    report = Report("memory", "KiB a connection", quick=asked.quick)
+    """Prints KiB per connection."""
+    args = options(__doc__)
+    count = 1000 if args.quick else 5000
+    report = Report("memory", "KiB per connection", quick=args.quick)
 
     def measure(name: str) -> float:
         with servers([name], [name]) as running:
             return idle_memory(running[name], count, plain)
 
     title = f"{count} idle connections"
-    names = [name for name in PEERS if name == OURS or asked.only is None or name in asked.only]
-    figures = interleaved(names, 2 if asked.quick else 3, measure, title)
+    names = [name for name in PEERS if name == OURS or args.only is None or name in args.only]
+    figures = interleaved(names, 2 if args.quick else 3, measure, title)
     report.add(title, figures)
     report.finish()
-    print(f"ours: {figures[OURS].median:.1f} KiB, to reach: {TARGET} KiB at most")
+    print(f"ours: {figures[OURS].median:.1f} KiB, target: at most {TARGET} KiB")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 @pytest.fixture(params=["numpy", "standard library"])
 def masking_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Runs a test with each of the two ways that large payloads are masked in."""
+    """Runs a test with each of the two ways to mask large payloads."""
     if request.param == "standard library":
         monkeypatch.setattr(masking, "_numpy", lambda: None)
     return str(request.param)

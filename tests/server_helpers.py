@@ -1,4 +1,4 @@
-"""A server on a free port, and a peer that is nothing but a socket."""
+"""Shared by the tests of the server: a server on a free port, and a peer that is only a TCP socket."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ from rfc6455_server.testing import settle
 from tests.helpers import KEY
 
 ROOT = Path(__file__).parent.parent
-# No look-ups and no requests of the browser's own: everything stays on this machine.
+# Without the browser's own look-ups and requests: all traffic stays on this machine.
 BROWSER_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 BROWSER_ARGUMENTS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
@@ -32,7 +32,7 @@ REQUIRE_ALL = os.environ.get("CI") == "true"
 
 
 def need(part: str, present: bool) -> None:
-    """Skips where an optional part is missing; in CI that is a failure."""
+    """Skips the test if an optional part is missing; in CI it fails."""
     if not present:
         if REQUIRE_ALL:
             pytest.fail(f"{part} is missing")
@@ -84,7 +84,7 @@ def listens(port: int) -> bool:
 
 @asynccontextmanager
 async def serving(server: Server) -> AsyncIterator[str]:
-    """The URL of the started server."""
+    """Starts ``server`` and yields its URL."""
     await server.start("127.0.0.1", 0)
     try:
         yield f"ws://127.0.0.1:{server.port}"
@@ -112,7 +112,7 @@ async def talk_meanwhile(url: str) -> None:
 
 
 class Certificate:
-    """A certificate for localhost that vouches for itself."""
+    """A self-signed certificate for localhost."""
 
     def __init__(self, folder: Path) -> None:
         openssl = find_program("openssl")
@@ -133,7 +133,7 @@ class Certificate:
 
 
 class RawPeer:
-    """Sends and receives bytes, and knows nothing."""
+    """Sends and receives bytes, without a codec."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -188,7 +188,7 @@ class Recorder(asyncio.Protocol):
 
 @contextmanager
 def running_command(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The command rfc6455-server on a free port, and its http URL; ended if it still runs."""
+    """Runs the command rfc6455-server on a free port; yields the process and its http URL."""
     process = subprocess.Popen(
         [sys.executable, "-m", "rfc6455_server", "--port=0", "--drain-time=0", *arguments],
         stdout=subprocess.PIPE,

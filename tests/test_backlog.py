@@ -1,4 +1,4 @@
-"""The messages that wait for a peer that is behind."""
+"""The backlog: messages that wait for a peer that is behind."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ def contents(backlog: Backlog) -> list[object]:
     return found
 
 
-def test_messages_leave_in_their_order() -> None:
+def test_messages_leave_in_order() -> None:
     backlog = Backlog(0)
     for message in ("a", "bb", "ccc"):
         backlog.append(waiting(message))
@@ -25,7 +25,7 @@ def test_messages_leave_in_their_order() -> None:
     assert (len(backlog), backlog.size) == (0, 0)
 
 
-def test_the_oldest_message_that_may_be_dropped_goes_first() -> None:
+def test_the_oldest_droppable_message_is_dropped_first() -> None:
     backlog = Backlog(0)
     backlog.append(waiting("kept", droppable=False))
     backlog.append(waiting("old"))
@@ -37,7 +37,7 @@ def test_the_oldest_message_that_may_be_dropped_goes_first() -> None:
     assert contents(backlog) == ["kept"]
 
 
-def test_a_key_names_one_message_and_none_is_a_key() -> None:
+def test_a_key_selects_one_message_and_none_is_a_valid_key() -> None:
     backlog = Backlog(0)
     backlog.append(waiting("a", key=None))
     backlog.append(waiting("b", key="b"))
@@ -50,7 +50,7 @@ def test_a_key_names_one_message_and_none_is_a_key() -> None:
     assert contents(backlog) == ["c"]
 
 
-async def test_clearing_resolves_every_call_of_send() -> None:
+async def test_clear_ends_every_waiting_send() -> None:
     backlog = Backlog(0)
     queued, admitted = (asyncio.get_running_loop().create_future() for _ in range(2))
     backlog.append(Waiting("a", 1, droppable=False, sent=queued))
@@ -58,7 +58,5 @@ async def test_clearing_resolves_every_call_of_send() -> None:
     backlog.clear()
     assert (queued.result(), admitted.result()) == (False, False)
     assert len(backlog) == 0
-    Waiting("c", 1, droppable=False, sent=queued).resolve(
-        sent=True
-    )  # a caller that has gone is not told twice
+    Waiting("c", 1, droppable=False, sent=queued).resolve(sent=True)  # has no effect on a future that is done
     assert queued.result() is False

@@ -1,4 +1,4 @@
-"""What the benchmarks store and show of their rounds. The benchmarks themselves run by `make bench`."""
+"""How the benchmarks summarise, store and show their rounds. `make bench` runs the benchmarks."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from benchmarks.common import Figure, Report, interleaved
 
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where results are written. The peers are not installed here, so their versions are not looked up."""
+    """The folder for results. Versions of the peers are not read, because the peers are not installed."""
     monkeypatch.setattr(common, "RESULTS", tmp_path)
     monkeypatch.setattr(common, "versions", dict)
     return tmp_path
@@ -39,15 +39,15 @@ def test_a_figure_shows_the_farther_quartile(figure: Figure, shown: str) -> None
     assert str(figure) == shown
 
 
-def test_every_round_measures_all() -> None:
-    asked: list[str] = []
+def test_every_round_measures_all_names() -> None:
+    measured: list[str] = []
 
     def measure(name: str) -> float:
-        asked.append(name)
-        return float(len(asked))
+        measured.append(name)
+        return float(len(measured))
 
     figures = interleaved(["ours", "theirs"], 3, measure, "")
-    assert asked == ["ours", "theirs"] * 3
+    assert measured == ["ours", "theirs"] * 3
     assert figures == {"ours": Figure.of([1.0, 3.0, 5.0]), "theirs": Figure.of([2.0, 4.0, 6.0])}
 
 

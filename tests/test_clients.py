@@ -1,4 +1,4 @@
-"""Clients that others wrote, against our server: Python's websockets and Node's ws."""
+"""Clients of other projects against our server, and our client against theirs: websockets and Node's ws."""
 
 import subprocess
 from pathlib import Path
@@ -52,7 +52,7 @@ async def test_python_websockets() -> None:
             for message in MESSAGES:
                 await ws.send(message)
                 assert await ws.recv() == message
-            # In fragments, with a Ping between.
+            # In fragments, with a Ping after them.
             await ws.send(["fr", "ag", "ments"])
             await (await ws.ping(b"now"))
             assert await ws.recv() == "fragments"
@@ -109,5 +109,5 @@ def test_the_lock_file_names_no_host() -> None:
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in NODE.glob("*.js")))
-def test_scripts_say_what_they_do(script: str) -> None:
+def test_scripts_begin_with_a_comment(script: str) -> None:
     assert (NODE / script).read_text().startswith("// ")

@@ -1,7 +1,7 @@
-"""docs/deploy.md is true: its configurations are run as they stand, in front of the real server.
+"""Runs the configurations of docs/deploy.md in front of the real server.
 
-Only addresses, files and users are replaced, how many connections HAProxy prepares for, and in two tests a
-timeout. Clients come from 127.0.0.2: the proxies' own address, 127.0.0.1, is one that is trusted.
+The tests replace only addresses, files, users and HAProxy's number of connections, and in two tests a
+timeout. Clients connect from 127.0.0.2, because the server trusts the proxies' address, 127.0.0.1.
 """
 
 import asyncio
@@ -56,9 +56,9 @@ Replacements = dict[str, str]
 
 @pytest.fixture(autouse=True)
 def no_errors(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Whatever proxies do, such as resetting the connection of a health check, is no error of the server."""
+    """Checks that nothing a proxy does, such as a reset of a health check, is logged as an error."""
     yield
-    gc.collect()  # exceptions of tasks are told when nobody can ask for them any more
+    gc.collect()  # asyncio logs the exception of a task when the task is freed
     records = caplog.get_records("call") + caplog.get_records("teardown")
     assert [record.getMessage() for record in records if record.levelno >= logging.ERROR] == []
 
@@ -89,7 +89,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def abort(peer: RawPeer) -> None:
-    """TLS has a farewell of its own, which fails where data still comes."""
+    """Aborts the connection: the closing exchange of TLS would fail if data still arrives."""
     peer.writer.transport.abort()
 
 
@@ -97,7 +97,7 @@ def abort(peer: RawPeer) -> None:
 
 
 class Public:
-    """The public side of a proxy, and a client's ways to it."""
+    """The public side of a proxy, with ways to connect to it."""
 
     def __init__(self, port: int, context: ssl.SSLContext, folder: Path) -> None:
         self.port = port
@@ -129,7 +129,7 @@ class Public:
     async def get(
         self, target: str, headers: Sequence[tuple[str, str]] = (), address: str = CLIENT
     ) -> tuple[int, str]:
-        """The status and the body that a plain request gets."""
+        """Sends an HTTP request; returns the status and the body of the response."""
         peer = await self.open_raw(address)
         fields = [("Host", self.authority), ("Connection", "close"), *headers]
         lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
@@ -213,7 +213,7 @@ def running_haproxy(
     common = {
         "user haproxy": f"user {pwd.getpwuid(os.getuid()).pw_name}",
         "group haproxy": f"group {grp.getgrgid(os.getgid()).gr_name}",
-        "maxconn 20000": "maxconn 1000",  # it does not start without file descriptors for all
+        "maxconn 20000": "maxconn 1000",  # it needs file descriptors for all of them to start
         "/run/haproxy/admin.sock": str(folder / "admin"),
         "/etc/haproxy/chat.example.pem": str(both),
         "server one 127.0.0.1:8765\n": f"server one {one}\n",
@@ -232,7 +232,7 @@ def running_haproxy(
 
 
 async def haproxy_servers(public: Public) -> dict[str, dict[str, str]]:
-    """What HAProxy says of the servers behind it."""
+    """Returns HAProxy's statistics of the servers behind it."""
     path = public.folder / "admin"
     await until(path.exists)
     reader, writer = await asyncio.open_unix_connection(path)
@@ -243,11 +243,11 @@ async def haproxy_servers(public: Public) -> dict[str, dict[str, str]]:
     return {row["svname"]: row for row in rows if row["svname"] in ("one", "two")}
 
 
-# The server behind one.
+# The server behind a proxy.
 
 
 class Setup(NamedTuple):
-    """A proxy, and where the server listens for it."""
+    """A kind of proxy, and how the server listens for it."""
 
     kind: str
     folder: Path
@@ -257,7 +257,7 @@ class Setup(NamedTuple):
     async def serving(
         self, changes: Replacements | None = None, **options: Any
     ) -> AsyncIterator[tuple[Server, Public]]:
-        """The command's server, with ``/who`` besides: the client's address, and a plain page of it."""
+        """Runs the command's server behind the proxy; ``/who`` and ``/whose`` send the client's address."""
         over_unix = self.kind == "nginx over a Unix socket"
         server = make_server(trusted=["unix" if over_unix else "127.0.0.1"], **options)
 
@@ -296,7 +296,7 @@ async def test_messages_both_ways(setup: Setup) -> None:
         assert await ws.ping() > 0
 
 
-async def test_compression_is_left_to_us(setup: Setup) -> None:
+async def test_proxies_leave_compression_to_the_server(setup: Setup) -> None:
     deflate = PerMessageDeflate()
     async with (
         setup.serving(compression=deflate) as (server, public),
@@ -322,7 +322,7 @@ async def test_a_room(setup: Setup) -> None:
         assert await a.recv() == "you, too"
 
 
-async def test_the_origin_is_the_public_one(setup: Setup) -> None:
+async def test_the_origin_must_be_the_public_one(setup: Setup) -> None:
     async with setup.serving() as (_, public):
         async with public.connect("/echo", origin=f"https://{public.authority}") as ws:
             await ws.send("x")
@@ -333,7 +333,7 @@ async def test_the_origin_is_the_public_one(setup: Setup) -> None:
             assert caught.value.response.status == 403
 
 
-async def test_the_address_is_the_client_s_whatever_it_says(setup: Setup) -> None:
+async def test_a_client_cannot_forge_its_address(setup: Setup) -> None:
     async with setup.serving() as (_, public):
         for forged in ([], [FORGED], [f"{FORGED}, 127.0.0.1"], ["127.0.0.1"], [FORGED, "unix"]):
             headers = [("X-Forwarded-For", value) for value in forged]
@@ -344,7 +344,7 @@ async def test_the_address_is_the_client_s_whatever_it_says(setup: Setup) -> Non
             assert await public.get("/whose", headers, "127.0.0.3") == (200, "127.0.0.3")
 
 
-async def test_limits_by_address_mean_the_client(setup: Setup) -> None:
+async def test_limits_by_address_apply_to_the_client(setup: Setup) -> None:
     async with setup.serving(max_connections_per_address=2) as (_, public):
         peers = [await public.upgrade("/echo") for _ in range(2)]
         third = await public.open_raw()
@@ -394,8 +394,8 @@ async def test_pings_keep_an_idle_connection(setup: Setup) -> None:
         assert await ws.recv() == "still here"
 
 
-async def test_without_pings_the_proxy_ends_it(setup: Setup) -> None:
-    """Or the test above would show nothing."""
+async def test_without_pings_the_proxy_closes_an_idle_connection(setup: Setup) -> None:
+    """Without this, the test above would prove nothing."""
     old = "timeout tunnel 60s" if setup.kind == "HAProxy" else "proxy_read_timeout 60s"
     changes = {old: old.replace("60s", "2s")}
     async with setup.serving(changes, ping_interval=1000) as (_, public):
@@ -437,7 +437,7 @@ async def test_the_log_of_nginx_has_no_query(tmp_path: Path, certificate: Certif
 
 
 class Process(NamedTuple):
-    """The command, run."""
+    """A running command."""
 
     process: subprocess.Popen[str]
     address: str
@@ -445,7 +445,7 @@ class Process(NamedTuple):
 
 @contextmanager
 def two_commands(*arguments: str) -> Iterator[dict[str, Process]]:
-    arguments += ("--log-level", "warning")  # nobody reads it before the end
+    arguments += ("--log-level", "warning")  # the log is read only at the end
     with running_command(*arguments) as (one, first), running_command(*arguments) as (two, second):
         yield {
             "one": Process(one, first.removeprefix("http://")),
@@ -462,7 +462,7 @@ async def send_and_receive(ws: WebSocket) -> None:
     assert await ws.recv() == "hello"
 
 
-async def test_haproxy_takes_out_the_one_that_drains(tmp_path: Path, certificate: Certificate) -> None:
+async def test_haproxy_stops_using_a_process_that_drains(tmp_path: Path, certificate: Certificate) -> None:
     with two_commands("--trust", "127.0.0.1", "--proxy-protocol", "--drain-time", "600") as commands:
         addresses = [command.address for command in commands.values()]
         with running_haproxy(tmp_path, certificate, addresses, {}) as public:
@@ -488,7 +488,7 @@ async def test_haproxy_takes_out_the_one_that_drains(tmp_path: Path, certificate
             async with public.connect("/echo") as ws:
                 await send_and_receive(ws)
             assert await public.get("/readyz") == (200, "ready\n")
-            # Those who were there stay until they are told.
+            # Open WebSockets stay until the process closes them.
             left = [ws for ws in sockets if ws.closed is None]
             assert len(left) == 5
             for ws in left:
@@ -500,7 +500,7 @@ async def test_haproxy_takes_out_the_one_that_drains(tmp_path: Path, certificate
                 await send_and_receive(ws)
 
 
-async def test_nginx_goes_on_to_the_next_when_one_drains(tmp_path: Path, certificate: Certificate) -> None:
+async def test_nginx_retries_at_the_next_process(tmp_path: Path, certificate: Certificate) -> None:
     with two_commands("--trust", "127.0.0.1", "--drain-time", "600") as commands:
         addresses = [command.address for command in commands.values()]
         first = commands["one"]
@@ -512,7 +512,7 @@ async def test_nginx_goes_on_to_the_next_when_one_drains(tmp_path: Path, certifi
                         assert await ws.ping() > 0
 
             await try_twenty_paths()
-            held = await connect(f"ws://{first.address}/echo")  # or there is nothing to drain
+            held = await connect(f"ws://{first.address}/echo")  # without it, there is nothing to drain
             await send_and_receive(held)
             first.process.send_signal(signal.SIGTERM)
             await held.wait_closed()
@@ -541,15 +541,15 @@ async def test_a_room_is_in_one_process(kind: str, tmp_path: Path, certificate: 
                         assert [await b.recv(), await c.recv()] == ["hello", "hello"]
 
 
-# The rest of the document.
+# The other parts of the page.
 
 
-def test_every_block_is_known() -> None:
+def test_the_page_has_the_expected_blocks() -> None:
     assert [language for language, _ in BLOCKS] == ["sh", "sh", "python", "nginx", "haproxy", "ini"]
     assert DOCUMENT.count("```") == 2 * len(BLOCKS)
 
 
-def test_the_commands_are_understood(certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_are_valid(certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(COMMANDS) == 5
     for name in [name for name in os.environ if name.startswith("RFC6455_")]:
         monkeypatch.delenv(name)
@@ -560,7 +560,7 @@ def test_the_commands_are_understood(certificate: Certificate, monkeypatch: pyte
             assert endpoint.path or endpoint.port in (443, 8765)
 
 
-def test_the_options_that_are_named_exist() -> None:
+def test_the_options_on_the_page_exist() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "rfc6455_server", "--help"], capture_output=True, text=True, check=True
     ).stdout
@@ -568,10 +568,10 @@ def test_the_options_that_are_named_exist() -> None:
         assert f"  {option} " in shown
 
 
-async def test_a_server_of_one_s_own(tmp_path: Path) -> None:
+async def test_the_server_program_runs(tmp_path: Path) -> None:
     ports = [free_port(), free_port()]
     text = replaced(block("python"), {"8765": str(ports[0]), "8766": str(ports[1])})
-    process = subprocess.Popen([sys.executable, "-c", text], stderr=subprocess.PIPE)  # noqa: ASYNC220 - it only starts
+    process = subprocess.Popen([sys.executable, "-c", text], stderr=subprocess.PIPE)  # noqa: ASYNC220 - starting it does not block
     try:
         async with asyncio.timeout(30):
             while True:
@@ -597,7 +597,7 @@ async def test_a_server_of_one_s_own(tmp_path: Path) -> None:
 
 
 class Unit:
-    """The systemd unit of the document."""
+    """The systemd unit of the page."""
 
     def __init__(self) -> None:
         parser = configparser.ConfigParser(interpolation=None)
@@ -606,13 +606,13 @@ class Unit:
         self.service = parser["Service"]
 
 
-async def test_the_unit_s_command_makes_a_socket_for_its_group_only(
+async def test_the_socket_of_the_unit_is_open_to_its_group_only(
     tmp_path: Path, certificate: Certificate
 ) -> None:
     service = Unit().service
     path = tmp_path / "socket"
     command = shlex.split(replaced(service["ExecStart"], {"/run/rfc6455/socket": str(path)}))
-    process = subprocess.Popen(  # noqa: ASYNC220 - it only starts
+    process = subprocess.Popen(  # noqa: ASYNC220 - starting it does not block
         [sys.executable, "-m", "rfc6455_server", *command[1:]],
         umask=int(service["UMask"], 8),
         stdout=subprocess.PIPE,
@@ -638,7 +638,7 @@ async def test_the_unit_s_command_makes_a_socket_for_its_group_only(
             process.communicate()
 
 
-def test_the_unit_leaves_time_and_file_descriptors() -> None:
+def test_the_unit_has_enough_time_and_file_descriptors() -> None:
     service = Unit().service
     close_time = Limits().close_timeout + LINGER_TIMEOUT
     assert f"the drain time ({DRAIN_TIME:g} s) plus {close_time:g} s for" in DOCUMENT
@@ -646,7 +646,7 @@ def test_the_unit_leaves_time_and_file_descriptors() -> None:
     assert int(service["LimitNOFILE"]) > 2 * Limits().max_connections
 
 
-def test_the_pings_come_in_time_for_the_proxies() -> None:
+def test_pings_are_more_frequent_than_the_timeouts_of_the_proxies() -> None:
     limits = Limits()
     for text, name in ((block("nginx"), "proxy_read_timeout"), (block("haproxy"), "timeout tunnel")):
         found = re.search(rf"{name} (\d+)s", text)

@@ -1,4 +1,4 @@
-"""The examples, each run by a client of its kind."""
+"""Runs each example, with the clients that it is for."""
 
 import asyncio
 import importlib.util
@@ -43,7 +43,7 @@ async def test_chat_socketio() -> None:
             await client.connect(http, auth={"name": name})
         assert await ann.call("join", "lobby") == ["Ann"]
         assert await bob.call("join", "lobby") == ["Ann", "Bob"]
-        # While clients may come back, each event has its place as a last argument.
+        # With recovery, the last argument of each event is its offset.
         assert (await heard["Ann"].get())[:2] == ("joined", "Bob")
         assert await ann.call("message", ("lobby", "안녕")) == {"ok": True}
         for queue in heard.values():

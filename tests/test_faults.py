@@ -1,4 +1,4 @@
-"""Faults, through real sockets: peers that stall, vanish, drip and come back; a loop that hangs; a crowd."""
+"""Faults over real TCP: peers that stall, vanish, send slowly or reconnect; a blocked loop; a crowd."""
 
 import asyncio
 import gc
@@ -32,7 +32,7 @@ def room_server(**options: object) -> Server:
 
 
 async def stalled(url: str, path: str = "/") -> RawPeer:
-    """A peer that does not read."""
+    """Returns a peer that does not read."""
     peer = await RawPeer.upgraded(url, path)
     peer.writer.transport.pause_reading()  # type: ignore[attr-defined]  # it reads, too
     return peer
@@ -41,7 +41,7 @@ async def stalled(url: str, path: str = "/") -> RawPeer:
 # A peer that stops reading.
 
 
-async def test_stalled_members_cost_their_queue_and_hold_up_nobody() -> None:
+async def test_stalled_members_cost_only_their_queues_and_delay_nobody() -> None:
     server = room_server(max_queue=200_000)
     reports: list[CloseReport] = []
     server.on_report(reports.append)
@@ -63,7 +63,7 @@ async def test_stalled_members_cost_their_queue_and_hold_up_nobody() -> None:
             await peer.close()
 
 
-async def test_a_slow_tab_gets_the_newest_and_a_healthy_one_everything() -> None:
+async def test_a_slow_member_gets_the_newest_and_a_healthy_one_all_messages() -> None:
     server = room_server()
     async with serving(server) as url:
         slow = await stalled(url)
@@ -93,7 +93,7 @@ async def test_a_slow_tab_gets_the_newest_and_a_healthy_one_everything() -> None
         await fast.close()
 
 
-async def test_a_sender_gives_up_a_peer_that_does_not_read() -> None:
+async def test_send_disconnects_a_peer_that_does_not_read() -> None:
     server = Server(send_timeout=0.3)
     ended: list[object] = []
 
@@ -113,7 +113,9 @@ async def test_a_sender_gives_up_a_peer_that_does_not_read() -> None:
     assert ended == [(1006, Cause.SEND_TIMEOUT)]
 
 
-async def test_who_has_most_goes_first_when_all_have_too_much(caplog: pytest.LogCaptureFixture) -> None:
+async def test_over_the_total_limit_the_largest_backlog_goes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     server = Server(max_total_queue=1_500_000, max_queue=4_000_000)
     reports: list[CloseReport] = []
     server.on_report(reports.append)
@@ -141,8 +143,8 @@ async def test_who_has_most_goes_first_when_all_have_too_much(caplog: pytest.Log
             await peer.close()
 
 
-async def test_a_peer_that_pings_and_never_reads_is_let_go() -> None:
-    """Each Ping has to be answered: the answers must not pile up."""
+async def test_a_peer_that_pings_and_never_reads_is_disconnected() -> None:
+    """Every Ping is answered, so the server has to limit the Pongs that wait."""
     server = room_server()
     reports: list[CloseReport] = []
     server.on_report(reports.append)
@@ -169,7 +171,7 @@ async def test_a_peer_that_vanishes_without_a_fin_is_found_out() -> None:
     reports: list[CloseReport] = []
     server.on_report(reports.append)
     async with serving(server) as url:
-        # To the server, a peer whose process is stopped and one whose cable is cut look the same.
+        # The server cannot tell a stopped process from a cut cable.
         peer = await stalled(url)
         alive = await connect(url)
         await until(lambda: len(server.rooms["all"]) == 2)
@@ -227,7 +229,7 @@ async def test_a_peer_that_reconnects_at_once_is_slowed_down_and_alone() -> None
         assert len(server.rooms) == 0
 
 
-# A loop that hangs, a handler that raises.
+# A blocked loop, a handler that raises.
 
 
 async def test_a_handler_that_blocks_the_loop_costs_nobody_the_connection() -> None:
@@ -256,7 +258,7 @@ async def test_a_handler_that_blocks_the_loop_costs_nobody_the_connection() -> N
         assert max(report.loop_lag for report in reports) > 100
 
 
-async def test_a_handler_that_raises_takes_nobody_along(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_handler_that_raises_disconnects_only_its_own_peer(caplog: pytest.LogCaptureFixture) -> None:
     server = room_server()
 
     @server.websocket("/broken")
@@ -281,11 +283,11 @@ async def test_a_handler_that_raises_takes_nobody_along(caplog: pytest.LogCaptur
 # A crowd.
 
 
-async def test_five_thousand_join_one_room_and_leave_at_once() -> None:
+async def test_five_thousand_join_one_room_and_leave_together() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = 10_500
     if hard != resource.RLIM_INFINITY and hard < needed:
-        pytest.fail(f"this needs {needed} file descriptors, and the system gives {hard}")
+        pytest.fail(f"this test needs {needed} file descriptors, and the limit is {hard}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), hard))
     server = room_server(handshake_timeout=60, ping_interval=1000)
     left: list[object] = []
@@ -320,15 +322,15 @@ async def test_five_thousand_join_one_room_and_leave_at_once() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-# Leaving under load.
+# Stopping under load.
 
 
-async def test_drain_under_load_tells_everyone_and_ends_in_time() -> None:
+async def test_drain_under_load_closes_every_connection_in_time() -> None:
     server = echo_server(close_timeout=0.5)
     answers: Counter[WebSocket] = Counter()
     async with serving(server) as url:
         chatty = [await connect(url + "/echo") for _ in range(20)]
-        silent = [await stalled(url, "/echo") for _ in range(3)]  # who never answers our Close
+        silent = [await stalled(url, "/echo") for _ in range(3)]  # do not answer our Close
 
         async def chat(ws: WebSocket) -> None:
             try:
@@ -367,8 +369,8 @@ async def test_a_second_signal_ends_it_at_once() -> None:
         assert "stopping at once" in process.communicate()[1]
 
 
-async def test_a_close_before_the_end_of_a_queue_comes_after_it() -> None:
-    """What was sent before a close arrives before it, however slow the peer is."""
+async def test_a_close_is_sent_after_the_queue() -> None:
+    """Messages that were posted before the close arrive before it, even at a slow peer."""
     server = Server()
     closing = asyncio.Event()
 
@@ -392,7 +394,7 @@ async def test_a_close_before_the_end_of_a_queue_comes_after_it() -> None:
         await peer.close()
 
 
-async def test_sending_without_end_leaves_others_their_turn_and_ends_with_the_peer() -> None:
+async def test_endless_sending_blocks_nobody_and_ends_with_the_peer() -> None:
     server = echo_server()
     ended: list[object] = []
 
@@ -424,7 +426,7 @@ async def test_sending_without_end_leaves_others_their_turn_and_ends_with_the_pe
 
 
 @pytest.mark.parametrize("how", ["close", "vanish", "violation", "cancelled"])
-async def test_what_is_left_of_a_connection_goes_without_the_garbage_collector(how: str) -> None:
+async def test_a_connection_is_freed_without_the_garbage_collector(how: str) -> None:
     server = Server(compression=PerMessageDeflate())
     seen: list[weakref.ref[object]] = []
 

@@ -1,4 +1,4 @@
-"""Incoming messages: what they count for, and when reading stops."""
+"""Incoming messages: how their size is counted, and when reading pauses."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ SMALL = encode_frame(Opcode.TEXT, b"x" * 32, mask_key=KEY)
 
 
 class Reader(CodecReader):
-    """Counts how often reading stopped and went on."""
+    """Records when reading is paused and resumed."""
 
     def __init__(self) -> None:
         super().__init__(asyncio.get_running_loop())
@@ -46,7 +46,7 @@ class Owner:
 
 
 class Rig:
-    """An inbox with everything around it."""
+    """An inbox with the objects that it uses."""
 
     def __init__(self, **limits: float) -> None:
         self.clock = ManualClock()
@@ -57,7 +57,7 @@ class Rig:
         self.inbox = Inbox(self.connection, self.reader, outbox, self.owner, hub)
 
     def read(self, data: bytes) -> None:
-        """Takes what asyncio would have read."""
+        """Receives ``data``, in pieces of the size that asyncio reads."""
         for start in range(0, len(data), READ_SIZE):
             self.connection.receive_data(data[start : start + READ_SIZE])
             self.inbox.pull()
@@ -72,17 +72,17 @@ class Rig:
         return count
 
 
-async def test_small_messages_count_for_themselves_and_not_for_the_read_they_came_in() -> None:
+async def test_small_messages_count_their_own_size_and_not_that_of_the_read() -> None:
     rig = Rig()
     rig.read(SMALL * 1000)
-    await settle()  # beyond one batch, the codec is asked again in the next turn
+    await settle()  # the second batch is pulled in the next turn of the loop
     assert rig.reader.paused == []
     assert rig.inbox.unread == 1000 * (len(SMALL) + 64)
     assert await rig.take_all() == 1000
     assert rig.inbox.unread == 0
 
 
-async def test_reading_stops_for_a_handler_that_does_not_read_and_goes_on_when_it_does() -> None:
+async def test_reading_pauses_until_the_handler_takes_messages() -> None:
     rig = Rig()
     rig.read(encode_frame(Opcode.BINARY, bytes(200_000), mask_key=KEY) * 3)
     assert rig.reader.paused == [True]
@@ -91,26 +91,26 @@ async def test_reading_stops_for_a_handler_that_does_not_read_and_goes_on_when_i
     assert rig.reader.paused == [True, False] * (len(rig.reader.paused) // 2)
 
 
-async def test_an_honest_client_is_within_its_rate_of_bytes() -> None:
+async def test_small_messages_stay_within_the_byte_rate() -> None:
     rig = Rig(byte_rate=1_000_000)
     rig.read(SMALL * (200_000 // len(SMALL)))
     await settle()
     assert rig.owner.too_fast == 0
 
 
-async def test_a_rate_of_bytes_counts_frame_headers_and_whole_messages() -> None:
+async def test_the_byte_rate_counts_frame_headers_and_whole_messages() -> None:
     rig = Rig(byte_rate=1000)
     rig.read(SMALL * 40)
     assert rig.owner.too_fast == 0
     rig.clock.jump(2)
-    rig.read(SMALL * 53)  # 2,014 bytes, and two seconds' worth may come at once: more passes only when full
+    rig.read(SMALL * 53)  # 2,014 bytes: over the burst of 2,000, and allowed because the bucket is full
     assert rig.owner.too_fast == 0
     rig.read(SMALL)
     assert rig.owner.too_fast == 1
 
 
 @pytest.mark.parametrize("fragment", [10, 100_000])
-async def test_a_message_in_fragments_counts_for_its_own_bytes(fragment: int) -> None:
+async def test_a_fragmented_message_counts_its_own_size(fragment: int) -> None:
     rig = Rig()
     text = ("안녕" * 50_000).encode()
     pieces = [text[start : start + fragment] for start in range(0, len(text), fragment)]
@@ -120,7 +120,7 @@ async def test_a_message_in_fragments_counts_for_its_own_bytes(fragment: int) ->
     assert rig.inbox.unread == len(text) + 64
 
 
-async def test_a_server_with_a_rate_serves_an_honest_client_and_ends_a_flood() -> None:
+async def test_a_byte_rate_disconnects_only_a_client_that_exceeds_it() -> None:
     clock = ManualClock()
     server = Server(clock=clock, byte_rate=100_000)
     taken = 0

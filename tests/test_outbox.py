@@ -1,4 +1,4 @@
-"""The queue of one connection, with a transport that takes what it is told to."""
+"""The outgoing queue of one connection, with a transport whose capacity the test sets."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ from tests.helpers import sent_frames
 
 
 class Transport(asyncio.WriteTransport):
-    """Takes ``room`` bytes, keeps the rest, and says so, as asyncio's does."""
+    """Takes ``room`` bytes, keeps further ones, and pauses the outbox as asyncio's transports do."""
 
     def __init__(self, room: int = 1 << 40) -> None:
         self.writes: list[bytes] = []
@@ -39,7 +39,7 @@ class Transport(asyncio.WriteTransport):
             self.outbox.pause()
 
     def take(self, size: int = 1 << 40) -> None:
-        """The peer reads: what was kept leaves."""
+        """Lets the peer read ``size`` bytes."""
         taken = min(size, self.kept)
         self.kept -= taken
         self.room += size - taken
@@ -66,7 +66,7 @@ class Owner:
 
 
 class Rig:
-    """An outbox with everything around it."""
+    """An outbox with the objects that it uses."""
 
     def __init__(self, room: int = 1 << 40, *, hub: Hub | None = None, **limits: float) -> None:
         self.clock = ManualClock()
@@ -86,18 +86,18 @@ class Rig:
             self.outbox.schedule(prepared.size)
 
     def fall_behind(self) -> None:
-        """The transport has something that the peer does not take."""
+        """Fills the transport, because the peer no longer reads."""
         self.transport.room = 0
         self.connection.send_text("first")
         self.outbox.flush()
         assert self.outbox.behind
 
     def texts(self) -> list[str]:
-        """What was written, as far as it was handed to the transport."""
+        """Returns the texts that were written to the transport."""
         return [payload.decode() for _, payload in sent_frames(Role.SERVER, b"".join(self.transport.writes))]
 
 
-async def test_frames_of_one_tick_leave_in_one_write_a_connection() -> None:
+async def test_frames_of_one_tick_are_sent_in_one_write() -> None:
     first = Rig()
     rigs = [first, Rig(hub=first.hub), Rig(hub=first.hub)]
     for text in ("a", "b"):
@@ -112,7 +112,7 @@ async def test_frames_of_one_tick_leave_in_one_write_a_connection() -> None:
     assert first.stats.bytes_out == 15
 
 
-async def test_flush_does_not_wait_and_nothing_is_written_twice() -> None:
+async def test_flush_writes_at_once_and_nothing_is_written_twice() -> None:
     rig = Rig()
     rig.post("a")
     rig.outbox.flush()
@@ -122,15 +122,15 @@ async def test_flush_does_not_wait_and_nothing_is_written_twice() -> None:
     assert rig.transport.writes == [b"\x81\x01a"]
 
 
-async def test_a_tick_queues_no_more_than_a_write() -> None:
-    """Many broadcasts without a turn of the loop are seen by the transport, and so by the bound."""
+async def test_many_posts_in_one_tick_count_for_the_limit() -> None:
+    """Large queues are written before the tick ends, so that the transport pauses and the limit applies."""
     rig = Rig(room=100_000, max_queue=200_000)
     while not rig.owner.disconnected:
         rig.post("x" * 10_000)
     assert sum(map(len, rig.transport.writes)) < 200_000
 
 
-async def test_what_waits_follows_in_order_when_the_peer_reads() -> None:
+async def test_the_backlog_is_sent_in_order_when_the_peer_reads() -> None:
     rig = Rig()
     rig.fall_behind()
     rig.post("a")
@@ -148,7 +148,7 @@ async def test_what_waits_follows_in_order_when_the_peer_reads() -> None:
     assert rig.hub.budget.queued == 0
 
 
-async def test_what_waits_leaves_in_writes_of_bounded_size() -> None:
+async def test_the_backlog_is_sent_in_writes_of_limited_size() -> None:
     rig = Rig(max_queue=10 << 20)
     rig.fall_behind()
     for _ in range(100):
@@ -161,11 +161,11 @@ async def test_what_waits_leaves_in_writes_of_bounded_size() -> None:
     assert not rig.outbox.behind
 
 
-async def test_disconnect_is_the_policy_that_drops_nothing() -> None:
+async def test_the_policy_disconnect_drops_no_message() -> None:
     rig = Rig(max_queue=100)
     rig.fall_behind()
     for _ in range(9):
-        rig.post("12345678")  # 10 bytes each, and 7 in the transport
+        rig.post("12345678")  # 10 bytes each; the transport has 7
     assert rig.owner.disconnected == []
     rig.post("12345678")
     assert rig.owner.disconnected == ["backlog full"]
@@ -193,7 +193,7 @@ async def test_drop_newest() -> None:
     assert rig.stats.dropped == {"drop_newest": 1}
 
 
-async def test_drop_oldest_spares_what_must_not_be_dropped() -> None:
+async def test_drop_oldest_keeps_messages_that_must_not_be_dropped() -> None:
     rig = Rig(max_queue=26)
     rig.fall_behind()
     rig.post("keep")
@@ -206,7 +206,7 @@ async def test_drop_oldest_spares_what_must_not_be_dropped() -> None:
     rig.post("keep")
     rig.post("this")
     rig.post("also")
-    rig.post("late", "drop_oldest")  # nothing may be dropped but itself
+    rig.post("late", "drop_oldest")  # only this one may be dropped
     rig.transport.take()
     assert rig.texts()[-3:] == ["keep", "this", "also"]
     assert rig.outbox.dropped == 2
@@ -226,7 +226,7 @@ async def test_coalesce_keeps_the_newest_of_each_key_in_order() -> None:
     rig.post("a4", Coalesce("a"))
     rig.post("a5", Coalesce("a"))
     await asyncio.sleep(0)
-    assert rig.texts()[-2:] == ["a4", "a5"]  # whoever keeps up gets all
+    assert rig.texts()[-2:] == ["a4", "a5"]  # a peer that is not behind gets all messages
 
 
 async def test_coalesce_with_too_many_keys_drops_the_oldest() -> None:
@@ -238,7 +238,7 @@ async def test_coalesce_with_too_many_keys_drops_the_oldest() -> None:
     assert rig.texts() == ["first", "k1", "k2"]
 
 
-async def test_senders_wait_for_room_in_order() -> None:
+async def test_senders_wait_for_space_in_order() -> None:
     rig = Rig(max_queue=7 + 5)
     rig.fall_behind()
     tasks = []
@@ -246,13 +246,13 @@ async def test_senders_wait_for_room_in_order() -> None:
         tasks.append(asyncio.create_task(rig.outbox.send(PreparedMessage(text), 3)))
         await asyncio.sleep(0)
     assert [task.done() for task in tasks] == [False] * 3
-    assert rig.outbox.size == 7 + 3  # the others have their message still
+    assert rig.outbox.size == 7 + 3  # the other two senders still hold their messages
     rig.transport.take()
     assert await asyncio.gather(*tasks) == [True] * 3
     assert rig.texts() == ["first", "a", "b", "c"]
 
 
-async def test_a_cancelled_sender_leaves_its_message_out() -> None:
+async def test_the_message_of_a_cancelled_sender_is_not_sent() -> None:
     rig = Rig(max_queue=8)
     rig.fall_behind()
     first = asyncio.create_task(rig.outbox.send("a", 3))
@@ -267,7 +267,7 @@ async def test_a_cancelled_sender_leaves_its_message_out() -> None:
     assert rig.texts() == ["first", "a"]
 
 
-async def test_a_peer_that_takes_nothing_is_disconnected_after_the_time_out() -> None:
+async def test_a_peer_that_reads_nothing_is_disconnected_after_the_timeout() -> None:
     rig = Rig(send_timeout=20)
     rig.fall_behind()
     sending = asyncio.create_task(rig.outbox.send(b"x", 3))
@@ -278,7 +278,7 @@ async def test_a_peer_that_takes_nothing_is_disconnected_after_the_time_out() ->
     assert await sending is False
 
 
-async def test_a_peer_that_takes_a_little_is_disconnected_and_one_that_takes_enough_is_not() -> None:
+async def test_a_peer_that_reads_too_little_is_disconnected() -> None:
     for size, expected in ((MIN_PROGRESS - 1, ["send time-out"]), (MIN_PROGRESS, [])):
         rig = Rig(send_timeout=20)
         rig.transport.room = 0
@@ -293,7 +293,7 @@ async def test_a_peer_that_takes_a_little_is_disconnected_and_one_that_takes_eno
         assert await sending is False
 
 
-async def test_nobody_is_disconnected_for_whom_nobody_waits_any_more() -> None:
+async def test_without_a_waiting_sender_there_is_no_timeout() -> None:
     rig = Rig(send_timeout=20)
     rig.fall_behind()
     sending = asyncio.create_task(rig.outbox.send(b"x", 3))
@@ -303,7 +303,7 @@ async def test_nobody_is_disconnected_for_whom_nobody_waits_any_more() -> None:
     assert rig.owner.disconnected == []
 
 
-async def test_beyond_the_budget_who_has_most_goes_first() -> None:
+async def test_over_the_total_limit_the_largest_backlog_is_disconnected() -> None:
     first = Rig(max_total_queue=1000, max_queue=10_000)
     rigs = [first, Rig(hub=first.hub), Rig(hub=first.hub)]
     for rig, size in zip(rigs, (100, 500, 300), strict=True):
@@ -317,7 +317,7 @@ async def test_beyond_the_budget_who_has_most_goes_first() -> None:
     assert rigs[0].owner.disconnected == ["budget exceeded"]
 
 
-async def test_the_end_drops_what_waits_and_writes_the_close() -> None:
+async def test_the_end_drops_the_backlog_and_sends_the_close() -> None:
     rig = Rig()
     rig.fall_behind()
     rig.post("never")
@@ -331,7 +331,7 @@ async def test_the_end_drops_what_waits_and_writes_the_close() -> None:
     assert rig.hub.budget.queued == 0
 
 
-async def test_what_waits_can_be_handed_over_before_a_close() -> None:
+async def test_the_backlog_can_be_sent_before_a_close() -> None:
     rig = Rig()
     rig.fall_behind()
     rig.post("a")
@@ -344,7 +344,7 @@ async def test_what_waits_can_be_handed_over_before_a_close() -> None:
     assert [first for first, _ in frames] == [0x81, 0x81, 0x81, 0x88]
 
 
-async def test_drain_waits_for_what_it_writes_itself() -> None:
+async def test_wait_sent_waits_for_what_it_writes_itself() -> None:
     rig = Rig(room=0)
     rig.connection.send_text("not written yet")
     draining = asyncio.create_task(rig.outbox.wait_sent())
@@ -358,8 +358,8 @@ async def test_drain_waits_for_what_it_writes_itself() -> None:
     assert not await rig.outbox.wait_sent()
 
 
-async def test_pongs_wait_with_the_rest() -> None:
-    """A peer that pings and never reads makes nobody's buffer grow: the codec counts them."""
+async def test_pongs_wait_while_the_peer_is_behind() -> None:
+    """Pongs for a peer that does not read stay in the codec, which limits their number."""
     rig = Rig()
     rig.fall_behind()
     writes = len(rig.transport.writes)
@@ -372,7 +372,7 @@ async def test_pongs_wait_with_the_rest() -> None:
 
 
 @pytest.mark.parametrize("policy", ["drop", "", None, 5])
-def test_what_is_no_policy(policy: object) -> None:
+def test_invalid_policies(policy: object) -> None:
     with pytest.raises(ValueError, match="not a policy"):
         check_policy(policy)  # type: ignore[arg-type]
 

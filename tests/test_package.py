@@ -1,4 +1,4 @@
-"""What is released: the wheel and the source distribution, built as for an upload."""
+"""The wheel and the source distribution, built as for a release."""
 
 import re
 import subprocess
@@ -74,7 +74,7 @@ def test_the_source_distribution_has_what_a_checkout_has(built: Path) -> None:
     assert {Path("tests/test_package.py"), Path("docs/reading.md"), Path(".ci/run")} <= set(names)
 
 
-def test_the_version_is_that_of_the_code_and_of_the_changelog(metadata: Message) -> None:
+def test_the_version_matches_the_code_and_the_changelog(metadata: Message) -> None:
     assert metadata["Version"] == rfc6455.__version__
     releases = re.findall(
         r"^## \[(\d.*)\] - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
@@ -99,7 +99,7 @@ def test_pictures_and_links_of_the_readme_also_work_on_a_package_index(descripti
         assert (ROOT / picture.removeprefix(raw)).is_file()
     assert links
     assert all(link.startswith(("https://", "http://", "#")) for link in links)
-    assert not re.search(r"<img|\]: (?!https?:)", description), "forms that are not made absolute"
+    assert not re.search(r"<img|\]: (?!https?:)", description), "links in a form that is not made absolute"
 
 
 def test_code_in_the_readme_is_not_changed_on_a_package_index(description: str) -> None:
@@ -108,7 +108,7 @@ def test_code_in_the_readme_is_not_changed_on_a_package_index(description: str) 
     assert all(block in description for block in blocks)
 
 
-def test_one_list_of_pythons(metadata: Message) -> None:
+def test_all_lists_of_python_versions_agree(metadata: Message) -> None:
     classifiers = metadata.get_all("Classifier", [])
     pythons = [match[1] for text in classifiers if (match := re.search(r":: (3\.\d+)$", text))]
     noxfile = re.search(r"^PYTHONS = \[(.*)\]", (ROOT / "noxfile.py").read_text(), re.MULTILINE)
@@ -121,7 +121,7 @@ def test_one_list_of_pythons(metadata: Message) -> None:
 
 
 def test_build_requirements_are_in_the_extra_dev() -> None:
-    """`make build` and these tests build without isolation, and so without a network."""
+    """`make build` and these tests build without isolation, so that they need no network."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extra = set(project["project"]["optional-dependencies"]["dev"])
     assert set(project["build-system"]["requires"]) <= extra

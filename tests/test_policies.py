@@ -22,11 +22,11 @@ def test_none_is_a_key() -> None:
 
 
 @pytest.mark.parametrize("policy", ["disconnect", "drop_oldest", "drop_newest", "volatile", coalesce("k")])
-def test_policies(policy: Policy) -> None:
+def test_valid_policies(policy: Policy) -> None:
     assert check_policy(policy) is policy
 
 
 @pytest.mark.parametrize("policy", ["", "drop", None, 5])
-def test_what_is_not_a_policy(policy: object) -> None:
+def test_invalid_policies(policy: object) -> None:
     with pytest.raises(ValueError, match="not a policy"):
         check_policy(policy)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The README is true: its programs are run as they stand."""
+"""Runs the programs of the README unchanged, except for the port."""
 
 import asyncio
 import re
@@ -33,7 +33,7 @@ async def test_rooms_in_ten_lines() -> None:
     lines = [line for line in PROGRAMS[0].splitlines() if line]
     assert len(lines) <= 10
     port = free_port()
-    process = subprocess.Popen(  # noqa: ASYNC220 - it only starts
+    process = subprocess.Popen(  # noqa: ASYNC220 - starting it does not block
         [sys.executable, "-c", PROGRAMS[0].replace("8765", str(port))]
     )
     try:
@@ -106,7 +106,7 @@ async def test_the_codec_in_fifteen_lines() -> None:
     assert not thread.is_alive()
 
 
-async def test_what_keeps_it_up(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_staying_up(capsys: pytest.CaptureFixture[str]) -> None:
     namespace: dict[str, Any] = {}
     exec(PROGRAMS[4], namespace)
     async with serving(namespace["server"]) as url:
@@ -125,7 +125,7 @@ def test_a_server_in_memory() -> None:
     assert done.stdout == "it works\n"
 
 
-def test_explain_prints_what_is_shown() -> None:
+def test_the_output_of_explain() -> None:
     shown = re.search(r"\$ python -m (rfc6455 explain .*?)\n(.*?)```", README, re.DOTALL)
     assert shown is not None
     done = subprocess.run(

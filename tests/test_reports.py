@@ -1,4 +1,4 @@
-"""One report for each connection: who closed, with which codes, and why."""
+"""The report about each connection: who closed it, with which codes, and why."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -88,7 +88,7 @@ async def test_reports(  # noqa: PLR0917 - a row of the table
     assert server.find(report.id) is None
 
 
-async def test_the_server_that_stops_says_so() -> None:
+async def test_stopping_the_server_is_reported() -> None:
     server = Server()
     reports: list[CloseReport] = []
     server.on_report(reports.append)

@@ -26,7 +26,7 @@ async def run(*arguments: str, lines: str = "") -> tuple[int, str, str]:
     return process.returncode, out.decode(), err.decode()
 
 
-async def test_lines_go_and_messages_come() -> None:
+async def test_lines_are_sent_and_messages_printed() -> None:
     async with serving(echo_server()) as url:
         status, out, err = await run(url + "/echo", lines="hello\n안녕\n")
     assert (status, out) == (0, "hello\n안녕\n")
@@ -79,7 +79,7 @@ async def test_tls(certificate: Certificate) -> None:
     await all_closed()
 
 
-async def test_a_connection_that_is_lost_is_status_1() -> None:
+async def test_a_lost_connection_exits_with_1() -> None:
     server = Server()
 
     @server.websocket("/")
@@ -109,7 +109,7 @@ async def test_a_connection_that_is_lost_is_status_1() -> None:
         (["ws://127.0.0.1/", "--ca", "/none"], "No such file"),
     ],
 )
-def test_what_cannot_be_opened_is_one_line_and_status_2(
+def test_a_failed_connection_prints_one_line_and_exits_with_2(
     arguments: list[str], problem: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert chat(arguments) == 2

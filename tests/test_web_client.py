@@ -1,4 +1,4 @@
-"""``web/client.js`` in Node: the same file that browsers load, with Node's ws for a WebSocket."""
+"""``web/client.js`` in Node: the file that browsers load, with the WebSocket of Node's ws."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from tests.test_socketio import Relay, chat_server, script
 CLIENT = ROOT / "server" / "rfc6455_server" / "web" / "client.js"
 
 
-def test_it_stays_small() -> None:
+def test_the_client_stays_small() -> None:
     lines = CLIENT.read_text().splitlines()
     assert len(lines) <= 200
     assert max(map(len, lines)) <= 110
@@ -34,7 +34,7 @@ async def test_events_acknowledgements_and_bytes() -> None:
 
 
 @pytest.mark.parametrize("recovery", [60, None])
-async def test_it_comes_back_and_says_whether_it_missed_something(recovery: float | None) -> None:
+async def test_the_client_reconnects_and_reports_missed_events(recovery: float | None) -> None:
     server, io = chat_server(recovery=recovery)
 
     @io.on("connect")

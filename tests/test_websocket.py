@@ -1,4 +1,4 @@
-"""One connection through real sockets: our server at one end, a bare socket at the other."""
+"""One connection over real TCP: our server, and a peer that sends and receives bytes."""
 
 import asyncio
 import errno
@@ -29,14 +29,14 @@ async def test_messages_and_control_frames() -> None:
         await peer.close()
 
 
-async def test_frames_that_come_with_the_request() -> None:
+async def test_frames_in_the_same_read_as_the_request() -> None:
     async with serving(echo_server()) as url:
         peer = await RawPeer.upgraded(url, early=bytes.fromhex("818537fa213d7f9f4d5158"))
         assert await peer.read(7) == b"\x81\x05Hello"
         await peer.close()
 
 
-async def test_a_good_message_before_a_bad_frame_is_answered() -> None:
+async def test_a_valid_message_before_an_invalid_frame_is_answered() -> None:
     async with serving(echo_server()) as url:
         peer = await RawPeer.upgraded(url)
         peer.writer.write(bytes.fromhex("818537fa213d7f9f4d5158") * 2 + b"\x83\x80")
@@ -46,8 +46,8 @@ async def test_a_good_message_before_a_bad_frame_is_answered() -> None:
         await peer.close()
 
 
-async def test_the_peer_gets_our_close_though_it_goes_on_sending() -> None:
-    """A reset would take the Close with it: what still comes is read and dropped."""
+async def test_a_peer_that_goes_on_sending_gets_our_close() -> None:
+    """A TCP reset would discard the Close, so the server reads and drops what still arrives."""
     async with serving(echo_server(max_message_size=1000)) as url:
         peer = await RawPeer.upgraded(url)
         peer.writer.write(b"\x82\xfe\xff\xff\0\0\0\0" + bytes(2_000_000))
@@ -181,7 +181,7 @@ async def test_control_frames_are_answered_while_the_handler_is_busy() -> None:
         await peer.close()
 
 
-async def test_a_handler_that_does_not_read_holds_back_its_own_peer_only() -> None:
+async def test_a_handler_that_does_not_read_stops_only_its_own_peer() -> None:
     server = echo_server()
     release = asyncio.Event()
     sizes: list[int] = []
@@ -236,7 +236,7 @@ async def test_send_waits_for_a_peer_that_does_not_read() -> None:
     assert errors == [1006]
 
 
-async def test_small_sends_in_a_row_leave_in_few_writes_and_in_order() -> None:
+async def test_many_small_messages_arrive_in_order() -> None:
     server = Server()
 
     @server.websocket("/")
@@ -378,7 +378,7 @@ async def test_a_bad_close_code_changes_nothing() -> None:
         assert await ws.recv() == "still open"
 
 
-async def test_a_member_that_is_too_slow_is_let_go() -> None:
+async def test_a_member_that_is_too_slow_is_disconnected() -> None:
     server = Server()
     ended: list[object] = []
 
@@ -402,7 +402,7 @@ async def test_a_member_that_is_too_slow_is_let_go() -> None:
         await slow.close()
 
 
-async def test_a_reset_that_we_have_yet_to_be_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_reset_that_asyncio_has_not_reported_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server()
     seen: list[WebSocket] = []
     begun = asyncio.Event()
@@ -428,7 +428,7 @@ async def test_a_reset_that_we_have_yet_to_be_told_of(monkeypatch: pytest.Monkey
     assert seen[0].failure is not None
 
 
-async def test_repr_says_role_and_state() -> None:
+async def test_repr_shows_role_and_state() -> None:
     async with serving(echo_server()) as url:
         async with connect(url + "/echo") as ws:
             assert repr(ws) == "<WebSocket client open>"

@@ -1,6 +1,7 @@
-"""The codec of whatever version is on the import path, measured as asked on the standard input.
+"""Measures the codec that is on the import path, for `benchmarks.before_after`.
 
-Each line is a case: parse or serialise, a size in bytes, numpy or standard. The answer is seconds a message.
+Each line of standard input is a case: parse or serialise, a size in bytes, numpy or standard. The answer is
+the seconds per message.
 """
 
 import os
@@ -12,11 +13,11 @@ from typing import Final
 
 from rfc6455 import Connection, Opcode, Role, encode_frame, masking
 
-READ: Final = 1 << 18  # bytes of a read, as asyncio returns them
+READ: Final = 1 << 18  # bytes per read: the maximum of asyncio
 
 
 def parse(size: int) -> float:
-    """Returns seconds of CPU time to parse one masked text of ``size`` bytes."""
+    """Returns the CPU time in seconds to parse a masked text message of ``size`` bytes."""
     count = max(16, 6_000_000 // (size + 600))
     payload = (b"The quick brown fox " * (size // 20 + 1))[:size]
     wire = b"".join(encode_frame(Opcode.TEXT, payload, mask_key=os.urandom(4)) for _ in range(count))
@@ -31,7 +32,7 @@ def parse(size: int) -> float:
 
 
 def serialise(size: int) -> float:
-    """Returns seconds of CPU time to serialise one text of ``size`` bytes."""
+    """Returns the CPU time in seconds to serialise a text message of ``size`` bytes."""
     count = max(16, 40_000_000 // (size + 2000))
     connection = Connection(Role.SERVER)
     text = "x" * size
@@ -46,13 +47,13 @@ CODEC: Final[dict[str, Callable[[int], float]]] = {"parse": parse, "serialise": 
 
 
 def main() -> None:
-    """Measures the codec of this process's version, as asked on the standard input."""
+    """Reads cases from standard input and prints the results."""
     numpy = masking._numpy
     for line in sys.stdin:
         kind, size, with_numpy = line.split()
         masking._numpy = numpy if with_numpy == "numpy" else lambda: None  # type: ignore[assignment]
         measure = CODEC[kind]
-        measure(int(size))  # the first time, memory is mapped and tables are filled
+        measure(int(size))  # warm-up: maps memory and fills tables
         print(statistics.median(measure(int(size)) for _ in range(3)), flush=True)
 
 

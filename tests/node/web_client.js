@@ -1,4 +1,4 @@
-// Our own browser client in Node: node web_client.js URL OPTIONS SCENARIO, as socketio.js.
+// Runs our browser client in Node: node web_client.js URL OPTIONS SCENARIO, as in socketio.js.
 import { createInterface } from "node:readline";
 import WebSocket from "ws";
 import { Client } from "../../server/rfc6455_server/web/client.js";
