@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 import uvloop
 
-from rfc6455_server import Endpoint, connect
+from rfc6455_server import Endpoint, Server, connect
 from rfc6455_server import asyncio_private as private
 from tests.server_helpers import Certificate, echo_server
 
@@ -33,6 +33,12 @@ def hide(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     monkeypatch.setattr(private, "_warned", set())
 
 
+async def until_closed(server: Server) -> None:
+    async with asyncio.timeout(20):
+        while server.make_ready().connections:  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0)
+
+
 async def echo_over_tcp_and_tls(certificate: Certificate) -> None:
     """Two connections over each, one after the other."""
     server = echo_server()
@@ -47,8 +53,7 @@ async def echo_over_tcp_and_tls(certificate: Certificate) -> None:
                     assert await ws.recv() == message
             assert ws.closed is not None
             assert ws.closed.clean
-    while server.make_ready().connections:
-        await asyncio.sleep(0)
+    await until_closed(server)
     await server.stop()
 
 
@@ -124,8 +129,7 @@ async def test_a_transport_is_freed_at_once_unless_the_names_are_missing(
         async with connect(f"ws://127.0.0.1:{server.port}/echo") as ws:
             await ws.ping()
             transport = weakref.ref(server.websockets[0]._writer.transport)
-        while server.make_ready().connections:
-            await asyncio.sleep(0)
+        await until_closed(server)
         for _ in range(3):
             await asyncio.sleep(0)  # the loop drops its last handles
         assert (transport() is None) is not bool(hidden)
