@@ -617,7 +617,7 @@ def test_a_closed_connection_holds_no_data(role: Role, case: str, fail: bool) ->
 @both_roles
 @pytest.mark.parametrize("waits", [False, True])
 def test_data_after_a_close_is_dropped(role: Role, waits: bool) -> None:
-    """RFC 6455 §5.5.1. A client's connection is not closed before EOF, and must not collect data until then."""
+    """RFC 6455 §5.5.1. A client's connection is not closed before EOF, and collects no data until then."""
     close, more = raw_frame(role, 8, close_payload(1000)), raw_frame(role, BINARY, bytes(200_000))
     connection = make_connection(role)
     if waits:
@@ -742,3 +742,26 @@ def test_what_is_queued_does_not_change_with_the_callers_data(role: Role, kind: 
     connection.send_binary(kind(data))
     data[:] = b"y" * size
     assert sent_frames(role, connection.data_to_send()) == [(0x82, b"x" * size)]
+
+
+@both_roles
+def test_nothing_is_sent_after_eof(role: Role) -> None:
+    """Neither side has sent a Close."""
+    connection = make_connection(role)
+    assert feed(connection, [], eof=True) == [ABNORMAL]
+    for send in (lambda: connection.send_text(""), lambda: connection.send_binary(b"")):
+        with pytest.raises(LocalProtocolError) as caught:
+            send()
+        assert caught.value.slug == "not-open"
+    assert connection.data_to_send() == b""
+
+
+@pytest.mark.parametrize("size", [200, 5000])
+def test_a_server_with_compression_compresses_every_message(size: int) -> None:
+    connection = Connection(Role.SERVER, deflate=DeflateParameters())
+    connection.send_text("x" * size)
+    connection.send_text("x" * size, fin=False)
+    connection.send_text("x" * size)
+    connection.send_text("x" * size)
+    firsts = [first for first, _ in sent_frames(Role.SERVER, connection.data_to_send())]
+    assert firsts == [0xC1, 0x41, 0x80, 0xC1]
