@@ -96,7 +96,7 @@ class TargetOf(Generic[AnySocket]):
     async def emit_with_ack(self, event: str, *args: Any) -> list[Any]:
         """Sends an event to all of them, and returns their acknowledgements.
 
-        Sockets that are disconnected meanwhile are left out. Raises `AckTimeoutError`, with the
+        Sockets that are disconnected before they answer are left out. Raises `AckTimeoutError`, with the
         acknowledgements that arrived, after the time that `timeout` set.
         """
         namespace = self.namespace

@@ -137,7 +137,7 @@ class Transports:
         if sid is not None:
             session = self.sessions.get(sid)
             if session is None:
-                websocket.start_close(CloseCode.POLICY_VIOLATION, "the session is over")
+                websocket.start_close(CloseCode.POLICY_VIOLATION, "the session is closed")
                 return
             await session.serve_websocket(websocket, probing=True)
             return
