@@ -306,7 +306,7 @@ def test_the_start_page_shows_live_figures(tabs: Tabs) -> None:
     expect(page.locator("#messages")).not_to_have_text("–")
     for path in PAGES[1:]:
         assert page.locator(f"a[href='{path}']").count() == 1
-    page.get_by_role("link", name="All its figures").click()
+    page.get_by_role("link", name="All figures").click()
     assert "rfc6455_connections" in page.content()
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rfc6455 import Request
+from rfc6455 import LocalProtocolError, PreparedMessage, Request
 from rfc6455_server import (
     ConnectionClosedError,
     HandshakeRejectedError,
@@ -18,6 +18,7 @@ from rfc6455_server import (
     Server,
     WebSocket,
     bearer_token,
+    coalesce,
     connect,
 )
 from rfc6455_server.socketio import (
@@ -27,6 +28,7 @@ from rfc6455_server.socketio import (
     Socket,
     SocketIO,
 )
+from rfc6455_server.socketio.session import EncodedPacket
 from rfc6455_server.testing import ManualClock, TestClient, settle
 from tests.server_helpers import Certificate, RawPeer, all_closed, serving
 from tests.test_http import Answer, read_answer
@@ -424,6 +426,102 @@ async def test_a_room_of_socketio_is_a_room_with_its_policies_and_counters() -> 
         assert r.server.stats.dropped == {"volatile": 1}
         with pytest.raises(ValueError, match="policy"):
             r.io.to("room").with_policy("whatever")  # type: ignore[arg-type]
+
+
+async def test_a_room_sends_packets_only() -> None:
+    async with rig() as r:
+        client = await r.client()
+        (socket,) = r.io.fetch_sockets()
+        socket.join("room")
+        before = r.server.stats.messages_out
+        for message in ("hi", b"hi", PreparedMessage('42["x"]')):
+            with pytest.raises(LocalProtocolError, match=r"io\.to\(name\)\.emit") as raised:
+                r.io.rooms["room"].broadcast(message)
+            assert raised.value.slug == "raw-message"
+        assert r.server.stats.messages_out == before
+        r.io.rooms["room"].broadcast(EncodedPacket(['2["x"]']))
+        assert await client.event() == ["x"]
+
+
+async def test_a_rooms_policy_applies_however_events_are_sent_to_it() -> None:
+    async with rig() as r:
+        slow, quick = await r.client(), await r.client()
+        one, other = r.io.fetch_sockets()
+        one.join("chat-1", "pos", "plain")
+        other.join("chat-1", "pos")
+        r.io.rooms.policies["chat-*"] = "volatile"
+        r.io.rooms["pos"].policy = coalesce(lambda message: str(message)[:10])
+        assert r.io.rooms["chat-1"].policy == "volatile"
+        r.test.transports[0].pause_reading()
+        for _ in range(2):
+            r.io.emit("fill", "x" * 100_000)
+        await settle()
+        r.io.to("chat-1").emit("dropped")
+        other.to("chat-1").emit("dropped")
+        r.io.to("chat-1", "nobody").except_("nowhere").emit("dropped")
+        assert r.server.stats.dropped == {"volatile": 3}
+        r.io.to("pos").emit("moved", 1)
+        other.to("pos").emit("moved", 2)
+        r.io.to("pos", "quiet").emit("moved", 3)
+        r.io.to("pos").emit("turned", 4)
+        assert r.server.stats.dropped == {"volatile": 3, "coalesce": 2}
+        r.io.to("chat-1").with_policy("disconnect").emit("kept")
+        r.io.to("plain", "pos").with_policy("drop_oldest").emit("once")
+        await settle()
+        r.test.transports[0].resume_reading()
+        heard = [await slow.event() for _ in range(6)]
+        assert heard[2:] == [["moved", 3], ["turned", 4], ["kept"], ["once"]]
+        heard = [await quick.event() for _ in range(9)]
+        assert heard[2:] == [
+            ["dropped"],
+            ["dropped"],
+            ["moved", 1],
+            ["moved", 3],
+            ["turned", 4],
+            ["kept"],
+            ["once"],
+        ]
+        with pytest.raises(ValueError, match="policy"):
+            r.io.rooms["pos"].policy = "whatever"  # type: ignore[assignment]
+
+
+async def test_a_key_function_is_called_for_each_event_whatever_its_target() -> None:
+    async with rig() as r:
+        client = await r.client()
+        (socket,) = r.io.fetch_sockets()
+        r.test.transports[0].pause_reading()
+        for _ in range(2):
+            r.io.emit("fill", "x" * 100_000)
+        await settle()
+        by_name = coalesce(lambda message: str(message)[:8])
+        for price in range(3):
+            r.io.volatile.with_policy(by_name).emit("acme", price)
+            r.io.to(socket.id).with_policy(by_name).emit("nova", price)
+        await settle()
+        r.test.transports[0].resume_reading()
+        assert [await client.event() for _ in range(4)][2:] == [["acme", 2], ["nova", 2]]
+
+
+async def test_recovery_keeps_no_event_that_a_policy_may_drop() -> None:
+    async with rig(recovery=60) as r:
+        await r.client()
+        (socket,) = r.io.fetch_sockets()
+        socket.join("pos", "chat")
+        r.io.rooms.policies["*"] = "disconnect"
+        r.io.rooms["pos"].policy = "drop_oldest"
+        recovery = r.io.of("/").recovery
+        assert recovery is not None
+        r.io.to("pos").emit("x")
+        r.io.to("pos", "chat").emit("x")
+        r.io.to("chat").volatile.emit("x")
+        assert recovery.size == 0
+        r.io.to("chat").emit("x")
+        first = recovery.size
+        assert first > 0
+        r.io.rooms.policies["*"] = "drop_oldest"  # it applies to rooms, not to a socket's own id
+        socket.emit("x")
+        r.io.emit("x")
+        assert recovery.size == 3 * first
 
 
 async def test_drain_waits_until_what_was_sent_has_left() -> None:
