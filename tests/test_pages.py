@@ -8,6 +8,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from playwright.sync_api import (
     ConsoleMessage,
     Page,
     Request,
+    WebSocket,
     expect,
     sync_playwright,
 )
@@ -249,8 +251,12 @@ def test_the_server_is_away_for_a_while(browser: Browser) -> None:
         expect(bob.locator("#messages li p")).to_have_text(["before"])
         tabs.server_away = True
         attempts: Counter[Page] = Counter()
+
+        def count(page: Page, _: WebSocket) -> None:
+            attempts[page] += 1
+
         for page in (ann, bob):
-            page.on("websocket", lambda _, page=page: attempts.update([page]))
+            page.on("websocket", partial(count, page))
         process.kill()
         process.wait()
         for page in (ann, bob):

@@ -1,7 +1,5 @@
 """``web/client.js`` in Node: the same file that browsers load, with Node's ws for a WebSocket."""
 
-import asyncio
-
 import pytest
 
 from rfc6455_server.socketio import Socket
@@ -52,7 +50,6 @@ async def test_it_comes_back_and_says_whether_it_missed_something(recovery: floa
             assert (await client.until("state", "reconnecting"))[2] > 0
             client.tell("say", "lobby", "queued while away")
             io.to("lobby").emit("news", 1)
-            await asyncio.sleep(0.1)
             relay.open = True
             recovered = recovery is not None
             again = await client.until("connected")
