@@ -57,7 +57,10 @@ def raw_frame(
         header = bytes([first, mask | 127]) + declared.to_bytes(8, "big")
     if not masked:
         return header + payload
-    return header + key + bytes(byte ^ key[i % 4] for i, byte in enumerate(payload))
+    masked_payload = bytearray(payload)
+    for i, octet in enumerate(key):
+        masked_payload[i::4] = payload[i::4].translate(bytes(byte ^ octet for byte in range(256)))
+    return header + key + masked_payload
 
 
 def make_connection(role: Role, **options: object) -> Connection:

@@ -46,8 +46,8 @@ def find_program(*names: str) -> str | None:
 async def until(condition: Callable[[], object]) -> None:
     """Waits until ``condition``, a function or a coroutine function, returns something true.
 
-    The one way in which tests wait for what no event or message tells them of. A test that shows that
-    something does not happen moves a `ManualClock`, or waits for what comes after it; it never sleeps.
+    All tests that have no event or message to wait for use this. A test that shows that something does
+    not happen moves a `ManualClock`, or waits for something that comes later; it never sleeps.
     """
     async with asyncio.timeout(PATIENCE):
         while True:
@@ -58,14 +58,14 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def all_closed() -> None:
-    """Waits until the event loop has no open socket: a TLS connection ends later than its WebSocket."""
+    """Waits until the event loop has no open socket: TLS connections end later than their WebSocket."""
     selector = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]
     await until(lambda: len(selector.get_map()) == 1)  # the loop's own
     await settle()
 
 
 def free_port() -> int:
-    """A port that nobody uses, below those that the system hands out for port 0 and for clients."""
+    """A port that nobody uses, below those that the system assigns to clients and for port 0."""
     while True:
         port = random.randrange(20_000, 32_000)
         with socket.socket() as probe:
@@ -104,7 +104,7 @@ def echo_server(**options: object) -> Server:
 
 
 async def talk_meanwhile(url: str) -> None:
-    """Sends 300 messages to the echo server at ``url``, one by one, so that its loop has had 300 turns."""
+    """Exchanges 300 messages with the echo server at ``url``, so that all else has had 300 turns of the loop."""
     async with connect(url + "/echo") as ws:
         for _ in range(300):
             await ws.send("x")
