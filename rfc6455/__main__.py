@@ -1,6 +1,6 @@
-"""``python -m rfc6455 explain HEX…``: what each byte of some frames means.
+"""``python -m rfc6455 explain HEX…``: explains the bytes of frames.
 
-For learning and debugging; it uses the same `decode_header` as a connection.
+For learning and debugging. It uses the `decode_header` of a connection.
 """
 
 import argparse
@@ -13,11 +13,11 @@ from rfc6455.frames import MASK, FrameHeader, decode_close, decode_header
 from rfc6455.masking import apply_mask
 
 _SHOWN = 64
-"""Bytes of a payload that are shown."""
+"""Maximum bytes of a payload that are printed."""
 
 
 def explain(data: bytes) -> tuple[list[str], bool]:
-    """The lines that explain the frames in ``data``, and whether all of them follow the protocol."""
+    """Returns lines that explain the frames in ``data``, and whether all frames are valid."""
     lines: list[str] = []
     position = 0
     while position < len(data):
@@ -25,7 +25,7 @@ def explain(data: bytes) -> tuple[list[str], bool]:
         try:
             frame = decode_header(data, position, masked=masked, rsv1_allowed=True)
             if frame is None:
-                return [*lines, f"{_hex(data[position:])}  the header goes on: bytes are missing"], True
+                return [*lines, f"{_hex(data[position:])}  incomplete header"], True
             lines += _explain_header(data[position : position + frame.size], frame)
             position += frame.size
             payload = data[position : position + frame.length]
@@ -53,7 +53,7 @@ def _explain_header(header: bytes, frame: FrameHeader) -> list[str]:
 def _explain_payload(payload: bytes, frame: FrameHeader) -> list[str]:
     missing = frame.length - len(payload)
     if missing:
-        return [f"{_hex(payload)}  payload, {missing} bytes are missing"]
+        return [f"{_hex(payload)}  payload, {missing} bytes missing"]
     if not payload:
         return []
     plain = payload if frame.mask_key is None else apply_mask(payload, frame.mask_key)
@@ -72,16 +72,16 @@ def _hex(data: bytes) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0, 1 when a frame breaks the protocol, 2 for arguments that make no sense."""
+    """Returns the exit status: 0, 1 if a frame breaks the protocol, 2 for bad arguments."""
     parser = argparse.ArgumentParser(prog="python -m rfc6455", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("explain", help="say what the bytes of some frames mean")
+    command = commands.add_parser("explain", help="explain the bytes of frames")
     command.add_argument("hex", nargs="+", help="bytes in hexadecimal, with or without spaces")
     options = parser.parse_args(arguments)
     try:
         data = bytes.fromhex("".join(options.hex))
     except ValueError:
-        print("python -m rfc6455: not hexadecimal bytes", file=sys.stderr)
+        print("python -m rfc6455: the bytes are not hexadecimal", file=sys.stderr)
         return 2
     lines, valid = explain(data)
     print("\n".join(lines))

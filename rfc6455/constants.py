@@ -11,29 +11,29 @@ GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """Appended to the client's key before hashing (RFC 6455 §4.2.2, step 5.4)."""
 
 VERSION: Final = 13
-"""The only version of the protocol there is (RFC 6455 §4.1, step 9)."""
+"""The protocol version that this package speaks (RFC 6455 §4.1, step 9)."""
 
 MAX_CONTROL_PAYLOAD: Final = 125
-"""Bytes that a control frame may carry (RFC 6455 §5.5)."""
+"""Maximum payload bytes of a control frame (RFC 6455 §5.5)."""
 
 MAX_PAYLOAD: Final = (1 << 63) - 1
-"""Bytes that any frame may declare: the most significant bit is 0 (RFC 6455 §5.2)."""
+"""Maximum payload length that a frame may declare: the most significant bit is 0 (RFC 6455 §5.2)."""
 
-# Default limits. Each can be set where it is used; none is infinite.
+# The default limits, all finite. Handshakes and connections take their own values as arguments.
 DEFAULT_MAX_MESSAGE_SIZE: Final = 1 << 20
 """Bytes of one message, all fragments together, after inflation."""
 
 DEFAULT_MAX_CONTROL_FRAMES: Final = 1024
-"""Control frames that may come between two calls of ``data_to_send()``.
+"""Control frames that may arrive between two calls of ``data_to_send()``.
 
-It bounds the queue of Pongs by count; there is no clock here that could bound a rate.
+This bounds the queue of Pongs by count; a limit on the rate would need a clock.
 """
 
 DEFAULT_MAX_EMPTY_FRAGMENTS: Final = 1024
-"""Fragments without payload in one message: they cost work, and bring a message no further."""
+"""Fragments without payload in one message: each costs work and adds nothing to the message."""
 
 DEFAULT_MAX_LINE_SIZE: Final = 8192
-"""Bytes of the request line, of the status line, and of each field line of an HTTP head."""
+"""Bytes of the request line, the status line, and each field line of an HTTP head."""
 
 DEFAULT_MAX_FIELDS: Final = 128
 """Field lines of an HTTP head."""
@@ -54,7 +54,7 @@ class Opcode(IntEnum):
 
     @property
     def is_control(self) -> bool:
-        """Control frames have the most significant bit of the opcode set (RFC 6455 §5.5)."""
+        """Whether the most significant bit of the opcode is set (RFC 6455 §5.5)."""
         return self >= Opcode.CLOSE
 
 
@@ -82,7 +82,7 @@ class CloseCode(IntEnum):
 
 
 class Role(Enum):
-    """Which end of the connection this is: it decides who masks and who closes TCP."""
+    """One end of a connection. Clients mask their frames; servers close TCP first."""
 
     CLIENT = "client"
     SERVER = "server"
@@ -91,7 +91,7 @@ class Role(Enum):
 class State(Enum):
     """The states of an established connection (RFC 6455 §4.1, §7.1.3, §7.1.4).
 
-    CONNECTING is not among them: it is a handshake object, not a connection.
+    CONNECTING is missing: during the opening handshake there is a handshake object and no connection.
     """
 
     OPEN = "open"

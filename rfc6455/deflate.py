@@ -1,16 +1,15 @@
-"""permessage-deflate: its negotiation, and a codec that is bounded and costs nothing while idle.
+"""permessage-deflate: negotiation, and a codec with bounded memory.
 
 Implements: RFC 7692 §5 (negotiation), §6 and §7 (the extension, its parameters, compression).
-Left to others: the RSV1 bit (`frames`), which message is compressed (`connection`), size limits
-(`messages`).
+Left to others: the RSV1 bit (`frames`), which message is compressed (`connection`), size limits (`messages`).
 
-`PerMessageDeflate` is what one side wants, `DeflateParameters` what both agreed on; both are values without
-state. A connection makes a `Deflater` and an `Inflater` of the agreement, and these hold no zlib object
+`PerMessageDeflate` is what one side asks for, `DeflateParameters` what both sides agreed on; both are values
+without state. A connection makes a `Deflater` and an `Inflater` from the agreement. They hold no zlib object
 before the first compressed message.
 
-What it costs, a connection, once in use: a compressor with a window of 15 bits and memory level 8 holds
-256 KiB, a decompressor 40 KiB. ``no_context_takeover`` frees them after each message, at the price of a
-new one for the next, and of worse compression.
+Once in use, a compressor with a window of 15 bits and memory level 8 holds 256 KiB for each connection, and a
+decompressor 40 KiB. ``no_context_takeover`` frees them after each message; the next message then needs a new
+one, and compresses worse.
 """
 
 import re
@@ -29,19 +28,19 @@ MAX_WINDOW_BITS: Final = 15
 MIN_WINDOW_BITS: Final = 8
 
 DEFAULT_THRESHOLD: Final = 128
-"""Bytes from which on a message is compressed: below, the work is not worth the few bytes."""
+"""Messages smaller than this many bytes are not compressed: too little would be saved."""
 
 _TAIL: Final = b"\x00\x00\xff\xff"
-"""What a sync flush ends with; the sender leaves it out (RFC 7692 §7.2.1)."""
+"""The end of a sync flush; the sender removes it (RFC 7692 §7.2.1)."""
 
 _EMPTY_BLOCK: Final = b"\x00"
 """An empty stored block without the tail (RFC 7692 §7.2.3.6)."""
 
 _SLICE: Final = 65536
-"""Bytes given to zlib at a time: what it does not use it copies."""
+"""Maximum bytes passed to zlib in one call: zlib copies what it does not use."""
 
 _SHORT_SLICE: Final = 2048
-"""The same, in a message of several deflate streams; see `Inflater`."""
+"""The same in a message of several deflate streams; see `Inflater`."""
 
 # window-bits = "8" / "9" / "10" / … / "15", without leading zeros (RFC 7692 §7.1.2)
 _WINDOW_BITS: Final = re.compile(r"[89]|1[0-5]")
@@ -54,7 +53,7 @@ _CLIENT_BITS: Final = "client_max_window_bits"
 
 @dataclass(frozen=True, slots=True)
 class _Parameters:
-    """The four parameters of the extension, and how this side compresses."""
+    """The four parameters of the extension, and the options of this side's compressor."""
 
     server_no_context_takeover: bool = False
     client_no_context_takeover: bool = False
@@ -67,30 +66,30 @@ class _Parameters:
 
 @dataclass(frozen=True, slots=True)
 class DeflateParameters(_Parameters):
-    """What client and server agreed on (RFC 7692 §7.1), and how this side compresses.
+    """What client and server agreed on (RFC 7692 §7.1), and the options of this side's compressor.
 
     ``level`` and ``memory_level`` are zlib's; ``threshold`` is in bytes.
     """
 
     def no_context_takeover(self, sender: Role) -> bool:
-        """Whether ``sender`` compresses each message by itself."""
+        """Whether ``sender`` compresses each message independently of the messages before it."""
         if sender is Role.SERVER:
             return self.server_no_context_takeover
         return self.client_no_context_takeover
 
     def window_bits(self, sender: Role) -> int:
-        """The size of the window that ``sender`` uses, as a power of two."""
+        """The window size of ``sender``, as an exponent of two."""
         return self.server_max_window_bits if sender is Role.SERVER else self.client_max_window_bits
 
 
 @dataclass(frozen=True, slots=True)
 class PerMessageDeflate(_Parameters):
-    """What one side asks for. Hand it to a `ServerHandshake` or a `ClientHandshake`.
+    """What one side asks for: an argument of `ServerHandshake` and `ClientHandshake`.
 
-    ``server_…`` speaks of what the server compresses, ``client_…`` of what the client does. A server can
-    limit the client's window only where the client offers to be limited (RFC 7692 §7.1.2.2).
+    ``server_…`` applies to what the server compresses, ``client_…`` to what the client compresses. A server
+    can limit the client's window only if the client's offer allows it (RFC 7692 §7.1.2.2).
 
-    Raises `ValueError` for window bits outside 8 to 15, and what zlib does not know.
+    Raises `ValueError` for window bits outside 8 to 15, and for options that zlib does not have.
     """
 
     def __post_init__(self) -> None:
@@ -103,10 +102,10 @@ class PerMessageDeflate(_Parameters):
     # The server.
 
     def accept(self, offers: Iterable[Extension]) -> tuple[DeflateParameters, Extension] | None:
-        """The agreement and the answer to the first offer that can be met; ``None`` declines all.
+        """Returns the agreement and the answer for the first acceptable offer; ``None`` declines all.
 
-        An offer with a parameter that is unknown, doubled or has a bad value is declined, and the next
-        one considered (RFC 7692 §7.1).
+        An offer with an unknown or repeated parameter, or a bad value, is declined, and the next one is
+        tried (RFC 7692 §7.1).
         """
         for offer in offers:
             if offer.name == NAME:
@@ -125,8 +124,8 @@ class PerMessageDeflate(_Parameters):
         # server_max_window_bits         absent     w                o          min(o, w)
         # client_max_window_bits         absent     absent, 15       o          min(o, w)
         #
-        # The last but one is what must be; the others are hints that cost us nothing to follow. A bare
-        # client_max_window_bits is an offer of 15.
+        # What the offer says of the server binds us. What it says of the client is a hint that costs us
+        # nothing to follow. client_max_window_bits without a value counts as 15.
         agreed = self._agreement(
             server_no_context_takeover=offered.server_no_context_takeover or self.server_no_context_takeover,
             client_no_context_takeover=offered.client_no_context_takeover or self.client_no_context_takeover,
@@ -151,7 +150,7 @@ class PerMessageDeflate(_Parameters):
     # The client.
 
     def offer(self) -> Extension:
-        """What a client asks for; it always offers to have its window limited."""
+        """Returns the client's offer; it always allows the server to limit the client's window."""
         parameters: list[tuple[str, str | None]] = []
         if self.server_no_context_takeover:
             parameters.append((_SERVER_TAKEOVER, None))
@@ -164,9 +163,9 @@ class PerMessageDeflate(_Parameters):
         return Extension(NAME, tuple(parameters))
 
     def agree(self, answers: list[Extension]) -> DeflateParameters | None:
-        """The agreement that the server's answer to `offer` makes; ``None`` when it declined.
+        """Returns the agreement from the server's answer to `offer`; ``None`` if the server declined.
 
-        Raises `HandshakeError` for anything that the offer does not allow (RFC 7692 §5.1, §7.1).
+        Raises `HandshakeError` for an answer that the offer does not allow (RFC 7692 §5.1, §7.1).
         """
         if not answers:
             return None
@@ -174,18 +173,18 @@ class PerMessageDeflate(_Parameters):
             raise HandshakeError("an extension that was not offered", slug="bad-extension", status=0)
         answer = _parse(answers[0], in_response=True)
         if self.server_no_context_takeover and not answer.server_no_context_takeover:
-            # RFC 7692 §7.1.1.1: who accepts the offer MUST say so.
+            # RFC 7692 §7.1.1.1: a server that accepts the offer MUST include the parameter.
             raise _bad_parameter(_SERVER_TAKEOVER)
         server_bits = answer.server_max_window_bits or MAX_WINDOW_BITS
         if server_bits > self.server_max_window_bits:
-            # RFC 7692 §7.1.2.1: the same value or a smaller one.
+            # RFC 7692 §7.1.2.1: the value of the offer, or a smaller one.
             raise _bad_parameter(_SERVER_BITS)
         client_bits = answer.client_max_window_bits or self.client_max_window_bits
         if client_bits > self.client_max_window_bits:
             raise _bad_parameter(_CLIENT_BITS)
         return self._agreement(
             server_no_context_takeover=answer.server_no_context_takeover,
-            # A client may always forget its window: that asks nothing of the server.
+            # A client may always reset its window: the server need not know.
             client_no_context_takeover=answer.client_no_context_takeover or self.client_no_context_takeover,
             server_max_window_bits=server_bits,
             client_max_window_bits=client_bits,
@@ -212,7 +211,7 @@ class PerMessageDeflate(_Parameters):
 
 @dataclass(slots=True)
 class _Parsed:
-    """The parameters of one offer or answer; window bits are 0 where they are absent."""
+    """The parameters of one offer or answer; absent window bits are 0."""
 
     server_no_context_takeover: bool = False
     client_no_context_takeover: bool = False
@@ -221,7 +220,7 @@ class _Parsed:
 
 
 def _parse(extension: Extension, *, in_response: bool) -> _Parsed:
-    """Raises `HandshakeError` for a parameter that is unknown, doubled or has a bad value."""
+    """Raises `HandshakeError` for an unknown or repeated parameter, or a bad value."""
     parsed = _Parsed()
     seen = set()
     for name, value in extension.parameters:
@@ -231,7 +230,7 @@ def _parse(extension: Extension, *, in_response: bool) -> _Parsed:
         if name in (_SERVER_TAKEOVER, _CLIENT_TAKEOVER) and value is None:
             setattr(parsed, name, True)
         elif name == _CLIENT_BITS and value is None and not in_response:
-            # RFC 7692 §7.1.2.2: in an offer the value may be left out.
+            # RFC 7692 §7.1.2.2: in an offer, the value is optional.
             parsed.client_max_window_bits = MAX_WINDOW_BITS
         elif name in (_SERVER_BITS, _CLIENT_BITS) and _WINDOW_BITS.fullmatch(value or ""):
             setattr(parsed, name, int(value or ""))
@@ -253,14 +252,14 @@ class Deflater:
         self._level = parameters.level
         self._memory_level = parameters.memory_level
         self._forgets = parameters.no_context_takeover(sender)
-        # zlib has no raw deflate with 8 bits. With 9 it never reaches back further than
-        # 512 - 262 = 250 bytes, because its look-ahead stands in the same window; that fits into the 256
-        # of 8 bits. A test holds it to that.
+        # zlib has no raw deflate with 8 bits. With 9 bits it refers back at most 512 - 262 = 250 bytes,
+        # because its look-ahead buffer is part of the window. That fits into the 256 bytes of 8 bits; a test
+        # checks it.
         self._window_bits = max(parameters.window_bits(sender), 9)
         self._compressor: zlib._Compress | None = None
 
     def compress(self, data: bytes, *, fin: bool) -> bytes:
-        """The payload of a frame that carries ``data``; ``fin`` ends the message."""
+        """Returns the payload of a frame that carries ``data``; ``fin`` ends the message."""
         if self._compressor is None:
             self._compressor = zlib.compressobj(
                 self._level, zlib.DEFLATED, -self._window_bits, self._memory_level
@@ -270,18 +269,18 @@ class Deflater:
             return payload
         if self._forgets:
             self._compressor = None
-        # A second flush without data in between gives nothing at all.
+        # A second flush without data in between returns nothing.
         return payload.removesuffix(_TAIL) or _EMPTY_BLOCK
 
 
 class Inflater:
-    """Decompresses the messages that ``sender`` sends (RFC 7692 §7.2.2), a piece at a time.
+    """Decompresses the messages that ``sender`` sends (RFC 7692 §7.2.2), piece by piece.
 
-    `feed` it the payload of a frame, then `read` until it is ``exhausted``.
+    Call `feed` with the payload of a frame, then `read` until it is ``exhausted``.
 
-    A block may be the last of its deflate stream, and another stream may follow in the same message
-    (RFC 7692 §7.2.3.4). zlib then hands back a copy of what it has not used; so as not to copy the
-    rest of a long message for each of many short streams, it gets short slices from then on.
+    A block may be the last of its deflate stream, and another stream may follow in the same message (RFC 7692
+    §7.2.3.4). At the end of a stream zlib returns a copy of its unused input. From then on it gets short
+    slices, so that many short streams do not copy the rest of a long message each time.
     """
 
     __slots__ = (
@@ -307,17 +306,17 @@ class Inflater:
         """Whether `read` has returned everything."""
 
     def feed(self, data: bytes, *, final: bool) -> None:
-        """Takes the next bytes of the message; ``final`` says that they are its last."""
-        # RFC 7692 §7.2.2: the tail that the sender left out is put back.
+        """Takes the next bytes of the message; ``final`` marks its last bytes."""
+        # RFC 7692 §7.2.2: appends the tail that the sender removed.
         self._input = data + _TAIL if final else data
         self._position = 0
         self._final = final
         self.exhausted = False
 
     def read(self, size: int) -> bytes:
-        """The next bytes of the message, ``size`` at the most.
+        """Returns the next bytes of the message, at most ``size``.
 
-        Raises `RemoteProtocolError` 1007 when the data cannot be decompressed.
+        Raises `RemoteProtocolError` 1007 if the data cannot be decompressed.
         """
         decompressor = self._decompressor
         if decompressor is None:
@@ -326,7 +325,7 @@ class Inflater:
         try:
             piece = decompressor.decompress(data, size)
         except zlib.error:
-            # The data is not consistent with the type of the message (RFC 6455 §7.4.1).
+            # RFC 6455 §7.4.1: data inconsistent with the type of the message.
             raise RemoteProtocolError(
                 "the data cannot be decompressed",
                 slug="bad-deflate",
@@ -337,7 +336,7 @@ class Inflater:
             self._decompressor = None
             self._slice = _SHORT_SLICE
         elif len(piece) == size:
-            return piece  # zlib may hold more, and need no input for it
+            return piece  # zlib may have more output without more input
         self._check_exhausted()
         return piece
 

@@ -1,17 +1,18 @@
 """The exceptions.
 
-Two kinds, told apart by who is to blame: `RemoteProtocolError` when the peer broke the protocol,
-`LocalProtocolError` when the caller misused the API. The first never leaves `Connection` or a
-handshake as an exception, it travels inside an event; the second is raised before anything changed.
+The class says who is at fault. `RemoteProtocolError` and `HandshakeError`: the peer broke the protocol. A
+`Connection` or a handshake does not raise them; it puts them into an event. `LocalProtocolError`: the caller
+misused the API. It is raised before anything has changed.
 
 Each error has a ``slug``: a short name that stays the same between releases, for metrics and tests.
+``docs/slugs.md`` lists all of them.
 """
 
 from rfc6455.constants import CloseCode
 
 
 class WebSocketError(Exception):
-    """The base of every error that this package raises or reports."""
+    """The base class of all errors that this package raises or reports."""
 
     def __init__(self, message: str, *, slug: str) -> None:
         super().__init__(message)
@@ -19,13 +20,13 @@ class WebSocketError(Exception):
 
 
 class LocalProtocolError(WebSocketError):
-    """The caller asked for something that the protocol does not allow (here, or now)."""
+    """The caller asked for something that the protocol does not allow, or not in this state."""
 
 
 class RemoteProtocolError(WebSocketError):
     """The peer broke the protocol on an open connection.
 
-    ``code`` is the close code that says so: 1002, 1007, 1008 or 1009.
+    ``code`` is the close code to send: 1002, 1007, 1008 or 1009.
     """
 
     def __init__(self, message: str, *, slug: str, code: CloseCode = CloseCode.PROTOCOL_ERROR) -> None:
@@ -36,8 +37,8 @@ class RemoteProtocolError(WebSocketError):
 class HandshakeError(WebSocketError):
     """The peer's opening handshake is not acceptable.
 
-    ``status`` is the HTTP status that a server answers with (RFC 6455 §4.2.1), ``headers`` are the
-    fields that belong to it. A client sends no answer; for it, ``status`` is 0.
+    ``status`` is the HTTP status that a server answers with (RFC 6455 §4.2.1), and ``headers`` are the fields
+    that go with it. A client sends no answer; there, ``status`` has no meaning.
     """
 
     def __init__(

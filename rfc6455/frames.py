@@ -1,12 +1,12 @@
 """Frames on the wire: the header, a whole frame, and the payload of a Close.
 
-Implements: RFC 6455 §5.2 (layout, lengths), §5.1 (masking direction), §5.5 (control frames) and
-§5.5.1, §7.4 (the payload of a Close).
-Left to others: which frame may follow which (`connection`), what a message is (`messages`).
+Implements: RFC 6455 §5.2 (layout, lengths), §5.1 (who masks), §5.5 (control frames), §5.5.1 and §7.4 (the
+payload of a Close).
+Left to others: reading frames from a stream (`reader`), the order of frames, messages (`messages`).
 
     byte 0: FIN RSV1 RSV2 RSV3 | opcode, 4 bits
     byte 1: MASK | length, 7 bits: 0 to 125 themselves, 126: 2 bytes follow, 127: 8 bytes follow
-    then the masking key, 4 bytes, when MASK is set; then the payload
+    then the masking key, 4 bytes, if MASK is set; then the payload
 """
 
 from struct import Struct
@@ -31,7 +31,7 @@ _pack_64 = Struct(">BBQ").pack
 
 _OPCODES: Final = {int(opcode): opcode for opcode in Opcode}
 
-# RFC 6455 §7.4.1 and the IANA registry: defined, and allowed in a Close frame.
+# The codes that RFC 6455 §7.4.1 and the IANA registry define and allow in a Close frame.
 _WIRE_CODES: Final = frozenset(CloseCode) - {
     CloseCode.NO_STATUS_RECEIVED,
     CloseCode.ABNORMAL_CLOSURE,
@@ -40,7 +40,7 @@ _WIRE_CODES: Final = frozenset(CloseCode) - {
 
 
 class FrameHeader(NamedTuple):
-    """A frame without its payload. ``size`` and ``length`` are bytes: of the header, of the payload."""
+    """A decoded header. ``size`` is the bytes of the header, ``length`` the bytes of the payload."""
 
     fin: bool
     rsv1: bool
@@ -53,11 +53,11 @@ class FrameHeader(NamedTuple):
 def decode_header(
     data: bytes, start: int = 0, *, masked: bool, rsv1_allowed: bool = False
 ) -> FrameHeader | None:
-    """The header that begins at ``data[start]``, or ``None`` while bytes of it are missing.
+    """Decodes the header that begins at ``data[start]``; returns ``None`` if it is incomplete.
 
-    ``masked`` says which direction this is: True for what a client sends. RSV1 is refused unless
-    ``rsv1_allowed`` (an extension gave it a meaning). Raises `RemoteProtocolError` as soon as
-    the bytes that break a rule are there, whether or not the header is complete.
+    ``masked``: True for frames from a client, which must be masked. ``rsv1_allowed``: an extension defines
+    RSV1. Raises `RemoteProtocolError` as soon as the bytes that break a rule are there, even if the header is
+    incomplete.
     """
     available = len(data) - start
     if available < 1:
@@ -66,12 +66,12 @@ def decode_header(
     opcode = _OPCODES.get(first & _OPCODE)
     if opcode is None:
         raise RemoteProtocolError(f"reserved opcode {first & _OPCODE:#x}", slug="bad-opcode")
-    # RFC 6455 §5.2: RSV bits MUST be 0 unless an extension gave them a meaning. RFC 7692 §6.1 gives
-    # RSV1 one on the first frame of a data message.
-    refused = _RSV
+    # RFC 6455 §5.2: RSV bits MUST be 0 unless an extension defines them. RFC 7692 §6.1 defines RSV1 on the
+    # first frame of a data message.
+    forbidden = _RSV
     if rsv1_allowed and opcode in (Opcode.TEXT, Opcode.BINARY):
-        refused &= ~RSV1
-    if first & refused:
+        forbidden &= ~RSV1
+    if first & forbidden:
         raise RemoteProtocolError("a reserved bit is set", slug="bad-rsv")
     if opcode >= Opcode.CLOSE and not first & FIN:
         # RFC 6455 §5.5: control frames MUST NOT be fragmented.
@@ -83,8 +83,8 @@ def decode_header(
     if bool(second & MASK) is not masked:
         # RFC 6455 §5.1: a client MUST mask all frames, a server MUST NOT mask any.
         if masked:
-            raise RemoteProtocolError("a client's frame without a mask", slug="not-masked")
-        raise RemoteProtocolError("a server's frame with a mask", slug="masked")
+            raise RemoteProtocolError("an unmasked frame from a client", slug="not-masked")
+        raise RemoteProtocolError("a masked frame from a server", slug="masked")
     length = second & _LENGTH
     if opcode >= Opcode.CLOSE and length > MAX_CONTROL_PAYLOAD:
         # RFC 6455 §5.5: control frames MUST have a payload of 125 bytes or less.
@@ -99,7 +99,7 @@ def decode_header(
         length = int.from_bytes(data[start + 2 : start + size], "big")
         # RFC 6455 §5.2: the minimal number of bytes MUST be used; the top bit of 64 MUST be 0.
         if length < (_LENGTH_16 if extended == 2 else 1 << 16):
-            raise RemoteProtocolError("a length that is not in its shortest form", slug="bad-length")
+            raise RemoteProtocolError("a length not in its shortest form", slug="bad-length")
         if length > MAX_PAYLOAD:
             raise RemoteProtocolError("a length above 63 bits", slug="length-too-long")
 
@@ -113,7 +113,7 @@ def decode_header(
 
 
 def encode_header(first: int, length: int, mask_key: bytes | None = None) -> bytes:
-    """A frame header: ``first`` is its first byte (FIN, RSV and opcode), ``length`` counts bytes."""
+    """Returns a header: ``first`` is its first byte (FIN, RSV, opcode), ``length`` the payload's bytes."""
     mask = 0 if mask_key is None else MASK
     if length < _LENGTH_16:
         header = bytes((first, mask | length))
@@ -125,10 +125,10 @@ def encode_header(first: int, length: int, mask_key: bytes | None = None) -> byt
 
 
 def encode_frame(opcode: Opcode, payload: bytes, *, fin: bool = True, mask_key: bytes | None = None) -> bytes:
-    """A whole frame (RFC 6455 §5.2). ``mask_key`` has 4 bytes and makes it a client's frame.
+    """Returns a whole frame (RFC 6455 §5.2), masked if there is a ``mask_key`` of 4 bytes.
 
     Raises `LocalProtocolError` for a control frame that is fragmented or longer than 125 bytes, and
-    `ValueError` for a number that is no opcode or a key that is not 4 bytes long.
+    `ValueError` for an unknown opcode or a key of another size.
     """
     if Opcode(opcode).is_control:
         if not fin:
@@ -142,15 +142,15 @@ def check_control_payload(payload: bytes) -> None:
     """Raises `LocalProtocolError` above 125 bytes (RFC 6455 §5.5)."""
     if len(payload) > MAX_CONTROL_PAYLOAD:
         raise LocalProtocolError(
-            f"a control frame carries 125 bytes at most, not {len(payload)}", slug="control-too-long"
+            f"a control frame carries at most 125 bytes, not {len(payload)}", slug="control-too-long"
         )
 
 
 def encode_close(code: int | None, reason: str = "") -> bytes:
-    """The payload of a Close (RFC 6455 §5.5.1): empty for ``None``, which allows no reason.
+    """Returns the payload of a Close (RFC 6455 §5.5.1); it is empty if ``code`` is ``None``.
 
-    Raises `LocalProtocolError` for a code that must not be sent (RFC 6455 §7.4), or a reason that is
-    not encodable or longer than 123 bytes.
+    Raises `LocalProtocolError` for a code that must not be sent (RFC 6455 §7.4), a reason without a code, and
+    a reason that has a surrogate or more than 123 bytes.
     """
     if code is None:
         if reason:
@@ -167,20 +167,20 @@ def encode_close(code: int | None, reason: str = "") -> bytes:
 
 
 def decode_close(payload: bytes) -> tuple[int, str]:
-    """The code and reason in the payload of a Close; code 1005 when it is empty.
+    """Returns the code and the reason of a Close payload; the code is 1005 if the payload is empty.
 
-    Raises `RemoteProtocolError`: 1002 for one byte or a code that must not be sent, 1007 for a
-    reason that is not UTF-8.
+    Raises `RemoteProtocolError`: 1002 for one byte or a code that must not be sent, 1007 for a reason that is
+    not UTF-8.
     """
     if not payload:
         # RFC 6455 §7.1.5: no status code means 1005.
         return CloseCode.NO_STATUS_RECEIVED, ""
     if len(payload) == 1:
         # RFC 6455 §5.5.1: the first two bytes MUST be the status code.
-        raise RemoteProtocolError("a Close of one byte", slug="bad-close-payload")
+        raise RemoteProtocolError("a Close payload of one byte", slug="bad-close-payload")
     code = int.from_bytes(payload[:2], "big")
     if not _may_be_sent(code):
-        raise RemoteProtocolError(f"close code {code} must not be sent", slug="bad-close-code")
+        raise RemoteProtocolError(f"invalid close code {code}", slug="bad-close-code")
     try:
         return code, payload[2:].decode()
     except UnicodeDecodeError:
@@ -190,6 +190,5 @@ def decode_close(payload: bytes) -> tuple[int, str]:
 
 
 def _may_be_sent(code: int) -> bool:
-    # RFC 6455 §7.4.2: below 3000 only what is defined; 3000 to 4999 belongs to libraries and
-    # applications.
+    # RFC 6455 §7.4.2: codes below 3000 must be defined; libraries and applications own 3000 to 4999.
     return code in _WIRE_CODES or 3000 <= code <= 4999

@@ -1,13 +1,13 @@
-"""The opening handshake: a `Connection` comes out of it, or an HTTP answer does.
+"""The opening handshake: ends in a `Connection` or an HTTP error response.
 
-Implements: RFC 6455 §4 for both roles, §1.3 (the accept value), §11.3 (which fields may stand once);
-with `deflate`, RFC 7692 §5.
-Left to others: whether a path exists, an origin is welcome, a user is known: the caller decides between
-`ServerHandshake.accept` and `ServerHandshake.reject`. Redirects, authentication and proxies are the
-caller's too (RFC 6455 §4.1, §4.2.2).
+Implements: RFC 6455 §4 for both roles, §1.3 (the accept value), §11.3 (which fields may occur once); with
+`deflate`, RFC 7692 §5.
+Left to others: paths, origins and users: the caller checks them and calls `ServerHandshake.accept` or
+`ServerHandshake.reject`. Redirects, authentication and proxies are also left to the caller (RFC 6455 §4.1,
+§4.2.2).
 
-What the peer did wrong is raised as `HandshakeError` wherever it is found, and caught in one place, where
-it becomes `HandshakeFailed`; for a server, the answer is queued then.
+An error of the peer is raised as `HandshakeError` wherever it is found. ``next_event`` catches it and returns
+`HandshakeFailed`; a server also queues an HTTP response.
 """
 
 import os
@@ -38,13 +38,13 @@ _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
 # version = DIGIT / NZDIGIT DIGIT / "1" DIGIT DIGIT / "2" DIGIT DIGIT (RFC 6455 §4.3)
 _VERSION = re.compile(r"[0-9]|[1-9][0-9]|[12][0-9][0-9]")
 
-# Content-Length = 1*DIGIT, where there is no content
+# Content-Length = 1*DIGIT, for no content
 _ZERO = re.compile(r"0+")
 
-# Host = uri-host [ ":" port ], loosely: a name or an address, nothing that could end or split it
+# Host = uri-host [ ":" port ], loosely: a name or an address, without separators
 _HOST = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]+|\[[0-9A-Za-z:.%\-_~]+\])(?::[0-9]{1,5})?")
 
-# Fields that the handshake writes itself, and those that would promise a body after a 101.
+# Fields that the handshake writes itself, and those that announce a body, which a 101 cannot have.
 _OWN_FIELDS = frozenset(
     {
         "connection",
@@ -61,7 +61,7 @@ _OWN_FIELDS = frozenset(
     }
 )
 
-# Every answer that accepts begins so, up to the value of the third field.
+# The beginning of every response that accepts, up to the value of the third field.
 _ACCEPTED = (
     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
 )
@@ -72,7 +72,7 @@ _MAX_INTERIM_RESPONSES = 8
 
 
 class ConnectionOptions(TypedDict, total=False):
-    """What a handshake passes on to its `Connection`; see there."""
+    """The arguments that a handshake passes to its `Connection`; they are documented there."""
 
     max_message_size: int
     max_control_frames: int
@@ -82,7 +82,7 @@ class ConnectionOptions(TypedDict, total=False):
 
 
 class HeadLimits(TypedDict, total=False):
-    """The bounds of an HTTP head: bytes a line, fields, bytes in all."""
+    """The limits of an HTTP head: bytes of a line, number of fields, bytes of the head."""
 
     max_line_size: int
     max_fields: int
@@ -91,10 +91,10 @@ class HeadLimits(TypedDict, total=False):
 
 @dataclass(slots=True)
 class HandshakeFailed:
-    """The peer's half of the handshake is not acceptable; a server's answer is already queued.
+    """The peer's part of the handshake is not acceptable; a server's error response is already queued.
 
-    ``request`` is what a client asked for, where that much could be read: a server that speaks plain
-    HTTP on the same port answers it instead, and leaves what is queued.
+    ``request`` is the client's request, or ``None`` if it could not be parsed. A server that also serves HTTP
+    on this port can answer it itself and ignore what is queued.
     """
 
     error: HandshakeError
@@ -103,7 +103,7 @@ class HandshakeFailed:
 
 @dataclass(slots=True)
 class HandshakeAccepted:
-    """The server accepted (RFC 6455 §4.1): bytes that came with the response have moved along."""
+    """The server accepted (RFC 6455 §4.1). The connection has the bytes that followed the response."""
 
     response: Response
     connection: Connection
@@ -111,25 +111,25 @@ class HandshakeAccepted:
 
 @dataclass(slots=True)
 class HandshakeRejected:
-    """The server answered with another status than 101: HTTP rules apply (RFC 6455 §4.1).
+    """The server answered with a status other than 101: HTTP rules apply (RFC 6455 §4.1).
 
-    What has come of a body is in the handshake's ``trailing_data``.
+    The handshake's ``trailing_data`` is the beginning of the body.
     """
 
     response: Response
 
 
 def accept_value(key: str) -> str:
-    """``Sec-WebSocket-Accept`` for a ``Sec-WebSocket-Key`` (RFC 6455 §4.2.2, step 5.4)."""
+    """Returns the ``Sec-WebSocket-Accept`` for a ``Sec-WebSocket-Key`` (RFC 6455 §4.2.2, step 5.4)."""
     return b64encode(sha1(key.encode() + GUID, usedforsecurity=False).digest()).decode()
 
 
 class ServerHandshake:
-    """The server's side: yields one `Request`, or one `HandshakeFailed`.
+    """The server's side: yields one `Request` or one `HandshakeFailed`.
 
-    After a `Request`, call `accept` or `reject`. ``deflate`` says on which terms compression is accepted;
-    ``None`` declines it. ``max_line_size``, ``max_fields`` and ``max_head_size`` bound the head, and the
-    other keyword arguments go to the `Connection`.
+    After a `Request`, call `accept` or `reject`. ``deflate`` says which offers of permessage-deflate are
+    accepted; ``None`` declines all. ``max_line_size``, ``max_fields`` and ``max_head_size`` limit the head.
+    The other keyword arguments are passed to the `Connection`.
     """
 
     def __init__(
@@ -146,8 +146,8 @@ class ServerHandshake:
         )
         self._deflate = deflate
         self._options = options
-        self._given: Request | None = None  # a head that somebody else parsed
-        self._early_data = bytearray()  # what came behind it
+        self._given: Request | None = None  # a head that the embedder parsed
+        self._early_data = bytearray()  # the bytes after that head
         self._request: Request | None = None
         self._eof = False
         self._done = False
@@ -163,9 +163,9 @@ class ServerHandshake:
         deflate: PerMessageDeflate | None = None,
         **options: Unpack[ConnectionOptions],
     ) -> "ServerHandshake":
-        """For a server that has parsed the head itself; ``trailing_data`` is what it read beyond.
+        """For an embedder that has parsed the head itself; ``trailing_data`` are the bytes it read after it.
 
-        The request is judged all the same: `next_event` yields it, or `HandshakeFailed`.
+        The request is checked nevertheless: `next_event` returns it or `HandshakeFailed`.
         """
         handshake = cls(deflate=deflate, **options)
         handshake._given = request
@@ -178,23 +178,23 @@ class ServerHandshake:
         return self._should_close
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Takes bytes from the network; pull the event afterwards.
+        """Takes bytes from the network; call `next_event` afterwards.
 
         Raises `LocalProtocolError` after `accept`: later bytes belong to the `Connection`.
         """
         if self._done and not self._should_close:
-            raise LocalProtocolError("the connection takes the data now", slug="handshake-over")
+            raise LocalProtocolError("the handshake is over", slug="handshake-over")
         if self._given is not None:
             self._early_data += data
         elif not self._should_close:
             self._parser.receive_data(data)
 
     def receive_eof(self) -> None:
-        """Takes the end of the input; without a request by then, the handshake fails."""
+        """Takes the end of the input; the handshake fails if the request is incomplete."""
         self._eof = True
 
     def next_event(self) -> Request | HandshakeFailed | None:
-        """The `Request` or the failure, once; ``None`` before and afterwards."""
+        """Returns the `Request` or `HandshakeFailed` once; ``None`` before and afterwards."""
         if self._request is not None or self._done:
             return None
         request = self._given
@@ -206,7 +206,7 @@ class ServerHandshake:
                 raise HandshakeError("the request is incomplete", slug="incomplete")
             _check_request(request)
         except HandshakeError as error:
-            # RFC 6455 §4.2.1: MUST stop and answer with an appropriate error code.
+            # RFC 6455 §4.2.1: the server MUST stop and return an HTTP error.
             body = f"{error}\n".encode()
             self._answer(error.status, error.headers, body)
             return HandshakeFailed(error, request)
@@ -220,14 +220,15 @@ class ServerHandshake:
         headers: Iterable[tuple[str, str]] = (),
         max_message_size: int | None = None,
     ) -> Connection:
-        """Queues the 101 and gives the `Connection`; bytes that came early are in it already.
+        """Queues the 101 and returns the `Connection`, which has the bytes that followed the request.
 
-        ``subprotocol`` is one of those that the client offered, or ``None``. ``headers`` are added
-        to the response. ``max_message_size`` stands in for the handshake's, where it depends on the
-        request. Raises `LocalProtocolError` otherwise, or without a pending request.
+        ``subprotocol`` is one that the client offered, or ``None``. ``headers`` are added to the response.
+        ``max_message_size`` overrides the handshake's, if it depends on the request. Raises
+        `LocalProtocolError` for a subprotocol that was not offered, a field that the handshake writes itself,
+        and without a pending request.
         """
         request = self._pending_request()
-        # RFC 6455 §4.2.2, step 4: what is chosen MUST come from the client's offer.
+        # RFC 6455 §4.2.2, step 4: the subprotocol MUST be one of the client's.
         if subprotocol is not None and subprotocol not in request.subprotocols:
             raise LocalProtocolError("a subprotocol that was not offered", slug="bad-subprotocol")
         accept = accept_value(request.headers["Sec-WebSocket-Key"])
@@ -258,30 +259,30 @@ class ServerHandshake:
         headers: Iterable[tuple[str, str]] = (),
         body: bytes = b"",
     ) -> None:
-        """Queues an HTTP answer instead of the 101: any final status from 200 to 599.
+        """Queues an HTTP response instead of the 101, with any final status from 200 to 599.
 
-        ``headers`` are added to ``Connection: close`` and ``Content-Length``. Raises
-        `LocalProtocolError` for another status, a body where there can be none (204, 304), a
-        field of ours, or without a pending request.
+        ``headers`` are added to ``Connection: close`` and ``Content-Length``. Raises `LocalProtocolError` for
+        another status, a body with 204 or 304, a field that the handshake writes itself, and without a
+        pending request.
         """
         self._pending_request()
         self._answer(status, headers, body)
 
     def data_to_send(self) -> bytes:
-        """The bytes to write to the socket now; each is given once."""
+        """Returns the bytes to write to the socket now; each byte is returned once."""
         data, self._output = self._output, b""
         return data
 
     def _pending_request(self) -> Request:
         if self._request is None or self._done:
-            raise LocalProtocolError("no request waits for an answer", slug="no-request")
+            raise LocalProtocolError("no request is waiting for an answer", slug="no-request")
         return self._request
 
     def _answer(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> None:
         if not 200 <= status <= 599:
-            raise LocalProtocolError(f"not a final status: {status}", slug="bad-status")
+            raise LocalProtocolError(f"not a final HTTP status: {status}", slug="bad-status")
         headers = list(headers)
-        # HTTP asks for the connection option with the Upgrade field (RFC 9110 §7.8).
+        # RFC 9110 §7.8: an Upgrade field needs the connection option.
         upgrade = any(ascii_lower(name) == "upgrade" for name, _ in headers)
         fields = Headers([("Connection", "close, Upgrade" if upgrade else "close")])
         if status not in (204, 304):
@@ -298,12 +299,12 @@ class ServerHandshake:
 class ClientHandshake:
     """The client's side: yields `HandshakeAccepted`, `HandshakeRejected` or `HandshakeFailed`, once.
 
-    ``host`` is the value of the Host field: with ``:port`` unless it is the default one
-    (`rfc6455.uri.parse_uri` gives it as ``authority``). ``target`` is the resource name. ``deflate`` offers
-    compression. ``key_source`` gives 16 random bytes (RFC 6455 §4.1, step 7). ``limits`` bound the
-    response's head, and the other keyword arguments go to the `Connection`.
+    ``host`` is the value of the Host field, with ``:port`` unless it is the default one (``authority`` of
+    `rfc6455.parse_uri`). ``target`` is the resource name. ``deflate`` is the offer of permessage-deflate.
+    ``key_source`` returns 16 random bytes (RFC 6455 §4.1, step 7). ``limits`` apply to the head of the
+    response. The other keyword arguments are passed to the `Connection`.
 
-    Raises `LocalProtocolError` for anything that must not be written.
+    Raises `LocalProtocolError` for arguments that are invalid in a request.
     """
 
     def __init__(
@@ -320,12 +321,12 @@ class ClientHandshake:
         **options: Unpack[ConnectionOptions],
     ) -> None:
         if _HOST.fullmatch(host) is None:
-            raise LocalProtocolError("not a host", slug="bad-host")
+            raise LocalProtocolError("not a valid host", slug="bad-host")
         if not (target.startswith("/") and is_target(target)):
             raise LocalProtocolError("not a resource name", slug="bad-target")
-        # RFC 6455 §4.1, step 10: tokens, and each of them once.
+        # RFC 6455 §4.1, step 10: different tokens.
         if not all(map(is_token, subprotocols)) or len(set(subprotocols)) < len(subprotocols):
-            raise LocalProtocolError("not a list of different tokens", slug="bad-subprotocol")
+            raise LocalProtocolError("subprotocols must be different tokens", slug="bad-subprotocol")
         self._subprotocols = tuple(subprotocols)
         self._deflate = deflate
         self._options = options
@@ -355,11 +356,11 @@ class ClientHandshake:
 
     @property
     def trailing_data(self) -> bytes:
-        """What came after the head of a response that is no 101: the beginning of its body."""
+        """The bytes after the head of a response other than 101: the beginning of its body."""
         return self._parser.trailing_data
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Takes bytes from the network; pull the event afterwards.
+        """Takes bytes from the network; call `next_event` afterwards.
 
         Raises `LocalProtocolError` after the event: later bytes belong to the `Connection`.
         """
@@ -368,11 +369,11 @@ class ClientHandshake:
         self._parser.receive_data(data)
 
     def receive_eof(self) -> None:
-        """Takes the end of the input; without a response by then, the handshake fails."""
+        """Takes the end of the input; the handshake fails if the response is incomplete."""
         self._eof = True
 
     def next_event(self) -> HandshakeAccepted | HandshakeRejected | HandshakeFailed | None:
-        """The outcome, once; ``None`` before and afterwards."""
+        """Returns the outcome once; ``None`` before and afterwards."""
         if self._done:
             return None
         try:
@@ -386,7 +387,7 @@ class ClientHandshake:
                 return HandshakeRejected(response)
             subprotocol, deflate = self._check_response(response)
         except HandshakeError as error:
-            # RFC 6455 §4.1: MUST fail the connection; before it is established, without a word.
+            # RFC 6455 §4.1: the client MUST fail the connection; before it is open, it sends nothing.
             self._done = True
             return HandshakeFailed(error)
         connection = Connection(
@@ -399,12 +400,12 @@ class ClientHandshake:
         return HandshakeAccepted(response, connection)
 
     def data_to_send(self) -> bytes:
-        """The bytes to write to the socket now; each is given once."""
+        """Returns the bytes to write to the socket now; each byte is returned once."""
         data, self._output = self._output, b""
         return data
 
     def _next_response(self) -> Response | None:
-        """The final response: interim ones (100, 103) are skipped, as HTTP has it."""
+        """Returns the final response; skips interim ones (100, 103) as HTTP requires."""
         while True:
             response = self._parser.next_head()
             if response is None or response.status == 101 or response.status >= 200:
@@ -417,17 +418,17 @@ class ClientHandshake:
             self._parser.receive_data(rest)
 
     def _check_response(self, response: Response) -> tuple[str | None, DeflateParameters | None]:
-        """What a 101 that answers our request agrees to (RFC 6455 §4.1, the list of six)."""
+        """Returns what a valid 101 agrees to; raises `HandshakeError` for another (RFC 6455 §4.1)."""
         headers = response.headers
         if response.version != "1.1":
-            raise _bad_response("not HTTP/1.1", "bad-version")
+            raise _bad_response("the response is not HTTP/1.1", "bad-version")
         if ascii_lower(headers.get("Upgrade") or "") != "websocket":
-            raise _bad_response("no Upgrade: websocket", "bad-upgrade")
+            raise _bad_response("Upgrade: websocket is missing", "bad-upgrade")
         if not any(_has_token(value, "upgrade") for value in headers.get_all("Connection")):
-            raise _bad_response("no Connection: Upgrade", "bad-connection")
+            raise _bad_response("Connection: Upgrade is missing", "bad-connection")
         if headers.get("Sec-WebSocket-Accept") != accept_value(self._key):
-            raise _bad_response("a wrong Sec-WebSocket-Accept", "bad-accept")
-        # RFC 6455 §11.3.2: MUST NOT appear more than once in a response; `get` sees to that.
+            raise _bad_response("Sec-WebSocket-Accept is wrong", "bad-accept")
+        # RFC 6455 §11.3.2: MUST NOT appear more than once in a response; `get` raises for that.
         extensions = parse_extensions([headers.get("Sec-WebSocket-Extensions") or ""])
         if extensions and self._deflate is None:
             raise _bad_response("an extension that was not offered", "bad-extension")
@@ -443,33 +444,33 @@ def _check_request(request: Request) -> None:
     """Raises `HandshakeError` unless this is a client's opening handshake (RFC 6455 §4.2.1)."""
     headers = request.headers
     if request.version != "1.1":
-        # RFC 6455 §4.2.1, item 1: HTTP/1.1 or higher; what is higher has no Upgrade.
+        # RFC 6455 §4.2.1, item 1: HTTP/1.1 or higher; higher versions have no Upgrade.
         status = 505 if request.version[0] > "1" else 400
-        raise HandshakeError("HTTP/1.1 is needed", slug="bad-version", status=status)
+        raise HandshakeError("HTTP/1.1 is required", slug="bad-version", status=status)
     if request.method != "GET":
         raise HandshakeError(
             "the method must be GET", slug="bad-method", status=405, headers=(("Allow", "GET"),)
         )
     if not is_target(request.target) or not _is_resource_name(request.target):
-        raise HandshakeError("the target is no resource name", slug="bad-target")
+        raise HandshakeError("the target must be a path or an http URI", slug="bad-target")
     if _HOST.fullmatch(headers.get("Host") or "") is None:
-        raise HandshakeError("one Host is needed", slug="bad-host")
-    # A field that stands twice is an error, here and below: `get` raises it.
+        raise HandshakeError("a valid Host is required", slug="bad-host")
+    # A repeated field is an error, here and below: `get` raises it.
     if not _has_token(headers.get("Upgrade"), "websocket"):
-        raise _upgrade_required("Upgrade: websocket is needed", "bad-upgrade")
+        raise _upgrade_required("Upgrade: websocket is required", "bad-upgrade")
     if not _has_token(headers.get("Connection"), "upgrade"):
-        raise _upgrade_required("Connection: Upgrade is needed", "bad-connection")
+        raise _upgrade_required("Connection: Upgrade is required", "bad-connection")
     if _KEY.fullmatch(headers.get("Sec-WebSocket-Key") or "") is None:
         raise HandshakeError("Sec-WebSocket-Key must be base64 of 16 bytes", slug="bad-key")
     _check_version(headers.get("Sec-WebSocket-Version"))
     headers.get("Origin")
     if "Sec-WebSocket-Protocol" in headers:
-        # RFC 6455 §4.1, step 10: one or more, and all different.
+        # RFC 6455 §4.1, step 10: one or more, all different.
         subprotocols = request.subprotocols
         if not subprotocols or len(set(subprotocols)) < len(subprotocols):
             raise HandshakeError("subprotocols must be different tokens", slug="bad-subprotocol")
     if "Sec-WebSocket-Extensions" in headers:
-        _ = request.extensions  # RFC 6455 §9.1: a value against the grammar fails the handshake
+        _ = request.extensions  # RFC 6455 §9.1: a malformed value fails the handshake
     _check_no_body(headers)
 
 
@@ -482,24 +483,24 @@ def _check_version(version: str | None) -> None:
         return
     if version is None or _VERSION.fullmatch(version) is None:
         raise HandshakeError(
-            "one Sec-WebSocket-Version is needed", slug="bad-version", headers=(_VERSION_FIELD,)
+            "a valid Sec-WebSocket-Version is required", slug="bad-version", headers=(_VERSION_FIELD,)
         )
-    # RFC 6455 §4.2.2: MUST abort, and say which versions are understood.
-    raise _upgrade_required("the version must be 13", "unsupported-version")
+    # RFC 6455 §4.2.2: MUST abort, and name the supported versions.
+    raise _upgrade_required("Sec-WebSocket-Version must be 13", "unsupported-version")
 
 
 def _check_no_body(headers: Headers) -> None:
-    """A body would be taken for frames, or frames for a body: two readings of one byte stream."""
+    """Raises `HandshakeError` for a body: a proxy could take frames for a body, or a body for frames."""
     content_length = headers.get("Content-Length")
     has_content = content_length is not None and _ZERO.fullmatch(content_length) is None
     if has_content or "Transfer-Encoding" in headers:
-        raise HandshakeError("the handshake has no body", slug="body")
+        raise HandshakeError("a handshake must not have a body", slug="body")
 
 
 def _has_token(value: str | None, token: str) -> bool:
     if value is None:
         return False
-    # Nearly always the token stands alone.
+    # Usually the token is the whole value.
     return ascii_lower(value) == token or token in map(ascii_lower, parse_token_list([value]))
 
 
@@ -517,5 +518,5 @@ def _add_callers_fields(
     for name, value in headers:
         lower = ascii_lower(name)
         if lower in _OWN_FIELDS and lower not in may_say:
-            raise LocalProtocolError(f"{name} is written by the handshake", slug="own-field")
+            raise LocalProtocolError(f"the handshake writes {name} itself", slug="own-field")
         fields.add(name, value)

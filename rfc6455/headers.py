@@ -2,7 +2,8 @@
 
 Implements: the grammar that RFC 6455 §4.3 and §9.1 borrow from HTTP (token, quoted-string, 1#element
 lists, extension parameters), with the ASCII case-insensitivity of RFC 6455 §4.1.
-Left to others: which field must be there and what it must say (`handshake`), lines and bytes (`http11`).
+Left to others: which fields are required and what their values mean (`handshake`), lines and bytes
+(`http11`).
 """
 
 import re
@@ -35,24 +36,24 @@ _UPPER_TO_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
 
 def ascii_lower(text: str) -> str:
-    """``text`` with A to Z in lower case, and nothing else changed.
+    """Returns ``text`` with A to Z in lower case and nothing else changed.
 
-    ``str.lower`` would turn U+212A (the Kelvin sign) into ``k``, and so let bytes that are not
-    ASCII pass for a keyword (RFC 6455 §4.1 asks for an ASCII case-insensitive match).
+    RFC 6455 §4.1 asks for an ASCII case-insensitive match. ``str.lower`` would turn U+212A (the Kelvin sign)
+    into ``k``, so that a text that is not ASCII would match a keyword.
     """
     return text.lower() if text.isascii() else text.translate(_UPPER_TO_LOWER)
 
 
 def is_token(text: str) -> bool:
-    """Whether ``text`` is an HTTP token: one or more visible ASCII characters, no separators."""
+    """Whether ``text`` is an HTTP token: one or more visible ASCII characters without separators."""
     return _TOKEN.fullmatch(text) is not None
 
 
 class Headers:
-    """HTTP fields in the order they came; names compare without regard to ASCII case.
+    """HTTP fields in their order; names compare without regard to ASCII case.
 
-    A field may stand several times. `get` and ``headers[name]`` are for a field that may stand only
-    once and refuse to choose between two; `get_all` is for lists.
+    A field may occur several times. `get` and ``headers[name]`` are for fields that may occur once, and raise
+    `HandshakeError` for more; `get_all` is for fields that carry lists.
     """
 
     __slots__ = ("_index", "_pairs")
@@ -60,11 +61,11 @@ class Headers:
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
         """Takes (name, value) pairs.
 
-        Raises `LocalProtocolError` for a name that is not a token or a value with a control
-        character: nothing that is written from here can end a line early.
+        Raises `LocalProtocolError` for a name that is not a token, or a value with a control character: a
+        field that is written can never end its line early.
         """
         self._pairs: list[tuple[str, str]] = []
-        # By the name in lower case: where its field stands in _pairs, -1 when there are several.
+        # By the name in lower case: the index of the field in _pairs, or -1 if there are several.
         self._index: dict[str, int] = {}
         for name, value in pairs:
             self.add(name, value)
@@ -74,20 +75,20 @@ class Headers:
         if not is_token(name):
             raise LocalProtocolError(f"not a field name: {name!r}", slug="bad-field-name")
         if _FIELD_VALUE.fullmatch(value) is None:
-            raise LocalProtocolError(f"not a value for the field {name}", slug="bad-field-value")
+            raise LocalProtocolError(f"not a valid value of {name}", slug="bad-field-value")
         self.add_parsed([(name, value)])
 
     def add_parsed(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Adds fields whose form the caller has checked."""
+        """Adds fields whose syntax the caller has checked."""
         index = self._index
         for name, value in pairs:
-            # The same few names come with every connection: they are kept once.
+            # Every connection sends the same few names, so each is stored once.
             lower = intern(name.lower())
             index[lower] = -1 if lower in index else len(self._pairs)
             self._pairs.append((intern(name), value.strip(_OWS)))
 
     def get_all(self, name: str) -> list[str]:
-        """The values of every field of that name, in order; empty when there is none."""
+        """Returns the values of all fields of that name, in order."""
         wanted = ascii_lower(name)
         place = self._index.get(wanted)
         if place is None:
@@ -97,15 +98,15 @@ class Headers:
         return [value for name, value in self._pairs if name.lower() == wanted]
 
     def get(self, name: str, default: str | None = None) -> str | None:
-        """The value of the one field of that name, or ``default``.
+        """Returns the value of the field of that name, or ``default`` if there is none.
 
-        Raises `HandshakeError` (status 400) when the field stands more than once.
+        Raises `HandshakeError` (status 400) if the field occurs more than once.
         """
         place = self._index.get(ascii_lower(name))
         if place is None:
             return default
         if place < 0:
-            raise HandshakeError(f"more than one field {name}", slug="doubled-field")
+            raise HandshakeError(f"more than one {name} field", slug="doubled-field")
         return self._pairs[place][1]
 
     def __getitem__(self, name: str) -> str:
@@ -123,7 +124,7 @@ class Headers:
     def __len__(self) -> int:
         return len(self._pairs)
 
-    __hash__ = None  # type: ignore[assignment]  # it can be added to
+    __hash__ = None  # type: ignore[assignment]  # fields can be added
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Headers):
@@ -139,8 +140,8 @@ class Headers:
 class Extension(NamedTuple):
     """One element of ``Sec-WebSocket-Extensions``: a name, and parameters in their order.
 
-    A parameter without ``=`` has the value ``None``. A name may stand twice; whether it may is for
-    the extension to say.
+    A parameter without ``=`` has the value ``None``. A parameter may occur twice; the extension decides
+    whether that is valid.
     """
 
     name: str
@@ -154,10 +155,10 @@ class Extension(NamedTuple):
 
 
 def parse_token_list(values: Iterable[str]) -> list[str]:
-    """The tokens of a ``1#token`` field that may be split over several lines.
+    """Returns the tokens of a ``1#token`` field; ``values`` are those of all its lines.
 
-    Empty elements are skipped, as HTTP asks of a recipient. Raises `HandshakeError` for
-    anything else that is not a token.
+    Skips empty elements, as HTTP requires of a recipient. Raises `HandshakeError` for any other element that
+    is not a token.
     """
     tokens = []
     for value in values:
@@ -172,9 +173,9 @@ def parse_token_list(values: Iterable[str]) -> list[str]:
 
 
 def parse_extensions(values: Iterable[str]) -> list[Extension]:
-    """The elements of ``Sec-WebSocket-Extensions`` (RFC 6455 §9.1), linear in the input.
+    """Returns the elements of ``Sec-WebSocket-Extensions`` (RFC 6455 §9.1), in linear time.
 
-    Raises `HandshakeError` where the value does not follow the grammar.
+    Raises `HandshakeError` for a value that does not match the grammar.
     """
     extensions = []
     for value in values:
@@ -201,7 +202,7 @@ def _parse_extension(scanner: "_Scanner") -> Extension:
 
 
 class _Scanner:
-    """A position in a field value, with white space skipped before each step."""
+    """A position in a field value; each step first skips white space."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -230,7 +231,7 @@ class _Scanner:
         value = match["token"]
         if match["quoted"] is not None:
             value = re.sub(r"\\(.)", r"\1", match["quoted"])
-            # RFC 6455 §9.1: after unescaping, a quoted value must be a token all the same.
+            # RFC 6455 §9.1: a quoted value must be a token after unescaping.
             if not is_token(value):
                 raise _bad_extensions()
         return match["name"], value

@@ -1,12 +1,12 @@
-"""The heads of HTTP/1.1 requests and responses: found, bounded, parsed, written.
+"""The heads of HTTP/1.1 requests and responses: limits, parsing, encoding.
 
-Implements: what RFC 6455 §4.1 and §4.2.1 need of HTTP/1.1, strictly: lines end with CRLF, nothing is
+Implements: the part of HTTP/1.1 that RFC 6455 §4.1 and §4.2.1 need, strictly: lines end with CRLF, no line is
 folded, names are tokens, values have no control characters.
-Left to others: what the fields must say (`handshake`), bodies (whoever embeds this).
+Left to others: what the fields must say (`handshake`), bodies (the embedder).
 
-The parser takes a line as soon as it is complete, and refuses it then, so that the first offending line
-decides, and the outcome is the same whether the bytes come at once or one at a time. A head that comes at
-once and has nothing wrong, as nearly all do, is taken in one go.
+The parser checks each line as soon as it is complete. So the first bad line decides, and the outcome is the
+same whether the bytes arrive together or one at a time. A valid head that arrives as a whole, the usual case,
+is parsed in one step.
 """
 
 import re
@@ -21,15 +21,15 @@ from rfc6455.errors import HandshakeError, LocalProtocolError
 from rfc6455.headers import Extension, Headers, is_token, parse_extensions, parse_token_list
 
 # request-line = method SP request-target SP HTTP-version
-# The target has visible ASCII characters only; a fragment is never sent (RFC 6455 §3).
+# The target has only visible ASCII characters and no fragment (RFC 6455 §3).
 _TARGET = re.compile(r"[!-\"$-~]+")
 _REQUEST_LINE = re.compile(rf"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ({_TARGET.pattern}) HTTP/([0-9]\.[0-9])")
 
-# status-line = HTTP-version SP 3DIGIT SP [ reason-phrase ]; some servers leave out the last space
+# status-line = HTTP-version SP 3DIGIT SP [ reason-phrase ]; some servers omit the last space
 _STATUS_LINE = re.compile(r"HTTP/([0-9]\.[0-9]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
 
-# field-line = field-name ":" OWS field-value OWS; Headers takes the white space off, because a pattern
-# for it would cost quadratic time
+# field-line = field-name ":" OWS field-value OWS; Headers strips the white space, because a pattern for it
+# would take quadratic time
 _FIELD_LINE = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)")
 _FIELD_LINE_IN_HEAD = re.compile(rf"^{_FIELD_LINE.pattern}\r\n", re.MULTILINE)
 
@@ -38,9 +38,9 @@ _REASON = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 @dataclass(slots=True)
 class Request:
-    """The head of a request: also the event of a `ServerHandshake`.
+    """The head of a request; also the event of a `ServerHandshake`.
 
-    ``target`` is what stands in the request line: ASCII, starts with ``/`` or is an absolute URI.
+    ``target`` is the request target as sent: ASCII, a path that begins with ``/`` or an absolute URI.
     """
 
     method: str
@@ -50,12 +50,12 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The path of the resource name, as it came: not percent-decoded, without the query."""
+        """The path of the resource name, not percent-decoded, without the query."""
         return self._resource_name().partition("?")[0]
 
     @property
     def query(self) -> str:
-        """What follows the ``?`` of the resource name; empty when there is none."""
+        """The resource name after its first ``?``; empty if there is none."""
         return self._resource_name().partition("?")[2]
 
     def _resource_name(self) -> str:
@@ -68,23 +68,23 @@ class Request:
 
     @property
     def origin(self) -> str | None:
-        """The Origin field, ``None`` from clients that are no browser (RFC 6455 §10.2)."""
+        """The Origin field; browsers send it, other clients need not (RFC 6455 §10.2)."""
         return self.headers.get("Origin")
 
     @property
     def subprotocols(self) -> list[str]:
-        """The subprotocols on offer, the preferred first; raises `HandshakeError`."""
+        """The offered subprotocols, preferred first. Raises `HandshakeError` if the field is malformed."""
         return parse_token_list(self.headers.get_all("Sec-WebSocket-Protocol"))
 
     @property
     def extensions(self) -> list[Extension]:
-        """The extensions on offer, the preferred first; raises `HandshakeError`."""
+        """The offered extensions, preferred first. Raises `HandshakeError` if the field is malformed."""
         return parse_extensions(self.headers.get_all("Sec-WebSocket-Extensions"))
 
     def encode(self) -> bytes:
-        """The bytes of the head; raises `LocalProtocolError` for a method or target of bad form."""
+        """Returns the bytes of the head. Raises `LocalProtocolError` for a malformed method or target."""
         if not is_token(self.method):
-            raise LocalProtocolError("not a method", slug="bad-method")
+            raise LocalProtocolError("not an HTTP method", slug="bad-method")
         if not is_target(self.target):
             raise LocalProtocolError("not a request target", slug="bad-target")
         return encode_head(f"{self.method} {self.target} HTTP/{self.version}", self.headers)
@@ -92,7 +92,7 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """The head of a response; ``reason`` is the standard phrase unless it is given."""
+    """The head of a response; without a ``reason``, the standard phrase of the status is sent."""
 
     status: int
     headers: Headers = field(default_factory=Headers)
@@ -100,7 +100,7 @@ class Response:
     version: str = "1.1"
 
     def encode(self) -> bytes:
-        """The bytes of the head; raises `LocalProtocolError` for a status or reason of bad form."""
+        """Returns the bytes of the head. Raises `LocalProtocolError` for a malformed status or reason."""
         if not 100 <= self.status <= 599:
             raise LocalProtocolError(f"not an HTTP status: {self.status}", slug="bad-status")
         reason = _standard_reason(self.status) if self.reason is None else self.reason
@@ -110,7 +110,7 @@ class Response:
 
 
 def is_target(target: str) -> bool:
-    """Whether ``target`` may stand in a request line: visible ASCII characters, no ``#``."""
+    """Whether ``target`` is valid in a request line: visible ASCII characters, no ``#``."""
     return _TARGET.fullmatch(target) is not None
 
 
@@ -122,7 +122,7 @@ def _standard_reason(status: int) -> str:
 
 
 def encode_head(start_line: str, headers: Iterable[tuple[str, str]]) -> bytes:
-    """The bytes of a head; the caller has checked what they say."""
+    """Returns the bytes of a head; the caller has checked its syntax."""
     lines = [start_line, *(f"{name}: {value}" for name, value in headers), "", ""]
     return "\r\n".join(lines).encode("latin-1")
 
@@ -131,12 +131,12 @@ _Head = TypeVar("_Head", Request, Response)
 
 
 class _HeadParser(ABC, Generic[_Head]):
-    """Finds and parses one head; what follows it stays in ``trailing_data``.
+    """Parses one head; the bytes after it stay in ``trailing_data``.
 
     ``max_line_size`` and ``max_head_size`` are bytes, ``max_fields`` counts lines.
     """
 
-    # The status and the message for a start line that is too long.
+    # Status and message of the error for a start line over the limit.
     _start_line_too_long = (431, "the start line is too long")
 
     def __init__(
@@ -151,13 +151,13 @@ class _HeadParser(ABC, Generic[_Head]):
         self._max_head_size = max_head_size
         self._buffer = bytearray()
         self._line_start = 0
-        self._searched = 0  # no line feed stands between _line_start and here
+        self._searched = 0  # there is no line feed between _line_start and here
         self._head: _Head | None = None
         self._done = False
 
     @property
     def trailing_data(self) -> bytes:
-        """What has come after the head."""
+        """The bytes received after the head."""
         return bytes(self._buffer) if self._done else b""
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
@@ -165,9 +165,9 @@ class _HeadParser(ABC, Generic[_Head]):
         self._buffer += data
 
     def next_head(self) -> _Head | None:
-        """The head, once; ``None`` while it is incomplete, and afterwards.
+        """Returns the head once; ``None`` before it is complete, and afterwards.
 
-        Raises `HandshakeError` with the HTTP status that fits as soon as a line is bad or too long.
+        Raises `HandshakeError` with an HTTP status as soon as a line is malformed or over a limit.
         """
         if self._searched == 0 and not self._done:
             head = self._take_whole_head()
@@ -188,7 +188,7 @@ class _HeadParser(ABC, Generic[_Head]):
         return None
 
     def _take_whole_head(self) -> _Head | None:
-        """The head, if all of it is there, its field lines are right, and it is within every limit."""
+        """Returns the head if it is complete, its field lines are valid, and it exceeds no limit."""
         buffer = self._buffer
         end = buffer.find(b"\r\n\r\n", 0, min(self._max_line_size, self._max_head_size)) + 2
         start = buffer.find(b"\n", 0, end) + 1
@@ -196,7 +196,7 @@ class _HeadParser(ABC, Generic[_Head]):
             return None
         lines = buffer[:end].decode("latin-1")
         fields = _FIELD_LINE_IN_HEAD.findall(lines, start)
-        # Each is one line, from its beginning to its end: where there are as many as lines, all are right.
+        # Each match is one whole line. If there are as many matches as lines, all lines are valid.
         if not lines.count("\n", start) == len(fields) <= self._max_fields:
             return None
         head = self._parse_start_line(lines[: start - 2])
@@ -206,10 +206,10 @@ class _HeadParser(ABC, Generic[_Head]):
         return head
 
     def _next_line(self) -> str | None:
-        """The next complete line without its CRLF.
+        """Returns the next complete line without its CRLF.
 
-        Whether a limit is hit depends only on the bytes up to it: ``end`` is where this line must
-        have ended, by its own limit or by that of the head.
+        Whether a limit is exceeded depends only on the bytes up to that limit: ``end`` is where this line
+        must have ended, by the limit of a line or of the head.
         """
         line_end = self._line_start + self._max_line_size + 2
         end = min(line_end, self._max_head_size)
@@ -225,7 +225,7 @@ class _HeadParser(ABC, Generic[_Head]):
         line = self._buffer[self._line_start : line_feed].decode("latin-1")
         self._line_start = self._searched = line_feed + 1
         if line[-1:] != "\r":
-            raise HandshakeError("a line ends without CR", slug="bare-line-feed")
+            raise HandshakeError("a line ends with LF instead of CRLF", slug="bare-line-feed")
         return line[:-1]
 
     def _add_field(self, headers: Headers, line: str) -> None:
@@ -238,11 +238,11 @@ class _HeadParser(ABC, Generic[_Head]):
 
     @abstractmethod
     def _parse_start_line(self, line: str) -> _Head:
-        """The head so far: what the start line says, and no fields."""
+        """Returns the head with the start line's values and no fields."""
 
 
 class RequestParser(_HeadParser[Request]):
-    """The head of a request."""
+    """Parses the head of a request."""
 
     _start_line_too_long = (414, "the request line is too long")
 
@@ -255,7 +255,7 @@ class RequestParser(_HeadParser[Request]):
 
 
 class ResponseParser(_HeadParser[Response]):
-    """The head of a response."""
+    """Parses the head of a response."""
 
     def _parse_start_line(self, line: str) -> Response:
         match = _STATUS_LINE.fullmatch(line)

@@ -10,41 +10,42 @@ from urllib.parse import quote, urlsplit
 
 from rfc6455.errors import LocalProtocolError
 
-# RFC 3986 §2: what may stand in a path or a query. A percent sign is taken to introduce an escape.
+# RFC 3986 §2: the characters of a path or a query. A percent sign is left alone: it may begin an escape.
 _URI_CHARACTERS = "/?:@!$&'()*+,;=-._~%[]"
 
 _REG_NAME = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=]+")
 
 
 class WebSocketURI(NamedTuple):
-    """The components that RFC 6455 §3 names: host and port to connect to, resource name to ask for."""
+    """The components of a URI (RFC 6455 §3): host and port to connect to, resource name to request."""
 
     secure: bool
     host: str
-    """In ASCII; an IPv6 address without its brackets."""
+    """In ASCII; an IPv6 address has no brackets here."""
     port: int
     resource_name: str
 
     @property
     def authority(self) -> str:
-        """The value of the Host field: the port stands in it unless it is the default one."""
+        """The value of the Host field: with the port unless it is the default one."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _default_port(self.secure) else f"{host}:{self.port}"
 
 
 def parse_uri(uri: str) -> WebSocketURI:
-    """The components of ``uri``, in ASCII: IDNA for the host, percent-encoding for the rest.
+    """Splits ``uri`` and converts it to ASCII: the host by IDNA, the rest by percent-encoding.
 
-    Raises `LocalProtocolError` for another scheme, user information, a fragment, no host or a bad port.
+    Raises `LocalProtocolError` for a scheme other than ws and wss, user information, a fragment, a missing
+    host or a bad port.
     """
-    # urlsplit drops tabs and line ends without a word.
+    # urlsplit silently removes tabs and line ends.
     if re.search(r"[\x00-\x20\x7f]", uri):
-        raise _bad_uri("white space or a control character")
+        raise _bad_uri("it contains white space or a control character")
     try:
         parts = urlsplit(uri)
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise _bad_uri("no valid host and port") from None
+        raise _bad_uri("invalid host or port") from None
     if parts.scheme not in ("ws", "wss"):
         raise _bad_uri("the scheme is neither ws nor wss")
     if "#" in uri:
@@ -55,7 +56,7 @@ def parse_uri(uri: str) -> WebSocketURI:
     if not host:
         raise _bad_uri("it has no host")
     if port == 0:
-        raise _bad_uri("port 0")
+        raise _bad_uri("the port is 0")
     secure = parts.scheme == "wss"
     path = quote(parts.path or "/", safe=_URI_CHARACTERS)
     query = "?" + quote(parts.query, safe=_URI_CHARACTERS) if parts.query else ""
@@ -70,7 +71,7 @@ def _ascii_host(host: str) -> str:
     except UnicodeError:
         raise _bad_uri("the host has no ASCII form") from None
     if _REG_NAME.fullmatch(host) is None:
-        raise _bad_uri("no valid host and port")
+        raise _bad_uri("invalid host or port")
     return host
 
 

@@ -1,13 +1,17 @@
 """Shared by the tests: frames built by hand, and functions that feed a connection."""
 
+import gc
 import itertools
-from collections.abc import Iterable, Sequence
+import tracemalloc
+from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 
-from rfc6455 import Connection, ConnectionFailed, Event, Opcode, Role, apply_mask
+from rfc6455 import Connection, ConnectionClosed, ConnectionFailed, Event, Opcode, Role, apply_mask
 
 KEY = b"\x37\xfa\x21\x3d"  # the masking key of RFC 6455 §5.7
+
+ABNORMAL = ConnectionClosed(1006, "", False)
 
 both_roles = pytest.mark.parametrize("role", list(Role), ids=lambda role: role.value)
 
@@ -118,3 +122,37 @@ def close_payload(code: int, reason: bytes = b"") -> bytes:
 
 
 DATA_OPCODES = (Opcode.TEXT, Opcode.BINARY)
+
+
+def outcome(role: Role, data: bytes, **options: object) -> tuple[list[Event], list[tuple[int, bytes]]]:
+    """Events and sent frames; asserts that they are the same at once and byte by byte."""
+    results = []
+    for chunks in ([data[i : i + 1] for i in range(len(data))], [data]):
+        connection = make_connection(role, **options)
+        events = feed(connection, chunks)
+        results.append((events, sent_frames(role, connection.data_to_send())))
+    comparable = [([plain(event) for event in events], sent) for events, sent in results]
+    assert comparable[0] == comparable[1]
+    return results[0]
+
+
+def bytes_held(make: Callable[[], object]) -> int:
+    """Bytes that are allocated while the result of ``make`` is alive, and nothing else of the call."""
+    make()  # fills the caches of the modules
+    gc.collect()
+    tracemalloc.start()
+    result = make()
+    gc.collect()
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    del result
+    return size
+
+
+def peak_bytes(call: Callable[[], object]) -> int:
+    """Maximum bytes that were allocated during ``call``."""
+    tracemalloc.start()
+    call()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak

@@ -146,9 +146,9 @@ async def test_a_proxy_header_before_tls(certificate: Certificate) -> None:
 @pytest.mark.parametrize(
     ("trusted", "sent", "reason"),
     [
-        (["127.0.0.1"], b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "no PROXY header"),
+        (["127.0.0.1"], b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "not a PROXY header"),
         (["127.0.0.1"], PROXY[:20], "ended inside"),
-        (["127.0.0.1"], PROXY[:14] + b"\0\2" + b"xx", "without its addresses"),
+        (["127.0.0.1"], PROXY[:14] + b"\0\2" + b"xx", "lacks its addresses"),
         ([], PROXY + b"GET / HTTP/1.1\r\n\r\n", "not trusted"),
     ],
 )
@@ -311,8 +311,8 @@ async def test_without_file_descriptors_accepting_goes_slowly_and_recovers() -> 
     finally:
         _, errors = process.communicate("\n", timeout=20)
     assert process.returncode == 0
-    assert "accepting rests" in errors
-    assert errors.count("accepting rests") < 20
+    assert "accepting paused" in errors
+    assert errors.count("accepting paused") < 20
 
 
 def _cpu(pid: int) -> float:

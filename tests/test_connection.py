@@ -26,35 +26,21 @@ from rfc6455 import (
     TextMessage,
     encode_frame,
 )
-from rfc6455 import reader as reader_module
-from rfc6455.reader import _MAX_BATCH
 from tests.helpers import (
+    ABNORMAL,
     DATA_OPCODES,
     KEY,
     both_roles,
     close_payload,
     feed,
     make_connection,
-    plain,
+    outcome,
     raw_frame,
     sent_frames,
 )
 from tests.rules import RULES
 
 TEXT, BINARY, CONTINUATION = Opcode.TEXT, Opcode.BINARY, Opcode.CONTINUATION
-ABNORMAL = ConnectionClosed(1006, "", False)
-
-
-def outcome(role: Role, data: bytes, **options: object) -> tuple[list[Event], list[tuple[int, bytes]]]:
-    """Events and sent frames; the same at once and byte by byte."""
-    results = []
-    for chunks in ([data[i : i + 1] for i in range(len(data))], [data]):
-        connection = make_connection(role, **options)
-        events = feed(connection, chunks)
-        results.append((events, sent_frames(role, connection.data_to_send())))
-    comparable = [([plain(event) for event in events], sent) for events, sent in results]
-    assert comparable[0] == comparable[1]
-    return results[0]
 
 
 @pytest.mark.parametrize(("role", "code", "slug", "data"), RULES)
@@ -101,59 +87,6 @@ def test_after_a_failure_nothing_is_processed(role: Role) -> None:
 # Good messages.
 
 
-@pytest.mark.usefixtures("masking_path")
-@both_roles
-@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 128, 65535, 65536, 1 << 20])
-def test_messages_of_every_length_form(role: Role, size: int) -> None:
-    frame = raw_frame(role, BINARY, b"\xfe" * size) + raw_frame(role, TEXT, b"x" * size)
-    connection = make_connection(role)
-    assert feed(connection, [frame]) == [BinaryMessage(b"\xfe" * size), TextMessage("x" * size)]
-    pieces = [frame[i : i + 8000] for i in range(0, len(frame), 8000)]
-    assert feed(connection, pieces) == [BinaryMessage(b"\xfe" * size), TextMessage("x" * size)]
-
-
-@both_roles
-def test_the_size_limit_is_exact(role: Role) -> None:
-    at_limit = raw_frame(role, BINARY, bytes(300))
-    fragments = raw_frame(role, BINARY, bytes(299), fin=False) + raw_frame(role, CONTINUATION, b"\0")
-    events, _ = outcome(
-        role, at_limit + fragments + raw_frame(role, BINARY, bytes(301)), max_message_size=300
-    )
-    assert events[:2] == [BinaryMessage(bytes(300)), BinaryMessage(bytes(300))]
-    assert [plain(event) for event in events[2:]] == [
-        (1009, "a message above 300 bytes", "message-too-big"),
-        ABNORMAL,
-    ]
-
-
-@both_roles
-def test_an_oversized_frame_is_refused_before_its_payload(role: Role) -> None:
-    connection = make_connection(role)
-    frame = raw_frame(role, BINARY, length=1 << 62)
-    assert feed(connection, [frame[:-1]]) == [] if role is Role.SERVER else True
-    events = feed(connection, [frame[-1:]] if role is Role.SERVER else [frame])
-    assert isinstance(events[0], ConnectionFailed)
-    assert events[0].code == 1009
-
-
-@both_roles
-def test_fragments_with_control_frames_between(role: Role) -> None:
-    data = (
-        raw_frame(role, TEXT, b"\xe2", fin=False)
-        + raw_frame(role, 9, b"1")
-        + raw_frame(role, CONTINUATION, b"\x82", fin=False)
-        + raw_frame(role, 10, b"2")
-        + raw_frame(role, CONTINUATION, b"", fin=False)
-        + raw_frame(role, CONTINUATION, b"\xac!")
-        + raw_frame(role, BINARY, b"next")
-    )
-    connection = make_connection(role)
-    expected = [Ping(b"1"), Pong(b"2"), TextMessage("€!"), BinaryMessage(b"next")]
-    assert feed(connection, [data]) == expected
-    assert sent_frames(role, connection.data_to_send()) == [(0x8A, b"1")]
-    assert feed(connection, [data[i : i + 1] for i in range(len(data))]) == expected
-
-
 @both_roles
 def test_bad_utf8_is_reported_when_its_byte_comes(role: Role) -> None:
     """RFC 6455 §8.1; the frame and the message are unfinished (Autobahn 6.4.3, 6.4.4)."""
@@ -166,168 +99,6 @@ def test_bad_utf8_is_reported_when_its_byte_comes(role: Role) -> None:
     failed = feed(connection, [frame[end : end + 1]])[0]
     assert isinstance(failed, ConnectionFailed)
     assert failed.code == 1007
-
-
-@both_roles
-def test_many_small_messages_of_one_read(role: Role) -> None:
-    count = 3 * _MAX_BATCH + 1
-    connection = make_connection(role)
-    data = b"".join(raw_frame(role, TEXT, b"%d" % i) for i in range(count))
-    assert feed(connection, [data]) == [TextMessage(str(i)) for i in range(count)]
-
-
-def medium_frames(role: Role) -> list[tuple[bytes, Event]]:
-    """Frames of 126 B to 5 KB, text and binary, each with a key of its own, and what they are to give."""
-    frames: list[tuple[bytes, Event]] = []
-    for number, size in enumerate([126, 127, 128, 129, 300, 1024, 1535, 1536, 1537, 5000] * 2):
-        key = bytes([number, 0xFF - number, 7, 0x80 + number])
-        if number % 3:
-            text = ("é€😀x"[number % 4] * size)[: size // 4]
-            frames.append((raw_frame(role, TEXT, text.encode(), key=key), TextMessage(text)))
-        else:
-            data = bytes(i * number & 0xFF for i in range(size))
-            frames.append((raw_frame(role, BINARY, data, key=key), BinaryMessage(data)))
-    return frames
-
-
-@pytest.mark.usefixtures("masking_path")
-@both_roles
-def test_many_medium_messages_of_one_read(role: Role) -> None:
-    frames = medium_frames(role) * 40  # more than are unmasked together
-    events = feed(make_connection(role), [b"".join(frame for frame, _ in frames)])
-    assert events == [event for _, event in frames]
-
-
-@pytest.mark.usefixtures("masking_path")
-@pytest.mark.parametrize("at", [0, 1, 7, 19])
-@both_roles
-def test_something_else_between_medium_messages(role: Role, at: int) -> None:
-    others: list[tuple[bytes, Event]] = [
-        (raw_frame(role, Opcode.PING, b"?"), Ping(b"?")),
-        (raw_frame(role, TEXT, b"small"), TextMessage("small")),
-        (raw_frame(role, BINARY, bytes(70_000)), BinaryMessage(bytes(70_000))),
-        (
-            raw_frame(role, BINARY, bytes(200), fin=False) + raw_frame(role, CONTINUATION, bytes(200)),
-            BinaryMessage(bytes(400)),
-        ),
-    ]
-    for other in others:
-        frames = medium_frames(role)
-        frames.insert(at, other)
-        data = b"".join(frame for frame, _ in frames)
-        expected = [event for _, event in frames]
-        assert feed(make_connection(role), [data]) == expected
-        # The same with an incomplete frame at the end.
-        connection = make_connection(role)
-        assert feed(connection, [data + data[:-5]]) == expected + expected[:-1]
-        assert feed(connection, [data[-5:]]) == expected[-1:]
-
-
-@pytest.mark.usefixtures("masking_path")
-@pytest.mark.parametrize("at", [0, 1, 7, 19])
-@both_roles
-def test_a_violation_between_medium_messages(role: Role, at: int) -> None:
-    wrong = [
-        (1007, raw_frame(role, TEXT, b"x" * 500 + b"\xff")),
-        (1002, raw_frame(role, TEXT, b"x" * 500, rsv=1)),
-        (1002, raw_frame(role, 3, b"x" * 500)),
-        *(
-            (1002, raw_frame(role, BINARY, bytes(size), masked=role is Role.CLIENT))
-            for size in (0, 125, 126, 500, 4000)
-        ),
-        (1002, raw_frame(role, TEXT, b"x" * 125, length_form=16)),
-        (1009, raw_frame(role, TEXT, b"x" * 6000)),
-    ]
-    for code, frame in wrong:
-        frames = medium_frames(role)
-        data = b"".join([frame for frame, _ in frames[:at]] + [frame] + [frame for frame, _ in frames[at:]])
-        events = feed(make_connection(role, max_message_size=5000), [data])
-        *messages, failed, closed = events
-        assert messages == [event for _, event in frames[:at]]
-        assert isinstance(failed, ConnectionFailed)
-        assert failed.code == code
-        assert closed == ABNORMAL
-
-
-@pytest.mark.usefixtures("masking_path")
-@both_roles
-def test_large_messages_of_one_read(role: Role) -> None:
-    frames: list[tuple[bytes, Event]] = []
-    for size in (65535, 65536, 65537, 70_002):
-        text = "é" * (size // 2) + "x" * (size % 2)
-        frames.append((raw_frame(role, TEXT, text.encode(), key=b"\0\xff\x7f\1"), TextMessage(text)))
-        frames.append((raw_frame(role, BINARY, bytes(size)), BinaryMessage(bytes(size))))
-    data = b"".join(frame for frame, _ in frames)
-    expected = [event for _, event in frames]
-    assert feed(make_connection(role, max_message_size=70_002), [data]) == expected
-    # However little of the last frame is missing.
-    last = len(frames[-1][0])
-    for missing in (1, 70_001, 70_002, 70_003, last - 3, last - 2, last - 1):
-        connection = make_connection(role, max_message_size=70_002)
-        assert feed(connection, [data[:-missing]]) == expected[:-1]
-        assert feed(connection, [data[-missing:]]) == expected[-1:]
-
-
-@both_roles
-def test_a_violation_between_large_messages(role: Role) -> None:
-    large = raw_frame(role, BINARY, bytes(65536))
-    wrong = [
-        (1007, raw_frame(role, TEXT, b"x" * 66_000 + b"\xff")),
-        (1002, raw_frame(role, BINARY, bytes(66_000), rsv=4)),
-        (1002, raw_frame(role, 0, bytes(66_000))),
-        (1002, raw_frame(role, 3, bytes(66_000))),
-        (1002, raw_frame(role, Opcode.PING, bytes(66_000))),
-        (1002, raw_frame(role, BINARY, bytes(66_000), masked=role is Role.CLIENT)),
-        (1002, raw_frame(role, BINARY, bytes(65535), length_form=64)),
-        (1002, raw_frame(role, BINARY, bytes(100), length_form=64)),
-        (1002, raw_frame(role, BINARY, bytes(100), length_form=64, length=(1 << 63) + 100)),
-        (1009, raw_frame(role, BINARY, bytes(66_002))),
-    ]
-    for code, frame in wrong:
-        message, failed, closed = feed(
-            make_connection(role, max_message_size=66_001), [large + frame + large]
-        )
-        assert message == BinaryMessage(bytes(65536))
-        assert isinstance(failed, ConnectionFailed)
-        assert failed.code == code
-        assert closed == ABNORMAL
-
-
-def test_medium_messages_are_unmasked_together_only_with_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-
-    def xor(data: bytes | memoryview, mask: bytes) -> bytes:
-        calls.append(len(data))
-        return bytes(a ^ b for a, b in zip(data, mask, strict=True))
-
-    frame = raw_frame(Role.SERVER, BINARY, bytes(1000))
-    for function, expected in ((lambda: xor, [3 * len(frame)]), (lambda: None, [])):
-        monkeypatch.setattr(reader_module, "bulk_xor", function)
-        connection = make_connection(Role.SERVER)
-        assert feed(connection, [frame * 3]) == [BinaryMessage(bytes(1000))] * 3
-        assert feed(connection, [frame]) == [BinaryMessage(bytes(1000))]  # alone, it gains nothing
-        assert calls == expected
-        calls.clear()
-
-
-@both_roles
-def test_memory_is_bounded_however_many_medium_messages_wait(role: Role) -> None:
-    connection = make_connection(role)
-    connection.receive_data(raw_frame(role, BINARY, bytes(8000)) * 2000)
-    tracemalloc.start()
-    assert connection.next_event() == BinaryMessage(bytes(8000))
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 256 * 8000 * 2
-
-
-@both_roles
-def test_a_limit_below_the_shortest_frames_size(role: Role) -> None:
-    connection = make_connection(role, max_message_size=10)
-    events = feed(connection, [raw_frame(role, TEXT, b"0123456789") + raw_frame(role, TEXT, b"01234567890")])
-    assert events[0] == TextMessage("0123456789")
-    assert isinstance(events[1], ConnectionFailed)
-    assert events[1].code == 1009
 
 
 @both_roles
@@ -353,38 +124,6 @@ def test_every_way_to_pull_gives_each_event_once(role: Role) -> None:
     assert pulled == [TextMessage(str(i)) for i in range(9)]
     connection.receive_data(raw_frame(role, TEXT, b"9"))
     assert list(connection.events()) == [TextMessage("9")]
-
-
-@both_roles
-def test_memory_is_bounded_however_many_messages_wait(role: Role) -> None:
-    """Objects are larger than empty frames: they must not be made before they are asked for."""
-    connection = make_connection(role)
-    connection.receive_data(raw_frame(role, BINARY) * 200_000)
-    tracemalloc.start()
-    assert connection.next_event() == BinaryMessage(b"")
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 100_000
-
-
-@both_roles
-def test_bytes_that_are_not_pulled_are_kept_once(role: Role) -> None:
-    connection = make_connection(role)
-    data = raw_frame(role, TEXT, b"a" * 100) * 1000
-    for start in range(0, len(data), 7):
-        connection.receive_data(data[start : start + 7])
-    assert list(connection.events()) == [TextMessage("a" * 100)] * 1000
-
-
-@both_roles
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_any_kind_of_bytes(role: Role, kind: type) -> None:
-    connection = make_connection(role)
-    data = bytearray(raw_frame(role, TEXT, b"Hello"))
-    connection.receive_data(kind(data))
-    connection.receive_data(kind(data))
-    data[:] = bytes(len(data))
-    assert next(iter(connection.events())) == TextMessage("Hello")
 
 
 def test_bytes_that_came_with_the_handshake() -> None:
@@ -825,11 +564,3 @@ def test_a_clients_frames_have_fresh_keys() -> None:
     connection = Connection(Role.CLIENT, mask_key_source=lambda: b"\1\2\3\4")
     connection.send_ping()
     assert connection.data_to_send() == b"\x89\x80\1\2\3\4"
-
-
-@both_roles
-def test_an_idle_connection_keeps_no_input(role: Role) -> None:
-    connection = make_connection(role)
-    feed(connection, [raw_frame(role, BINARY, bytes(100_000)) + raw_frame(role, TEXT, b"x")[:3]])
-    held = len(connection._reader._buffer) + len(connection._reader._incoming)
-    assert held <= 3

@@ -121,7 +121,7 @@ async def test_a_body_that_is_too_large_is_413_before_it_has_come(chunked: bool)
     async def never(request: HttpRequest) -> HttpResponse:
         raise AssertionError
 
-    server.route("/small/", HttpRoute(never, ("POST",), max_body=10))
+    server.add_http_route("/small/", HttpRoute(never, ("POST",), max_body=10))
     async with serving(server) as url:
         peer = await RawPeer.connect(url)
         framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 1000000"
@@ -226,8 +226,8 @@ async def test_a_client_that_leaves_ends_a_long_answer_only() -> None:
         seen.append("done " + request.head.path)
         return HttpResponse(b"ok")
 
-    server.route("/long/", HttpRoute(wait, long=True))
-    server.route("/short/", HttpRoute(wait))
+    server.add_http_route("/long/", HttpRoute(wait, long=True))
+    server.add_http_route("/short/", HttpRoute(wait))
     async with serving(server) as url:
         for path in ("/long/", "/short/"):
             started.clear()
@@ -296,10 +296,10 @@ async def test_stop_ends_what_is_being_answered() -> None:
 async def test_without_h11_plain_requests_are_told_and_websockets_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http_connection, "find_spec", lambda name: None)
+    monkeypatch.setattr(http_connection, "load_h11", lambda: None)
     async with serving(page_server()) as url:
         answer = await ask(url, "GET /hello HTTP/1.1\nHost: a\n")
-        assert (answer.status, answer.body) == (501, b"plain HTTP needs h11: install rfc6455[server]\n")
+        assert (answer.status, answer.body) == (501, b"HTTP needs h11: install rfc6455[server]\n")
         async with connect(url + "/echo") as ws:
             await ws.send("x")
             assert await ws.recv() == "x"
@@ -440,6 +440,6 @@ async def test_metrics_count_what_happened() -> None:
 
 
 async def test_metrics_without_prometheus_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rfc6455_server.http.metrics.find_spec", lambda name: None)
+    monkeypatch.setattr("rfc6455_server.http.metrics.load_prometheus", lambda: None)
     async with serving(page_server()) as url:
         assert (await ask(url, "GET /metrics HTTP/1.1\nHost: a\n")).status == 501

@@ -20,7 +20,7 @@ ORDER = {
         " socketio app client testing pages command __init__ __main__",
         "rfc6455_server.websocket": "reports streams hub backlog outbox inbox pings ending websocket"
         " keepalive __init__",
-        "rfc6455_server.http": "routes static connection metrics __init__",
+        "rfc6455_server.http": "extras refusals routes static connection metrics __init__",
         "rfc6455_server.listening": "proxy acceptor routing opening listener __init__",
         "rfc6455_server.socketio": "packets engine recovery session targets sockets namespaces clients"
         " transports __init__",

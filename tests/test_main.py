@@ -46,7 +46,7 @@ def test_long_lengths_and_payloads(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("data", "said"),
-    [("81", "the header goes on"), ("8105", "5 bytes are missing"), ("81054865", "3 bytes are missing")],
+    [("81", "incomplete header"), ("8105", "5 bytes missing"), ("81054865", "3 bytes missing")],
 )
 def test_incomplete_frames(capsys: pytest.CaptureFixture[str], data: str, said: str) -> None:
     status, out, _ = run(capsys, data)
@@ -66,7 +66,7 @@ def test_a_violation_is_status_1(capsys: pytest.CaptureFixture[str], data: str, 
 
 
 def test_bad_hexadecimal_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(capsys, "8x") == (2, "", "python -m rfc6455: not hexadecimal bytes\n")
+    assert run(capsys, "8x") == (2, "", "python -m rfc6455: the bytes are not hexadecimal\n")
 
 
 @pytest.mark.parametrize("arguments", [[], ["explain"], ["other"]])

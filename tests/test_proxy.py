@@ -9,7 +9,7 @@ from rfc6455_server.listening.proxy import (
     Trusted,
     forwarded_for,
     proxied_address,
-    proxy_rest_size,
+    proxy_addresses_size,
 )
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -86,7 +86,7 @@ def header(command: int, family: int, rest: bytes) -> tuple[bytes, bytes]:
 def test_proxy_headers(parts: tuple[bytes, bytes], expected: str | None) -> None:
     prefix, rest = parts
     assert len(prefix) == PREFIX_SIZE
-    assert proxy_rest_size(prefix) == len(rest)
+    assert proxy_addresses_size(prefix) == len(rest)
     assert proxied_address(prefix, rest) == expected
 
 
@@ -102,7 +102,7 @@ def test_proxy_headers(parts: tuple[bytes, bytes], expected: str | None) -> None
 )
 def test_invalid_proxy_headers(prefix: bytes) -> None:
     with pytest.raises(ProxyHeaderError) as caught:
-        proxy_rest_size(prefix)
+        proxy_addresses_size(prefix)
     assert caught.value.slug == "proxy-header"
 
 

@@ -34,11 +34,11 @@ def socket_transport_maker(loop: asyncio.AbstractEventLoop) -> Callable[..., obj
 
 def break_reference_cycle(transport: object) -> None:
     """Clears the methods that an asyncio transport keeps in itself. Call it when the connection is lost."""
-    found = [name for name in _SELF_REFERENCES if hasattr(transport, name)]
-    for name in found:
-        setattr(transport, name, None)
-    if not found and _is_asyncio(transport, "asyncio.selector_events"):
-        _warn_once("_read_ready_cb", "ended connections are freed by the garbage collector only")
+    for name in _SELF_REFERENCES:
+        if hasattr(transport, name):
+            setattr(transport, name, None)
+        elif _is_asyncio(transport, "asyncio.selector_events"):
+            _warn_once(name, "ended connections are freed by the garbage collector only")
 
 
 def shrink_tls_buffer(transport: asyncio.BaseTransport) -> None:

@@ -26,7 +26,7 @@ from rfc6455 import Request
 from rfc6455_server.clock import Clock
 from rfc6455_server.http.routes import HttpRoute
 from rfc6455_server.limits import Limits
-from rfc6455_server.listening.listener import Refusal, Route
+from rfc6455_server.listening.routing import Refusal, Route
 from rfc6455_server.rooms import Rooms
 from rfc6455_server.socketio.engine import EngineSession, Transport
 from rfc6455_server.socketio.namespaces import (
@@ -79,10 +79,10 @@ class Host(Protocol):
     async def admit(self, request: Request) -> Refusal | None:
         """The refusal of a request that is to open a session by polling, if it is refused."""
 
-    def add_route(self, route: Route) -> None:
+    def add_websocket_route(self, route: Route) -> None:
         """Adds a route for WebSockets."""
 
-    def route(self, prefix: str, route: HttpRoute) -> None:
+    def add_http_route(self, prefix: str, route: HttpRoute) -> None:
         """Adds a route for plain HTTP."""
 
     def on_stop(self, callback: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -158,8 +158,8 @@ class SocketIO:
             opened=self._opened,
         )
         for path in (self._path, self._path + "/"):
-            server.add_route(transports.websocket_route(path))
-            server.route(path, transports.http_route())
+            server.add_websocket_route(transports.websocket_route(path))
+            server.add_http_route(path, transports.http_route())
         for namespace in self._namespaces.values():
             namespace.rooms.stats = server.stats
             server.registries.append(namespace.rooms)

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 from rfc6455 import CloseCode, Request, ascii_lower
 from rfc6455_server.clock import Clock
 from rfc6455_server.http.routes import HttpRequest, HttpResponse, HttpRoute
-from rfc6455_server.listening.listener import Refusal, Route, compile_route, same_origin
+from rfc6455_server.listening.routing import Refusal, Route, compile_route, same_origin
 from rfc6455_server.socketio.engine import EngineError, EngineSession, Transport, encode_payload
 from rfc6455_server.socketio.namespaces import new_id
 from rfc6455_server.socketio.session import Session
