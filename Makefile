@@ -10,11 +10,15 @@ RUN := $(VENV)/bin
 serve: $(VENV)/.server
 	$(RUN)/rfc6455-server --host $(HOST) --port $(PORT)
 
+# One worker for each core. Each begins with a run of its own of neighbouring tests, so that they share what their
+# module sets up, such as a browser; who is done first takes over tests of the other. `make test PARALLEL=` for none.
+PARALLEL ?= -n auto --dist worksteal
+
 test: $(VENV)/.dev tests/node/node_modules/.installed
-	$(RUN)/pytest --cov --cov-report= $(ARGS)
+	$(RUN)/pytest $(PARALLEL) --cov --cov-report= $(ARGS)
 
 cover: $(VENV)/.dev tests/node/node_modules/.installed
-	$(RUN)/pytest --cov --cov-report=term-missing --cov-report=html:build/coverage $(ARGS)
+	$(RUN)/pytest $(PARALLEL) --cov --cov-report=term-missing --cov-report=html:build/coverage $(ARGS)
 
 # Runs the tests on each supported Python that the machine has. nox reports the ones that are missing. It creates one
 # environment per Python in .nox and reuses it; they are updated when pyproject.toml changes.

@@ -1,7 +1,19 @@
+import os
+
 import pytest
+from hypothesis import HealthCheck, settings
 
 from rfc6455 import masking
 from tests.server_helpers import Certificate
+
+# A busy machine must not fail a test, so examples have no deadline. In CI, a commit that passes must pass
+# again: the examples depend on the test alone, and nothing is kept between runs. Elsewhere each run tries new
+# examples, and repeats those that failed before (from .hypothesis/).
+settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "CI", settings.get_profile("here"), derandomize=True, database=None, print_blob=True
+)
+settings.load_profile("CI" if os.environ.get("CI") == "true" else "here")
 
 
 @pytest.fixture(scope="session")

@@ -2,24 +2,31 @@
 
 import asyncio
 import os
+import random
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
 
 from rfc6455 import ClientHandshake, Opcode, encode_frame
-from rfc6455_server import Server, WebSocket
+from rfc6455_server import Server, WebSocket, connect
+from rfc6455_server.clock import Clock
+from rfc6455_server.testing import settle
 from tests.helpers import KEY
 
 ROOT = Path(__file__).parent.parent
 # Without the browser's own look-ups and requests: all traffic stays on this machine.
 BROWSER_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 BROWSER_ARGUMENTS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+# Seconds after which a test fails that waits for something. Long, because a busy machine is no failure.
+PATIENCE = 60
 
 REQUIRE_ALL = os.environ.get("CI") == "true"
 
@@ -34,6 +41,45 @@ def need(part: str, present: bool) -> None:
 
 def find_program(*names: str) -> str | None:
     return next((path for name in names if (path := shutil.which(name))), None)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Waits until ``condition``, a function or a coroutine function, returns something true.
+
+    The one way in which tests wait for what no event or message tells them of. A test that shows that
+    something does not happen moves a `ManualClock`, or waits for what comes after it; it never sleeps.
+    """
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            result = condition()
+            if await result if isinstance(result, Awaitable) else result:
+                return
+            await asyncio.sleep(0.005)
+
+
+async def all_closed() -> None:
+    """Waits until the event loop has no open socket: a TLS connection ends later than its WebSocket."""
+    selector = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]
+    await until(lambda: len(selector.get_map()) == 1)  # the loop's own
+    await settle()
+
+
+def free_port() -> int:
+    """A port that nobody uses, below those that the system hands out for port 0 and for clients."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+
+
+def listens(port: int) -> bool:
+    """Whether somebody accepts connections at a port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @asynccontextmanager
@@ -55,6 +101,14 @@ def echo_server(**options: object) -> Server:
             await ws.send(message)
 
     return server
+
+
+async def talk_meanwhile(url: str) -> None:
+    """Sends 300 messages to the echo server at ``url``, one by one, so that its loop has had 300 turns."""
+    async with connect(url + "/echo") as ws:
+        for _ in range(300):
+            await ws.send("x")
+            assert await ws.recv() == "x"
 
 
 class Certificate:
@@ -102,11 +156,11 @@ class RawPeer:
         self.writer.write(encode_frame(Opcode(opcode), payload, fin=fin, mask_key=KEY))
 
     async def read(self, size: int) -> bytes:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             return await self.reader.readexactly(size)
 
     async def read_to_end(self) -> bytes:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             return await self.reader.read()
 
     async def close(self) -> None:
@@ -115,6 +169,21 @@ class RawPeer:
             await self.writer.wait_closed()
         except ConnectionError:
             pass
+
+
+class Recorder(asyncio.Protocol):
+    """The peer at the end of a `MemoryTransport`: keeps what comes, and notes when the connection ends."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.received = bytearray()
+        self.ended: float | None = None
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended = self._clock.time()
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import uvloop
 
 from rfc6455 import ConnectionClosed
 from rfc6455_server import Endpoint, Server, WebSocket, connect
-from tests.server_helpers import Certificate, RawPeer, echo_server, serving
+from tests.server_helpers import Certificate, RawPeer, all_closed, echo_server, serving
 
 
 async def test_the_example_of_the_readme() -> None:
@@ -94,7 +94,7 @@ async def test_tls(certificate: Certificate) -> None:
     assert b"HTTP" not in await peer.read_to_end()
     await peer.close()
     await server.stop()
-    await asyncio.sleep(0.05)
+    await all_closed()
 
 
 def test_uvloop(certificate: Certificate) -> None:

@@ -12,7 +12,7 @@ import uvloop
 
 from rfc6455_server import Endpoint, connect
 from rfc6455_server import asyncio_private as private
-from tests.server_helpers import Certificate, echo_server
+from tests.server_helpers import Certificate, echo_server, until
 
 NAMES = ["_make_socket_transport", "_read_ready_cb", "_write_ready", "_ssl_protocol"]
 PARTS_OF_SSL_PROTOCOL = ["_ssl_buffer_view", "max_size"]
@@ -47,8 +47,7 @@ async def echo_over_tcp_and_tls(certificate: Certificate) -> None:
                     assert await ws.recv() == message
             assert ws.closed is not None
             assert ws.closed.clean
-    while server.make_ready().connections:
-        await asyncio.sleep(0)
+    await until(lambda: server.make_ready().connections == 0)
     await server.stop()
 
 
@@ -124,8 +123,7 @@ async def test_a_transport_is_freed_at_once_unless_the_names_are_missing(
         async with connect(f"ws://127.0.0.1:{server.port}/echo") as ws:
             await ws.ping()
             transport = weakref.ref(server.websockets[0]._writer.transport)
-        while server.make_ready().connections:
-            await asyncio.sleep(0)
+        await until(lambda: server.make_ready().connections == 0)
         for _ in range(3):
             await asyncio.sleep(0)  # the loop drops its last handles
         assert (transport() is None) is not bool(hidden)

@@ -8,7 +8,7 @@ import pytest
 from rfc6455 import HandshakeError, LocalProtocolError, Request, Role, ServerHandshake
 from rfc6455_server import HandshakeRejectedError, connect
 from tests.helpers import sent_frames
-from tests.server_helpers import Certificate, echo_server, serving
+from tests.server_helpers import Certificate, all_closed, echo_server, serving
 
 Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]]
 
@@ -32,7 +32,8 @@ async def listening(handle: Handle, context: ssl.SSLContext | None = None) -> As
                 await writer.wait_closed()
             except (ConnectionError, ssl.SSLError):
                 pass
-        await asyncio.sleep(0.05)  # what never became a connection: refused certificates
+        server.close()
+        await all_closed()  # also what never became a connection: refused certificates
 
 
 async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -491,7 +491,7 @@ def test_a_piece_that_ends_where_the_frame_ends(role: Role) -> None:
 
 @both_roles
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_split_of_any_input_gives_the_same(role: Role, data: st.DataObject) -> None:
     frames = b""
     for _ in range(data.draw(st.integers(1, 4))):
@@ -636,7 +636,7 @@ blobs = st.one_of(
     st.lists(st.tuples(blobs, st.lists(st.integers(0, 5000), max_size=3)), max_size=5),
     st.lists(st.integers(0, 100_000), max_size=6),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_what_is_sent_arrives(
     parameters: DeflateParameters,
     sender: Role,

@@ -1,4 +1,4 @@
-"""Plain HTTP on the port of the WebSockets, through real sockets."""
+"""Plain HTTP on the port of the WebSockets: through real sockets, and in memory where time passes."""
 
 import asyncio
 import gc
@@ -13,7 +13,8 @@ from rfc6455_server import HttpRequest, HttpResponse, Server, WebSocket, connect
 from rfc6455_server.http import connection as http_connection
 from rfc6455_server.http import static
 from rfc6455_server.http.routes import HttpRoute, HttpRoutes, fixed
-from tests.server_helpers import RawPeer, echo_server, serving
+from rfc6455_server.testing import ManualClock, TestClient, settle
+from tests.server_helpers import PATIENCE, RawPeer, Recorder, echo_server, serving, until
 
 
 class Answer:
@@ -27,7 +28,7 @@ class Answer:
 
 
 async def read_answer(peer: RawPeer, *, body: bool = True) -> Answer:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         head = (await peer.reader.readuntil(b"\r\n\r\n"))[:-4]
         answer = Answer(head, b"")
         if body:
@@ -172,54 +173,61 @@ async def test_a_flood_of_requests_waits_in_tcp(monkeypatch: pytest.MonkeyPatch)
         await go.wait()
         return HttpResponse(b"done")
 
-    async with serving(server) as url:
-        peer = await RawPeer.connect(url)
-        peer.writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
-        await asyncio.sleep(0.05)
-        count = 400
-        peer.writer.write(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n" * count)
-        await asyncio.sleep(0.1)
+    async with TestClient(server) as client:
+        peer = Recorder(client.clock)
+        transport = client.open(peer)
+        transport.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        await settle()
+        count = 500
+        transport.write(b"GET /hello HTTP/1.1\r\nHost: a\r\nX: %s\r\n\r\n" % (b"x" * 500) * count)
+        await settle()
+        assert transport.get_write_buffer_size() > 50_000
         go.set()
-        assert (await read_answer(peer)).body == b"done"
-        for _ in range(count):
-            assert (await read_answer(peer)).body == b"<p>hi"
-        await peer.close()
+        await until(lambda: peer.received.count(b"<p>hi") == count)
+        assert peer.received.count(b"HTTP/1.1 200 ") == 1 + count
+        assert peer.received.index(b"done") < peer.received.index(b"<p>hi")
 
 
 async def test_a_slow_body_has_a_deadline() -> None:
-    async with serving(page_server(send_timeout=0.3)) as url:
-        peer = await RawPeer.connect(url)
-        peer.writer.write(b"POST /upper HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n")
-
-        async def drip() -> None:
-            for _ in range(100):
-                peer.writer.write(b"x")
-                await asyncio.sleep(0.02)
-
-        dripping = asyncio.create_task(drip())
-        assert await peer.read_to_end() == b""
-        dripping.cancel()
-        await peer.close()
+    clock = ManualClock()
+    async with TestClient(page_server(clock=clock, send_timeout=30), clock) as client:
+        peer = Recorder(client.clock)
+        transport = client.open(peer)
+        transport.write(b"POST /upper HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n")
+        for _ in range(29):
+            await clock.advance(1)
+            transport.write(b"x")
+        assert peer.ended is None
+        await clock.advance(1)
+        assert peer.ended is not None
+        assert peer.received == b""
 
 
 async def test_an_idle_connection_is_closed_without_a_word() -> None:
-    async with serving(page_server(handshake_timeout=0.2)) as url:
-        peer = await RawPeer.connect(url)
-        peer.writer.write(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")
-        await read_answer(peer)
-        assert await peer.read_to_end() == b""
-        await peer.close()
+    clock = ManualClock()
+    async with TestClient(page_server(clock=clock, handshake_timeout=10), clock) as client:
+        peer = Recorder(client.clock)
+        transport = client.open(peer)
+        await clock.advance(5)
+        transport.write(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")
+        await settle()
+        answer = bytes(peer.received)
+        assert answer.endswith(b"<p>hi")
+        await clock.advance(9.9)
+        assert peer.ended is None
+        await clock.advance(0.2)
+        assert peer.ended is not None
+        assert peer.received == answer
 
 
 async def test_a_client_that_leaves_ends_a_long_answer_only() -> None:
     server = page_server()
     seen: list[str] = []
-    started = asyncio.Event()
+    go_on = asyncio.Event()
 
     async def wait(request: HttpRequest) -> HttpResponse:
-        started.set()
         try:
-            await asyncio.sleep(0.3)
+            await go_on.wait()
         except asyncio.CancelledError:
             seen.append("cancelled " + request.head.path)
             raise
@@ -228,16 +236,21 @@ async def test_a_client_that_leaves_ends_a_long_answer_only() -> None:
 
     server.add_http_route("/long/", HttpRoute(wait, long=True))
     server.add_http_route("/short/", HttpRoute(wait))
-    async with serving(server) as url:
+    async with TestClient(server) as client:
+        peers = []
         for path in ("/long/", "/short/"):
-            started.clear()
-            peer = await RawPeer.connect(url)
-            peer.writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-            await started.wait()
-            peer.writer.write_eof()  # it only stops sending; whoever answers soon may still do so
-            await peer.read_to_end()
-            await peer.close()
+            peers.append(Recorder(client.clock))
+            transport = client.open(peers[-1])
+            transport.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            await settle()
+            transport.write_eof()  # it only stops sending; whoever answers soon may still do so
+            await settle()
+        assert seen == ["cancelled /long/"]
+        go_on.set()
+        await settle()
     assert seen == ["cancelled /long/", "done /short/"]
+    assert peers[0].received == b""
+    assert peers[1].received.endswith(b"\r\n\r\nok")
 
 
 async def test_a_client_that_does_not_read_is_given_up() -> None:
@@ -246,8 +259,8 @@ async def test_a_client_that_does_not_read_is_given_up() -> None:
     async with serving(server) as url:
         peer = await RawPeer.connect(url)
         peer.writer.write(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n")
-        await asyncio.sleep(0.6)
-        assert server.make_ready().connections == 0
+        await until(lambda: server.make_ready().connections == 1)
+        await until(lambda: server.make_ready().connections == 0)
         await peer.close()
 
 

@@ -16,10 +16,10 @@ from rfc6455_server import (
     bearer_token,
     connect,
 )
-from rfc6455_server.testing import ManualClock, MemoryTransport, TestClient
+from rfc6455_server.testing import ManualClock, MemoryTransport, TestClient, settle
 from rfc6455_server.websocket.streams import CodecProtocol
 from tests.helpers import KEY, close_payload
-from tests.server_helpers import RawPeer, echo_server, serving
+from tests.server_helpers import RawPeer, Recorder, echo_server, serving, until
 
 
 async def answer_to(url: str, request: bytes) -> bytes:
@@ -139,29 +139,16 @@ async def test_pages() -> None:
 
 
 async def test_a_request_has_one_deadline() -> None:
-    async with serving(echo_server(handshake_timeout=0.3)) as url:
-        peer = await RawPeer.connect(url)
-
-        async def drip() -> None:
-            for octet in ClientHandshake("h", "/echo").data_to_send():
-                peer.writer.write(bytes([octet]))
-                await asyncio.sleep(0.02)
-
-        dripping = asyncio.create_task(drip())
-        assert await peer.read_to_end() == b""
-        dripping.cancel()
-        await peer.close()
-
-
-class Silent(asyncio.Protocol):
-    """A peer that sends nothing, and records when its connection ends."""
-
-    def __init__(self, clock: ManualClock) -> None:
-        self._clock = clock
-        self.ended: float | None = None
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.ended = self._clock.time()
+    clock = ManualClock()
+    async with TestClient(echo_server(clock=clock, handshake_timeout=10), clock) as client:
+        peer = Recorder(clock)
+        transport = client.open(peer)
+        begin = clock.time()
+        for octet in ClientHandshake("h", "/echo").data_to_send():
+            transport.write(bytes([octet]))
+            await clock.advance(0.3)
+        assert peer.ended == begin + 10
+        assert peer.received == b""
 
 
 async def test_every_opening_has_a_deadline_of_its_own() -> None:
@@ -176,7 +163,7 @@ async def test_every_opening_has_a_deadline_of_its_own() -> None:
         begin = clock.time()
         peers = []
         for _ in range(3):
-            peers.append(Silent(clock))
+            peers.append(Recorder(clock))
             client.open(peers[-1])
             ws = await client.connect("/")
             await clock.advance(4)
@@ -184,7 +171,7 @@ async def test_every_opening_has_a_deadline_of_its_own() -> None:
         protocol = server.make_ready().make_protocol("192.0.2.1", begin + 13)
         assert isinstance(protocol, CodecProtocol)
         end, far_end = MemoryTransport.pair()
-        peers.append(Silent(clock))
+        peers.append(Recorder(clock))
         far_end.start(peers[-1])
         end.start(protocol)
         await clock.advance(10)
@@ -209,7 +196,7 @@ async def test_many_deadlines_need_few_checks(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(openings, "check_deadlines", counted)
         peers = []
         for _ in range(100):
-            peers.append(Silent(clock))
+            peers.append(Recorder(clock))
             client.open(peers[-1])
             await clock.advance(0.001)
         await clock.advance(9.8)
@@ -226,10 +213,10 @@ async def test_an_opening_that_begins_while_the_server_stops_has_a_deadline_too(
     server = Server(clock=clock, handshake_timeout=10)
     async with TestClient(server, clock) as client:
         listener = server.make_ready()
-        client.open(Silent(clock))
+        client.open(Recorder(clock))
         await clock.advance(1)
         await listener.close()
-        late = Silent(clock)
+        late = Recorder(clock)
         client.open(late)
         await clock.advance(9.9)
         assert late.ended is None
@@ -291,13 +278,14 @@ async def test_a_failure_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 async def test_a_handler_that_sends_too_late_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     server = Server()
-    done = asyncio.Event()
+    begun, done = asyncio.Event(), asyncio.Event()
 
     @server.websocket("/")
     async def handler(ws: WebSocket) -> None:
         try:
             await ws.recv()
-            await asyncio.sleep(0.1)
+            begun.set()
+            await ws.wait_closed()
             await ws.send("too late")
         finally:
             done.set()
@@ -305,11 +293,10 @@ async def test_a_handler_that_sends_too_late_is_no_error(caplog: pytest.LogCaptu
     async with serving(server) as url:
         peer = await RawPeer.upgraded(url, "/")
         peer.send(1, b"go")
-        await asyncio.sleep(0.02)
+        await begun.wait()
         peer.writer.transport.abort()
-        async with asyncio.timeout(10):
-            await done.wait()
-        await asyncio.sleep(0.05)
+        await done.wait()
+        await until(lambda: not server.websockets)
     assert caplog.records == []
 
 
@@ -350,8 +337,7 @@ async def test_stop_cancels_handlers_that_do_not_end() -> None:
     async with serving(server) as url:
         peer = await RawPeer.upgraded(url, "/")
         await started.wait()
-        async with asyncio.timeout(20):
-            await server.stop()
+        await server.stop()
         assert cancelled.is_set()
         assert await peer.read(4) == b"\x88\x12\x03\xe9"
         await peer.close()
@@ -424,34 +410,43 @@ async def test_the_first_subprotocol_of_the_client_that_the_server_speaks(
 
 
 async def test_a_hook_that_takes_its_time_loses_nothing_and_has_the_deadline() -> None:
-    server = echo_server(handshake_timeout=0.5)
-    naps = [0.1, 10.0]
+    clock = ManualClock()
+    server = echo_server(clock=clock, handshake_timeout=10)
+    decided = asyncio.Event()
 
     @server.authorize
     async def check(request: Request) -> None:
-        await asyncio.sleep(naps.pop(0))
+        await decided.wait()
 
-    async with serving(server) as url:
-        early = encode_frame(Opcode.TEXT, b"x" * 100_000, mask_key=KEY)
-        peer = await RawPeer.connect(url)
-        peer.writer.write(ClientHandshake("h", "/echo").data_to_send())
-        await asyncio.sleep(0.02)
-        peer.writer.write(early)
-        await peer.reader.readuntil(b"\r\n\r\n")
-        assert (await peer.read(100_010))[10:] == b"x" * 100_000
-        await peer.close()
-        late = await RawPeer.connect(url)
-        late.writer.write(ClientHandshake("h", "/echo").data_to_send())
-        assert await late.read_to_end() == b""
-        await late.close()
+    async with TestClient(server, clock) as client:
+        peer, late = Recorder(clock), Recorder(clock)
+        transport = client.open(peer)
+        transport.write(ClientHandshake("h", "/echo").data_to_send())
+        await clock.advance(9)
+        transport.write(encode_frame(Opcode.TEXT, b"x" * 100_000, mask_key=KEY))
+        await settle()
+        decided.set()
+        await settle()
+        head, _, rest = peer.received.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert rest[10:] == b"x" * 100_000
+        decided.clear()
+        client.open(late).write(ClientHandshake("h", "/echo").data_to_send())
+        await clock.advance(9.9)
+        assert late.ended is None
+        await clock.advance(0.2)
+        assert late.ended is not None
+        assert late.received == b""
+        assert peer.ended is None
 
 
 async def test_a_peer_that_leaves_while_the_hook_decides() -> None:
     server = echo_server()
-    cancelled = asyncio.Event()
+    asked, cancelled = asyncio.Event(), asyncio.Event()
 
     @server.authorize
     async def check(request: Request) -> None:
+        asked.set()
         try:
             await asyncio.sleep(3600)
         finally:
@@ -460,10 +455,9 @@ async def test_a_peer_that_leaves_while_the_hook_decides() -> None:
     async with serving(server) as url:
         peer = await RawPeer.connect(url)
         peer.writer.write(ClientHandshake("h", "/echo").data_to_send())
-        await asyncio.sleep(0.05)
+        await asked.wait()
         await peer.close()
-        async with asyncio.timeout(10):
-            await cancelled.wait()
+        await cancelled.wait()
 
 
 @pytest.mark.parametrize("verdict", [ZeroDivisionError(), Refusal(99), Refusal(204, b"body")])
@@ -518,7 +512,7 @@ async def test_the_client_behind_a_trusted_proxy_is_known_and_counted() -> None:
         async with connect(url) as direct:
             assert await direct.recv() == "127.0.0.1"
         await first.close()
-        await asyncio.sleep(0.05)
+        await until(lambda: server.make_ready().connections == 0)
         async with connect(url, headers=[("X-Forwarded-For", "203.0.113.9")]) as again:
             assert await again.recv() == "203.0.113.9"
 
@@ -564,7 +558,8 @@ async def test_nobody_else_may_say_where_it_comes_from() -> None:
     [({"max_connections": 2}, 503), ({"max_connections_per_address": 2}, 429), ({"connection_rate": 1}, 429)],
 )
 async def test_too_many_connections_are_told_so(limits: dict[str, float], status: int) -> None:
-    async with serving(echo_server(**limits)) as url:
+    server = echo_server(**limits)
+    async with serving(server) as url:
         async with connect(url + "/echo") as one, connect(url + "/echo"):
             with pytest.raises(HandshakeRejectedError) as caught:
                 await connect(url + "/echo")
@@ -572,7 +567,7 @@ async def test_too_many_connections_are_told_so(limits: dict[str, float], status
             await one.send("x")
             assert await one.recv() == "x"
         if "connection_rate" not in limits:
-            await asyncio.sleep(0.05)
+            await until(lambda: server.make_ready().connections == 0)
             async with connect(url + "/echo"):
                 pass
 
@@ -619,12 +614,14 @@ async def test_a_connection_that_joins_too_many_rooms_is_1008(limits: dict[str, 
 
 
 async def test_drain_tells_everyone_over_time_and_takes_no_more() -> None:
-    server = echo_server()
+    clock = ManualClock()
+    server = echo_server(clock=clock)
     async with serving(server) as url:
         sockets = [await connect(url + "/echo") for _ in range(5)]
-        draining = asyncio.create_task(server.drain(0.5))
-        await asyncio.sleep(0.15)
-        assert 0 < sum(ws.closed is not None for ws in sockets) < 5
+        draining = asyncio.create_task(server.drain(50))
+        await until(lambda: server.draining)
+        await clock.advance(19)
+        await until(lambda: [ws.closed is not None for ws in sockets] == [True] * 2 + [False] * 3)
         with pytest.raises(HandshakeRejectedError) as caught:
             await connect(url + "/echo")
         assert caught.value.response.status == 503
@@ -632,7 +629,9 @@ async def test_drain_tells_everyone_over_time_and_takes_no_more() -> None:
         assert ready.startswith(b"HTTP/1.1 503 ")
         health = await answer_to(url, b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
         assert health.startswith(b"HTTP/1.1 200 ")
-        assert server.draining
+        await clock.advance(30.9)
+        assert not draining.done()
+        await clock.advance(0.2)
         await draining
         for ws in sockets:
             await ws.wait_closed()

@@ -28,7 +28,7 @@ from rfc6455_server.socketio import (
     SocketIO,
 )
 from rfc6455_server.testing import ManualClock, TestClient, settle
-from tests.server_helpers import Certificate, RawPeer, serving
+from tests.server_helpers import Certificate, RawPeer, all_closed, serving
 from tests.test_http import Answer, read_answer
 
 PATH = "/socket.io/?EIO=4&transport="
@@ -229,7 +229,7 @@ async def test_no_pong_in_time() -> None:
         assert client.ws.closed is not None
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.one_of(
@@ -873,7 +873,7 @@ async def test_a_session_by_polling_knows_of_tls(certificate: Certificate) -> No
     assert [socket.handshake.secure for socket in io.fetch_sockets()] == [True]
     await peer.close()
     await server.stop()
-    await asyncio.sleep(0.05)
+    await all_closed()
 
 
 async def test_a_conversation_by_polling() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from rfc6455_server import Server, WebSocket
 from rfc6455_server.command.terminal import chat, escape
-from tests.server_helpers import Certificate, echo_server, serving
+from tests.server_helpers import PATIENCE, Certificate, all_closed, echo_server, serving
 
 
 async def run(*arguments: str, lines: str = "") -> tuple[int, str, str]:
@@ -20,7 +20,7 @@ async def run(*arguments: str, lines: str = "") -> tuple[int, str, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         out, err = await process.communicate(lines.encode())
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
@@ -76,7 +76,7 @@ async def test_tls(certificate: Certificate) -> None:
     assert status == 2
     assert "certificate" in err
     await server.stop()
-    await asyncio.sleep(0.05)
+    await all_closed()
 
 
 async def test_a_lost_connection_exits_with_1() -> None:
@@ -93,7 +93,7 @@ async def test_a_lost_connection_exits_with_1() -> None:
             stderr=subprocess.PIPE,
         )
         assert process.stderr is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             err = await process.stderr.read()
             assert await process.wait() == 1
         assert b"closed with 1006" in err
