@@ -41,7 +41,7 @@ async def stalled(url: str, path: str = "/") -> RawPeer:
 # A peer that stops reading.
 
 
-async def test_stalled_members_cost_only_their_queues_and_delay_nobody() -> None:
+async def test_stalled_members_cost_their_queue_and_hold_up_nobody() -> None:
     server = room_server(max_queue=200_000)
     reports: list[CloseReport] = []
     server.on_report(reports.append)

@@ -161,11 +161,11 @@ async def test_the_backlog_is_sent_in_writes_of_limited_size() -> None:
     assert not rig.outbox.behind
 
 
-async def test_the_policy_disconnect_drops_no_message() -> None:
+async def test_disconnect_is_the_policy_that_drops_nothing() -> None:
     rig = Rig(max_queue=100)
     rig.fall_behind()
     for _ in range(9):
-        rig.post("12345678")  # 10 bytes each; the transport has 7
+        rig.post("12345678")  # 10 bytes each, and 7 in the transport
     assert rig.owner.disconnected == []
     rig.post("12345678")
     assert rig.owner.disconnected == ["backlog full"]
@@ -193,7 +193,7 @@ async def test_drop_newest() -> None:
     assert rig.stats.dropped == {"drop_newest": 1}
 
 
-async def test_drop_oldest_keeps_messages_that_must_not_be_dropped() -> None:
+async def test_drop_oldest_spares_what_must_not_be_dropped() -> None:
     rig = Rig(max_queue=26)
     rig.fall_behind()
     rig.post("keep")
@@ -238,7 +238,7 @@ async def test_coalesce_with_too_many_keys_drops_the_oldest() -> None:
     assert rig.texts() == ["first", "k1", "k2"]
 
 
-async def test_senders_wait_for_space_in_order() -> None:
+async def test_senders_wait_for_room_in_order() -> None:
     rig = Rig(max_queue=7 + 5)
     rig.fall_behind()
     tasks = []
@@ -246,7 +246,7 @@ async def test_senders_wait_for_space_in_order() -> None:
         tasks.append(asyncio.create_task(rig.outbox.send(PreparedMessage(text), 3)))
         await asyncio.sleep(0)
     assert [task.done() for task in tasks] == [False] * 3
-    assert rig.outbox.size == 7 + 3  # the other two senders still hold their messages
+    assert rig.outbox.size == 7 + 3  # the others have their message still
     rig.transport.take()
     assert await asyncio.gather(*tasks) == [True] * 3
     assert rig.texts() == ["first", "a", "b", "c"]
@@ -303,7 +303,7 @@ async def test_without_a_waiting_sender_there_is_no_timeout() -> None:
     assert rig.owner.disconnected == []
 
 
-async def test_over_the_total_limit_the_largest_backlog_is_disconnected() -> None:
+async def test_beyond_the_budget_who_has_most_goes_first() -> None:
     first = Rig(max_total_queue=1000, max_queue=10_000)
     rigs = [first, Rig(hub=first.hub), Rig(hub=first.hub)]
     for rig, size in zip(rigs, (100, 500, 300), strict=True):
