@@ -30,7 +30,7 @@ from rfc6455_server.socketio import (
 )
 from rfc6455_server.socketio.session import EncodedPacket
 from rfc6455_server.testing import ManualClock, TestClient, settle
-from tests.server_helpers import Certificate, RawPeer, all_closed, serving
+from tests.server_helpers import Certificate, RawPeer, all_closed, serving, until
 from tests.test_http import Answer, read_answer
 
 PATH = "/socket.io/?EIO=4&transport="
