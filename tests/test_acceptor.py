@@ -299,7 +299,7 @@ async def test_without_file_descriptors_accepting_goes_slowly_and_recovers() -> 
         peers = [await RawPeer.connect(url) for _ in range(40)]
         log = process.stderr
         assert log is not None
-        assert await asyncio.to_thread(lambda: any("accepting rests" in line for line in log))
+        assert await asyncio.to_thread(lambda: any("accepting paused" in line for line in log))
         for peer in peers:
             await peer.close()
         async with connect(url, open_timeout=PATIENCE) as ws:

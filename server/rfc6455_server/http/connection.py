@@ -50,7 +50,9 @@ class HttpConnection:
         self._head: Request | None = None
         self._route: HttpRoute | None = None
         self._body = bytearray()
-        self._begun = False  # ``begin`` of the route has accepted the head, and the handler has not run
+        self._head_accepted = (
+            False  # ``begin`` of the route has accepted the head, and the handler has not run
+        )
         self._early = 0  # bytes that arrived while the request was answered
         self._task: asyncio.Task[None] | None = None  # answers the request
         self._timer: Timer | None = hub.clock.call_later(hub.limits.send_timeout, self.abort)
@@ -132,7 +134,7 @@ class HttpConnection:
             if refusal is not None:
                 self._refuse_with(refusal)
                 return
-            self._begun = True
+            self._head_accepted = True
         declared = headers.get("Content-Length") or "0"
         if int(declared) > (self._route.max_body if self._route else MAX_BODY):
             self._refuse(413)
@@ -156,10 +158,10 @@ class HttpConnection:
 
     def _abandon(self) -> None:
         """Tells the route, if it accepted the head, that its handler will not run."""
-        if self._begun and self._route is not None and self._route.abandon is not None:
+        if self._head_accepted and self._route is not None and self._route.abandon is not None:
             assert self._head is not None  # noqa: S101 - ``begin`` was called with it
             self._route.abandon(self._head)
-        self._begun = False
+        self._head_accepted = False
 
     # The answer.
 
@@ -171,7 +173,7 @@ class HttpConnection:
         if head.method not in route.methods:
             allowed = ", ".join(route.methods)
             return HttpResponse(b"method not allowed\n", status=405, headers=[("Allow", allowed)])
-        self._begun = False
+        self._head_accepted = False
         secure = self._writer.get_extra_info("ssl_object") is not None
         return await route.handler(HttpRequest(head, bytes(self._body), self._protocol.address, secure))
 
