@@ -6,9 +6,9 @@ from hypothesis import HealthCheck, settings
 from rfc6455 import masking
 from tests.server_helpers import Certificate
 
-# A busy machine is no failure, so neither running an example nor generating it has a deadline. In CI, the same
-# commit must always have the same result: examples are derived from the test alone, and nothing is kept between
-# runs. Elsewhere, each run tries new examples, and repeats those that have failed before (from .hypothesis/).
+# A busy machine is no failure, so examples have no deadline, and neither has their generation. In CI, the
+# same commit must always have the same result: examples are derived from the test alone, and nothing is kept
+# between runs. Elsewhere, each run tries new examples, and repeats those that failed before (.hypothesis/).
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile(
     "CI", settings.get_profile("here"), derandomize=True, database=None, print_blob=True

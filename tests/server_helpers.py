@@ -104,7 +104,7 @@ def echo_server(**options: object) -> Server:
 
 
 async def talk_meanwhile(url: str) -> None:
-    """Exchanges 300 messages with the echo server at ``url``, so that all else has had 300 turns of the loop."""
+    """Exchanges 300 messages with the echo server at ``url``, which gives all else 300 turns of the loop."""
     async with connect(url + "/echo") as ws:
         for _ in range(300):
             await ws.send("x")
