@@ -25,8 +25,8 @@ PARTS = (
         _ROOT / "rfc6455",
         "`RemoteProtocolError` is part of `ConnectionFailed`, and `HandshakeError` of `HandshakeFailed`: the"
         " peer broke the protocol. A `RemoteProtocolError` is answered with the close code, by either role. A"
-        " server answers a `HandshakeError` with the HTTP status; a client sends nothing. `LocalProtocolError`"
-        " is raised to the caller, and nothing is sent.",
+        " server answers a `HandshakeError` with the HTTP status; a client sends nothing."
+        " `LocalProtocolError` is raised to the caller, and nothing is sent.",
     ),
     (
         "The server",
@@ -161,7 +161,7 @@ def page(rows: Iterable[Row], uses: Iterable[Use]) -> str:
         "Each error has a `slug`: a short name that stays the same between releases, for metrics and tests.",
         "The texts of the errors may change.",
         "",
-        "`python -m conformance slugs --write` writes this page from the source and `conformance/slugs.toml`.",
+        "`python -m conformance slugs --write` writes this page from the code and `conformance/slugs.toml`.",
     ]
     for title, folder, introduction in PARTS:
         of_part = [use for use in uses if (_ROOT / use.where).is_relative_to(folder)]
