@@ -405,7 +405,7 @@ async def test_without_pings_the_proxy_closes_an_idle_connection(setup: Setup) -
                 await ws.recv()
 
 
-async def test_a_proxy_keeps_little_for_who_does_not_read(setup: Setup) -> None:
+async def test_a_proxy_buffers_little_for_a_client_that_does_not_read(setup: Setup) -> None:
     """Without the configured send buffer, it is some 4 MiB."""
     async with setup.serving(max_queue=1 << 30) as (server, public):
         peer = await public.upgrade("/rooms/x")
@@ -480,7 +480,7 @@ async def test_haproxy_stops_using_a_process_that_drains(tmp_path: Path, certifi
             (busy,) = [name for name, row in servers.items() if int(row["scur"]) >= 6]
             commands[busy].process.send_signal(signal.SIGTERM)
             await until(lambda: sum(ws.closed is not None for ws in sockets) == 1)
-            # Before HAProxy knows it, and afterwards: new ones get to the other.
+            # New connections reach the other process, before HAProxy has noticed and afterwards.
             async with asyncio.timeout(30):
                 while (await states())[busy] != ("DOWN", "L7STS", "503"):
                     async with public.connect("/echo") as ws:
