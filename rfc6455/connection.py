@@ -254,6 +254,7 @@ class Connection:
         while self._close_received is None:
             item = reader.read()
             if isinstance(item, ControlFrame):
+                reader.batch_size = 0
                 return self._receive_control_frame(item)
             if item is not None:
                 return deque((item,))

@@ -6,9 +6,9 @@ from hypothesis import HealthCheck, settings
 from rfc6455 import masking
 from tests.server_helpers import Certificate
 
-# A busy machine must not fail a test, so examples have no deadline. In CI, a commit that passes must pass
-# again: the examples depend on the test alone, and nothing is kept between runs. Elsewhere each run tries new
-# examples, and repeats those that failed before (from .hypothesis/).
+# A busy machine must not fail a test, so neither running nor generating an example has a deadline. In CI, the
+# same commit must always have the same result: examples are derived from the test alone, and nothing is kept
+# between runs. Elsewhere, each run tries new examples, and repeats those that failed before (.hypothesis/).
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile(
     "CI", settings.get_profile("here"), derandomize=True, database=None, print_blob=True

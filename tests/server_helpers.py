@@ -46,8 +46,8 @@ def find_program(*names: str) -> str | None:
 async def until(condition: Callable[[], object]) -> None:
     """Waits until ``condition``, a function or a coroutine function, returns something true.
 
-    Tests use it to wait for what no event or message reports. A test that shows that something does not
-    happen moves a `ManualClock`, or waits for what happens afterwards; it never sleeps.
+    All tests that have no event or message to wait for use this. A test that shows that something does
+    not happen moves a `ManualClock`, or waits for something that comes later; it never sleeps.
     """
     async with asyncio.timeout(PATIENCE):
         while True:
@@ -58,7 +58,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def all_closed() -> None:
-    """Waits until the event loop has no open socket: a TLS connection ends later than its WebSocket."""
+    """Waits until the event loop has no open socket: TLS connections end later than their WebSocket."""
     selector = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]
     await until(lambda: len(selector.get_map()) == 1)  # the loop's own
     await settle()
@@ -104,7 +104,7 @@ def echo_server(**options: object) -> Server:
 
 
 async def talk_meanwhile(url: str) -> None:
-    """Sends 300 messages to the echo server at ``url``, one by one, so that its loop has had 300 turns."""
+    """Exchanges 300 messages with the echo server at ``url``: everything else has 300 turns of the loop."""
     async with connect(url + "/echo") as ws:
         for _ in range(300):
             await ws.send("x")

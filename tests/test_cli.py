@@ -139,26 +139,27 @@ def test_where_to_listen(certificate: Certificate) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "problem"),
     [
-        ["--listen", "ftp://127.0.0.1"],
-        ["--listen", "unix:"],
-        ["--listen", "http://127.0.0.1/path"],
-        ["--listen", "http://127.0.0.1:x"],
-        ["--listen", "https://127.0.0.1"],
-        ["--cert", "/none"],
-        ["--cert", __file__],
-        ["--trust", "proxy.example"],
-        ["--ping-interval", "0"],
-        ["--log-level", "loud"],
-        ["--log-format", "xml"],
-        ["--message-rate", "0"],
-        ["--drain-time", "-1"],
-        ["--slow-consumer", "wait"],
+        (["--listen", "ftp://127.0.0.1"], "cannot listen on 'ftp://127.0.0.1': use http://H:P"),
+        (["--listen", "unix:"], "cannot listen on 'unix:'"),
+        (["--listen", "http://127.0.0.1/path"], "cannot listen on"),
+        (["--listen", "http://127.0.0.1:x"], "Port could not be cast"),
+        (["--listen", "https://127.0.0.1"], "https://127.0.0.1 needs --cert"),
+        (["--cert", "/none"], "cannot read /none: No such file"),
+        (["--cert", "/none", "--key", "/no-key"], "cannot read /none or /no-key: No such file"),
+        (["--cert", __file__], "cannot use the certificate: "),
+        (["--trust", "proxy.example"], "proxy.example"),
+        (["--ping-interval", "0"], "ping-interval"),
+        (["--log-level", "loud"], "log-level"),
+        (["--log-format", "xml"], "log-format"),
+        (["--message-rate", "0"], "message-rate"),
+        (["--drain-time", "-1"], "drain-time"),
+        (["--slow-consumer", "wait"], "slow-consumer"),
     ],
 )
-def test_what_does_not_do_is_one_line_and_status_2(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
+def test_wrong_values_are_one_line_and_status_2(
+    arguments: list[str], problem: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
         status = main(arguments)
@@ -168,6 +169,7 @@ def test_what_does_not_do_is_one_line_and_status_2(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("rfc6455-server: ")
+    assert problem in err
     assert err.count("\n") == 1
 
 
@@ -183,7 +185,7 @@ async def test_json_logs_and_compression() -> None:
     assert {"connection closed", "stopping"} <= {event["event"] for event in events}
 
 
-def test_an_address_that_is_not_to_be_had(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_address_in_use(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -148,8 +148,7 @@ async def test_a_server_that_does_not_close_tcp() -> None:
 
     async with listening(stay) as port:
         ws = await connect(f"ws://127.0.0.1:{port}/", limits={"close_timeout": 0.1})
-        async with asyncio.timeout(5):
-            await ws.wait_closed()
+        await ws.wait_closed()
         assert ws.closed is not None
         assert (ws.closed.code, ws.closed.clean) == (1001, True)
 

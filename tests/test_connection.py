@@ -1,6 +1,7 @@
 """The state machine, one rule at a time, for both roles."""
 
 import functools
+import random
 import tracemalloc
 from collections import deque
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from rfc6455 import (
     Connection,
     ConnectionClosed,
     ConnectionFailed,
+    DeflateParameters,
     Event,
     LocalProtocolError,
     Opcode,
@@ -31,10 +33,12 @@ from tests.helpers import (
     DATA_OPCODES,
     KEY,
     both_roles,
+    bytes_held,
     close_payload,
     feed,
     make_connection,
     outcome,
+    peak_bytes,
     raw_frame,
     sent_frames,
 )
@@ -564,3 +568,209 @@ def test_a_clients_frames_have_fresh_keys() -> None:
     connection = Connection(Role.CLIENT, mask_key_source=lambda: b"\1\2\3\4")
     connection.send_ping()
     assert connection.data_to_send() == b"\x89\x80\1\2\3\4"
+
+
+# What a connection holds.
+
+
+def ended(role: Role, frames: list[bytes], *, fail: bool = False, **options: object) -> Connection:
+    """A connection that has sent a message, received ``frames``, and come to its end."""
+    connection = make_connection(role, **options)
+    connection.send_text("x" * 1000)
+    connection.data_to_send()
+    feed(connection, frames)
+    if fail:
+        connection.fail(1008)
+    else:
+        connection.receive_eof()
+    for _ in connection.events():
+        pass
+    connection.data_to_send()
+    assert connection.state is State.CLOSED
+    return connection
+
+
+def compressed_message(role: Role) -> bytes:
+    """A compressed message of 20,000 random bytes, as the peer of ``role`` sends it."""
+    peer = make_connection(
+        Role.CLIENT if role is Role.SERVER else Role.SERVER, deflate=DeflateParameters(threshold=0)
+    )
+    peer.send_binary(random.Random(1).randbytes(20_000))
+    return peer.data_to_send()
+
+
+@both_roles
+@pytest.mark.parametrize("fail", [True, False])
+@pytest.mark.parametrize("case", ["part of a frame", "part of a message", "compression", "compressed part"])
+def test_a_closed_connection_holds_no_data(role: Role, case: str, fail: bool) -> None:
+    deflate = DeflateParameters() if "compress" in case else None
+    frames = {
+        "part of a frame": [raw_frame(role, BINARY, bytes(100_000))[:-1]],
+        "part of a message": [raw_frame(role, TEXT, b"x" * 100_000, fin=False)],
+        "compression": [compressed_message(role)],
+        "compressed part": [compressed_message(role)[:-1]],
+    }[case]
+    # A compressor holds 256 KiB, a decompressor 40 KiB, the connection itself some 2 KB.
+    assert bytes_held(lambda: ended(role, frames, fail=fail, deflate=deflate)) < 8000
+
+
+@both_roles
+@pytest.mark.parametrize("waits", [False, True])
+def test_data_after_a_close_is_dropped(role: Role, waits: bool) -> None:
+    """RFC 6455 §5.5.1. A client's connection is not closed before EOF, and collects no data until then."""
+    close, more = raw_frame(role, 8, close_payload(1000)), raw_frame(role, BINARY, bytes(200_000))
+    connection = make_connection(role)
+    if waits:
+        connection.receive_data(close)
+        connection.receive_data(more)
+    else:
+        connection.receive_data(close + more)
+    assert connection.unread
+    assert connection.next_event() == CloseReceived(1000, "")
+
+    def receive() -> None:
+        for _ in range(10):
+            connection.receive_data(more)
+            assert not connection.unread
+
+    assert peak_bytes(receive) < 10_000
+    reader = connection._reader
+    assert not reader._buffer
+    assert not reader._incoming
+
+
+@both_roles
+def test_data_after_a_failure_is_dropped(role: Role) -> None:
+    connection = make_connection(role)
+    more = raw_frame(role, BINARY, bytes(200_000))
+    feed(connection, [raw_frame(role, 3) + more])
+    assert not connection.unread
+    assert peak_bytes(lambda: connection.receive_data(more)) < 10_000
+    assert not connection.unread
+
+
+@both_roles
+def test_a_failure_keeps_no_traceback(role: Role) -> None:
+    """It would keep the stack frames, and so the connection, as long as the event."""
+    failed, _ = feed(make_connection(role), [raw_frame(role, 3)])
+    assert isinstance(failed, ConnectionFailed)
+    assert failed.error.__traceback__ is None
+
+
+@both_roles
+def test_unread_says_whether_to_pull_again(role: Role) -> None:
+    connection = make_connection(role)
+    assert not connection.unread
+    connection.receive_data(raw_frame(role, TEXT, b"last") + raw_frame(role, TEXT, b"cut")[:-1])
+    assert connection.unread
+    assert connection.next_event() == TextMessage("last")
+    assert connection.next_event() is None
+    assert not connection.unread
+    connection.receive_eof()
+    assert connection.unread  # ConnectionClosed
+    assert list(connection.events()) == [ABNORMAL]
+    assert not connection.unread
+
+
+@both_roles
+def test_unread_at_the_end_of_a_closing_handshake(role: Role) -> None:
+    connection = make_connection(role)
+    connection.receive_data(raw_frame(role, 8))
+    connection.receive_eof()
+    for _ in connection.events():
+        assert connection.unread is (connection.state is not State.CLOSED)
+    assert not connection.unread
+    connection = make_connection(role)
+    connection.receive_data(raw_frame(role, TEXT, b"unread"))
+    connection.fail(1008)
+    assert not connection.unread  # what `fail` leaves is parsed already
+    assert list(connection.events()) == [ABNORMAL]
+
+
+@both_roles
+def test_connections_without_events_share_one_empty_batch(role: Role) -> None:
+    first, second = make_connection(role), make_connection(role)
+    feed(first, [raw_frame(role, TEXT, b"x"), raw_frame(role, Opcode.PING)])
+    assert first.next_batch() is second.next_batch()
+    first.fail(1008)
+    assert second.next_event() is None
+    assert list(first.events()) == [ABNORMAL]
+
+
+@both_roles
+def test_the_size_of_a_batch(role: Role) -> None:
+    frame = raw_frame(role, TEXT, b"x" * 10)
+    connection = make_connection(role)
+    connection.receive_data(frame * 10)
+    assert (len(connection.next_batch()), connection.batch_size) == (10, 10 * len(frame))
+    connection.receive_data(frame * 10)
+    connection.next_event()
+    # The size is that of the batch as it was parsed.
+    assert (len(connection.next_batch()), connection.batch_size) == (9, 10 * len(frame))
+    connection.receive_data(raw_frame(role, TEXT, b"12", fin=False) + raw_frame(role, CONTINUATION, b"345"))
+    assert (len(connection.next_batch()), connection.batch_size) == (1, 5)
+    connection.receive_data(raw_frame(role, Opcode.PING, b"?"))
+    assert (len(connection.next_batch()), connection.batch_size) == (1, 0)
+
+
+@both_roles
+def test_a_message_does_not_reset_the_count_of_control_frames(role: Role) -> None:
+    connection = make_connection(role, max_control_frames=3)
+    ping, message = raw_frame(role, Opcode.PING), raw_frame(role, TEXT, b"a", fin=False)
+    fragments = message + raw_frame(role, CONTINUATION, b"b")
+    events = feed(connection, [(ping + fragments) * 4])
+    assert isinstance(events[-2], ConnectionFailed)
+    assert [type(event) for event in events].count(Ping) == 3
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 2047, 2048, 2049, 65535, 65536])
+def test_large_payloads_are_queued_without_a_copy(size: int) -> None:
+    payload = bytes(size)
+    connection = Connection(Role.SERVER)
+    sends: list[Callable[[], None]] = [
+        lambda: connection.send_text("\0" * size),
+        lambda: connection.send_binary(payload),
+    ]
+    for send in sends:
+        send()
+        buffers = connection.buffers_to_send()
+        assert len(buffers) == (1 if size < 2048 else 2)
+    assert size < 2048 or buffers[1] is payload
+
+
+@both_roles
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+@pytest.mark.parametrize("size", [100, 5000])
+def test_what_is_queued_does_not_change_with_the_callers_data(role: Role, kind: type, size: int) -> None:
+    data = bytearray(b"x" * size)
+    connection = make_connection(role)
+    connection.send_binary(kind(data))
+    data[:] = b"y" * size
+    assert sent_frames(role, connection.data_to_send()) == [(0x82, b"x" * size)]
+
+
+@both_roles
+def test_nothing_is_sent_after_eof(role: Role) -> None:
+    """Neither side has sent a Close."""
+    connection = make_connection(role)
+    assert feed(connection, [], eof=True) == [ABNORMAL]
+    sends: list[Callable[[], None]] = [
+        lambda: connection.send_text(""),
+        lambda: connection.send_binary(b""),
+    ]
+    for send in sends:
+        with pytest.raises(LocalProtocolError) as caught:
+            send()
+        assert caught.value.slug == "not-open"
+    assert connection.data_to_send() == b""
+
+
+@pytest.mark.parametrize("size", [200, 5000])
+def test_a_server_with_compression_compresses_every_message(size: int) -> None:
+    connection = Connection(Role.SERVER, deflate=DeflateParameters())
+    connection.send_text("x" * size)
+    connection.send_text("x" * size, fin=False)
+    connection.send_text("x" * size)
+    connection.send_text("x" * size)
+    firsts = [first for first, _ in sent_frames(Role.SERVER, connection.data_to_send())]
+    assert firsts == [0xC1, 0x41, 0x80, 0xC1]

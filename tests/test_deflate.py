@@ -5,6 +5,8 @@ import random
 import tracemalloc
 import zlib
 from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -27,9 +29,19 @@ from rfc6455 import (
     TextFragment,
     TextMessage,
 )
+from rfc6455 import deflate as deflate_module
 from rfc6455.deflate import Deflater, Inflater
 from rfc6455.headers import parse_extensions
-from tests.helpers import both_roles, feed, make_connection, plain, raw_frame, sent_frames, split_at
+from tests.helpers import (
+    both_roles,
+    bytes_held,
+    feed,
+    make_connection,
+    plain,
+    raw_frame,
+    sent_frames,
+    split_at,
+)
 
 EVERYTHING = DeflateParameters(threshold=0)
 RSV1 = 4
@@ -707,3 +719,90 @@ def test_messages_that_were_prepared_together_stay_together() -> None:
     assert together.frame(forgets) is together.frame(DeflateParameters(server_no_context_takeover=True))
     with pytest.raises(TypeError):
         PreparedMessage()
+
+
+# What a codec holds, and passes to zlib.
+
+
+class RecordingDecompressor:
+    """zlib's decompressor; remembers the sizes of its input, for all objects together."""
+
+    sizes: ClassVar[list[int]] = []
+
+    def __init__(self, wbits: int) -> None:
+        self._decompressor = zlib.decompressobj(wbits)
+
+    def decompress(self, data: memoryview, size: int) -> bytes:
+        self.sizes.append(len(data))
+        return self._decompressor.decompress(data, size)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._decompressor, name)
+
+
+def inflate(inflater: Inflater, payload: bytes) -> int:
+    """The bytes of a whole message; asserts that the inflater then holds no input."""
+    inflater.feed(payload, final=True)
+    size = 0
+    while not inflater.exhausted:
+        size += len(inflater.read(65536))
+    assert inflater._input == b""
+    return size
+
+
+def test_input_is_sliced_and_sliced_finer_after_the_end_of_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """zlib copies the input that it has not used: at the end of a stream, all of it."""
+    fake = SimpleNamespace(decompressobj=RecordingDecompressor, error=zlib.error)
+    monkeypatch.setattr(deflate_module, "zlib", fake)
+    inflater = Inflater(EVERYTHING, Role.CLIENT)
+    noise = random.Random(4).randbytes(200_000)
+    sizes = RecordingDecompressor.sizes
+    for _ in range(2):
+        sizes.clear()
+        assert inflate(inflater, compressed(noise)) == len(noise)
+        assert max(sizes) == 65536
+    sizes.clear()
+    assert inflate(inflater, b"\x03\x00" + compressed(noise)) == len(noise)
+    assert sizes[0] == 65536
+    assert max(sizes[1:]) == 2048
+    # The next message begins with large slices again.
+    sizes.clear()
+    assert inflate(inflater, compressed(noise)) == len(noise)
+    assert max(sizes) == 65536
+
+
+@pytest.mark.parametrize("forgets", [True, False])
+def test_an_idle_inflater_holds_no_input_and_at_most_a_window(forgets: bool) -> None:
+    payload = compressed(random.Random(5).randbytes(500_000))
+
+    def used() -> Inflater:
+        inflater = Inflater(DeflateParameters(client_no_context_takeover=forgets), Role.CLIENT)
+        assert inflate(inflater, payload) == 500_000
+        return inflater
+
+    held = bytes_held(used)
+    assert held < 2000 if forgets else 32_000 < held < 60_000
+
+
+@pytest.mark.parametrize(("memory_level", "least", "most"), [(1, 0, 160_000), (8, 250_000, 300_000)])
+def test_the_memory_level_is_zlibs(memory_level: int, least: int, most: int) -> None:
+    def used() -> Deflater:
+        deflater = Deflater(DeflateParameters(memory_level=memory_level), Role.SERVER)
+        deflater.compress(b"x", fin=True)
+        return deflater
+
+    assert least < bytes_held(used) < most
+
+
+@pytest.mark.parametrize("sender", list(Role))
+def test_no_context_takeover_is_that_of_the_sender(sender: Role) -> None:
+    for forgetful in Role:
+        parameters = DeflateParameters(
+            server_no_context_takeover=forgetful is Role.SERVER,
+            client_no_context_takeover=forgetful is Role.CLIENT,
+        )
+        deflater, inflater = Deflater(parameters, sender), Inflater(parameters, sender)
+        payload = deflater.compress(b"Hello", fin=True)
+        assert inflate(inflater, payload) == 5
+        assert (deflater._compressor is None) is (forgetful is sender)
+        assert (inflater._decompressor is None) is (forgetful is sender)

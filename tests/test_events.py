@@ -2,7 +2,19 @@ import itertools
 
 import pytest
 
-from rfc6455 import BinaryMessage, CloseReceived, ConnectionClosed, Ping, Pong, TextFragment, TextMessage
+from rfc6455 import (
+    BinaryFragment,
+    BinaryMessage,
+    CloseReceived,
+    ConnectionClosed,
+    ConnectionFailed,
+    Ping,
+    Pong,
+    RemoteProtocolError,
+    TextFragment,
+    TextMessage,
+)
+from rfc6455.events import NO_EVENTS
 
 
 def test_events_compare_by_class_and_value() -> None:
@@ -24,3 +36,30 @@ def test_events_can_be_matched_by_name_and_by_position() -> None:
 def test_an_event_has_no_other_attributes() -> None:
     with pytest.raises(AttributeError):
         CloseReceived(1000, "").other = 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        TextMessage("a"),
+        BinaryMessage(b"a"),
+        TextFragment("a", True),
+        BinaryFragment(b"a", True),
+        Ping(b""),
+        Pong(b""),
+        CloseReceived(1000, ""),
+        ConnectionFailed(1002, "why", RemoteProtocolError("why", slug="s")),
+        ConnectionClosed(1000, "", True),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_events_have_no_dictionary(event: object) -> None:
+    """It would double the memory of a message."""
+    assert not hasattr(event, "__dict__")
+
+
+def test_the_shared_empty_batch_stays_empty() -> None:
+    NO_EVENTS.append(Ping(b""))
+    NO_EVENTS.appendleft(Ping(b""))
+    NO_EVENTS.extend([Ping(b"")])
+    assert not NO_EVENTS

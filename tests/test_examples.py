@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import socketio
 
-from tests.server_helpers import ROOT, serving
+from tests.server_helpers import PATIENCE, ROOT, serving
 
 EXAMPLES = ROOT / "examples"
 
@@ -28,7 +28,7 @@ async def test_chat_socketio() -> None:
     assert len(code) <= 50
     module = load("chat_socketio")
     heard: dict[str, asyncio.Queue[tuple[Any, ...]]] = {"Ann": asyncio.Queue(), "Bob": asyncio.Queue()}
-    async with serving(module.server) as url, asyncio.timeout(20):
+    async with serving(module.server) as url, asyncio.timeout(PATIENCE):
         http = url.replace("ws", "http", 1)
         nobody = socketio.AsyncClient(reconnection=False)
         with pytest.raises(socketio.exceptions.ConnectionError):

@@ -250,7 +250,7 @@ async def test_a_handler_that_blocks_the_loop_disconnects_nobody() -> None:
             await clock.advance(20)
             await blocking.send("go")
             assert await blocking.recv() == "done"
-            await clock.advance(70)
+            await clock.advance(50)
             await other.send("still here")
             assert await other.recv() == "still here"
         await until(lambda: len(reports) == 2)

@@ -28,7 +28,7 @@ from rfc6455 import (
     encode_frame,
 )
 from rfc6455.handshake import ConnectionOptions
-from tests.helpers import KEY, raw_frame, split_at
+from tests.helpers import KEY, peak_bytes, raw_frame, split_at
 
 SAMPLE_KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 §1.3
 SAMPLE_ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -655,12 +655,12 @@ def test_any_bytes_give_an_outcome_and_no_exception(data: bytes, plausible: bool
         assert handshake.next_event() is None
 
 
-def test_time_is_linear_when_bytes_come_one_at_a_time() -> None:
-    # Quadratic time would run into the time-out of the tests.
-    data = head(REQUEST_LINE, [("X", "a" * 500_000)] * 4 + FIELDS)
-    handshake = ServerHandshake(max_line_size=1 << 20, max_head_size=1 << 22)
-    for octet in data:
-        handshake.receive_data(bytes([octet]))
+def test_time_is_linear_when_a_head_comes_in_many_pieces() -> None:
+    # Quadratic time, 2 TB that are looked at, would run into the time-out of the tests.
+    data = head(REQUEST_LINE, [("X", "a" * 8_000_000)] * 4 + FIELDS)
+    handshake = ServerHandshake(max_line_size=1 << 23, max_head_size=1 << 26)
+    for start in range(0, len(data), 256):
+        handshake.receive_data(data[start : start + 256])
         event = handshake.next_event()
     assert isinstance(event, Request)
 
@@ -714,3 +714,78 @@ def test_the_size_of_messages_may_depend_on_the_request() -> None:
         codes = [event.code for event in events if isinstance(event, ConnectionFailed)]
         assert codes == ([expected] if expected else [])
         assert handshake._options["max_message_size"] == 100
+
+
+# What a handshake holds, and when it stops to parse.
+
+
+def failed_server() -> ServerHandshake:
+    handshake, failed = serve(head("POST / HTTP/1.1", FIELDS))
+    assert isinstance(failed, HandshakeFailed)
+    return handshake
+
+
+def rejected_server() -> ServerHandshake:
+    handshake, _ = serve(head(REQUEST_LINE, FIELDS))
+    handshake.reject(403)
+    return handshake
+
+
+@pytest.mark.parametrize("make", [failed_server, rejected_server])
+def test_data_after_the_end_of_a_handshake_is_dropped(make: Callable[[], ServerHandshake]) -> None:
+    handshake = make()
+    answer = handshake.data_to_send()
+    assert answer
+    data = head(REQUEST_LINE, FIELDS) * 1000
+
+    def receive() -> None:
+        handshake.receive_data(data)
+        assert handshake.next_event() is None
+
+    assert peak_bytes(receive) < 10_000
+    assert handshake.data_to_send() == b""
+
+
+def test_a_pending_request_is_returned_once() -> None:
+    handshake, request = serve(head(REQUEST_LINE, FIELDS) * 2)
+    assert isinstance(request, Request)
+    assert handshake.next_event() is None
+    handshake.receive_data(head(REQUEST_LINE, FIELDS))
+    assert handshake.next_event() is None
+    handshake.accept()
+    assert handshake.next_event() is None
+
+
+def test_a_client_parses_nothing_after_the_outcome() -> None:
+    for first in (head("HTTP/1.1 101 x", []), head("HTTP/1.1 403 x", [])):
+        handshake = sample_client()
+        handshake.receive_data(first + head(STATUS_LINE, RESPONSE_FIELDS))
+        assert isinstance(handshake.next_event(), HandshakeFailed | HandshakeRejected)
+        assert handshake.next_event() is None
+        with pytest.raises(LocalProtocolError) as caught:
+            handshake.receive_data(head(STATUS_LINE, RESPONSE_FIELDS))
+        assert caught.value.slug == "handshake-over"
+        assert handshake.next_event() is None
+
+
+def test_frames_that_arrive_before_the_answer_reach_the_connection() -> None:
+    frames = [raw_frame(Role.SERVER, Opcode.TEXT, b"%d" % number) for number in range(3)]
+    for embedded in (False, True):
+        if embedded:
+            request = Request("GET", "/chat", Headers(FIELDS))
+            handshake = ServerHandshake.from_request(request, trailing_data=frames[0])
+        else:
+            handshake = ServerHandshake()
+            handshake.receive_data(head(REQUEST_LINE, FIELDS) + frames[0])
+        assert isinstance(handshake.next_event(), Request)
+        handshake.receive_data(frames[1])
+        handshake.receive_data(memoryview(frames[2]))
+        assert list(handshake.accept().events()) == [TextMessage("0"), TextMessage("1"), TextMessage("2")]
+
+
+def test_the_limits_of_a_head_hold_after_interim_responses() -> None:
+    handshake = sample_client(limits={"max_fields": 2})
+    handshake.receive_data(head("HTTP/1.1 103 Early Hints", []) + head(STATUS_LINE, RESPONSE_FIELDS))
+    failed = handshake.next_event()
+    assert isinstance(failed, HandshakeFailed)
+    assert failed.error.slug == "too-many-fields"

@@ -181,3 +181,9 @@ def test_any_value_is_parsed_or_rejected(value: str) -> None:
             parse([value])
         except HandshakeError:
             pass
+
+
+def test_names_are_stored_once_for_all_connections() -> None:
+    first, second = (Headers([(bytes(b"X-Some-" + b"Name").decode(), "a")]) for _ in range(2))
+    assert next(iter(first))[0] is next(iter(second))[0]
+    assert next(iter(first._index)) is next(iter(second._index))

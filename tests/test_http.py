@@ -283,6 +283,30 @@ async def test_a_client_that_resets_after_its_answer() -> None:
     assert problems == []
 
 
+async def test_a_client_that_closes_after_its_last_answer_is_forgotten_at_once() -> None:
+    class Client(asyncio.Protocol):
+        received = b""
+
+        def data_received(self, data: bytes) -> None:
+            self.received += data
+
+        def eof_received(self) -> bool:
+            return True  # it does not close because the server does
+
+    clock = ManualClock()
+    server = page_server(clock=clock)
+    async with TestClient(server, clock) as client:
+        peer = Client()
+        transport = client.open(peer)
+        transport.write(b"GET /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        await settle()
+        assert peer.received.endswith(b"<p>hi")
+        assert server.make_ready().connections == 1
+        transport.close()
+        await settle()
+        assert server.make_ready().connections == 0
+
+
 async def test_stop_ends_what_is_being_answered() -> None:
     server = page_server()
     cancelled = asyncio.Event()

@@ -336,3 +336,40 @@ def test_a_long_status_line_is_not_414() -> None:
     with pytest.raises(HandshakeError) as caught:
         parser.next_head()
     assert (caught.value.slug, caught.value.status) == ("start-line-too-long", 431)
+
+
+def test_the_buffer_holds_only_what_follows_the_head() -> None:
+    for chunks in ([HEAD + b"rest"], [HEAD[:-1], HEAD[-1:] + b"rest"]):
+        parser = RequestParser()
+        for chunk in chunks:
+            parser.receive_data(chunk)
+            parser.next_head()
+        assert parser._buffer == b"rest"
+        assert parser.next_head() is None
+        parser.receive_data(HEAD)
+        assert parser.next_head() is None
+        assert parser.trailing_data == b"rest" + HEAD
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_limits_are_exact_whole_and_by_lines(split: bool) -> None:
+    """A head that arrives whole is parsed in one step, another by lines."""
+
+    def slug(data: bytes, **limits: int) -> str | None:
+        parser = RequestParser(**limits)
+        try:
+            for chunk in [data[:3], data[3:]] if split else [data]:
+                parser.receive_data(chunk)
+                head = parser.next_head()
+        except HandshakeError as error:
+            return error.slug
+        return None if head else "incomplete"
+
+    head = request_line(20) + b"X: " + b"a" * 17 + b"\r\n" + b"Y: 1\r\n\r\n"
+    assert slug(head, max_line_size=20) is None
+    assert slug(head, max_line_size=19) == "start-line-too-long"
+    assert slug(head.replace(b"X", b"XX"), max_line_size=20) == "head-too-large"
+    assert slug(head, max_fields=2) is None
+    assert slug(head, max_fields=1) == "too-many-fields"
+    assert slug(head, max_head_size=len(head)) is None
+    assert slug(head, max_head_size=len(head) - 1) == "head-too-large"

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfc6455 import apply_mask, masking, new_mask_key
+from tests.helpers import peak_bytes
 
 # Sizes at which another path, or another piece, begins.
 EDGES = sorted(
@@ -115,3 +116,59 @@ def test_a_forked_child_does_not_repeat_the_keys_of_its_parent() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def run(program: str) -> list[str]:
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_preloading_imports_numpy() -> None:
+    program = "import sys, rfc6455\nrfc6455.preload_masking()\nprint('numpy' in sys.modules)\n"
+    assert run(program) == ["True"]
+
+
+def test_two_forked_children_do_not_share_keys() -> None:
+    """Each would otherwise go on with the block that their parent has drawn."""
+    program = (
+        "import os, rfc6455\n"
+        "rfc6455.new_mask_key()\n"
+        "for _ in range(2):\n"
+        "    read, write = os.pipe()\n"
+        "    if os.fork() == 0:\n"
+        "        os.write(write, b''.join(rfc6455.new_mask_key() for _ in range(64)))\n"
+        "        os._exit(0)\n"
+        "    os.wait()\n"
+        "    print(os.read(read, 256).hex())\n"
+    )
+    first, second = run(program)
+    assert len(first) == len(second) == 512
+    assert first != second
+
+
+def test_masks_are_made_when_a_size_occurs_and_kept() -> None:
+    program = (
+        "from rfc6455 import apply_mask, masking\n"
+        "print(max(masking.MASKS))\n"
+        "apply_mask(bytes(1001), b'abcd')\n"
+        "print(*sorted(masking.MASKS)[-3:])\n"
+    )
+    # 1001 needs the integer of 1004. 132 is that of 129, a small frame with its key.
+    assert run(program) == ["132", "132", "1001", "1004"]
+
+
+def test_all_masks_take_600_kb() -> None:
+    masks = [masking.MASKS[size] for size in range(masking.INTEGERS_SIZE + 4)]
+    assert all(mask is masking.MASKS[size] for size, mask in enumerate(masks))
+    # Four sizes share one integer.
+    integers = {id(repeated): sys.getsizeof(repeated) for repeated, _ in masks}
+    assert len(integers) == masking.INTEGERS_SIZE // 4 + 2
+    assert sum(integers.values()) + sum(map(sys.getsizeof, masks)) + sys.getsizeof(masking.MASKS) < 600_000
+
+
+@pytest.mark.usefixtures("masking_path")
+@pytest.mark.parametrize("kind", [bytes, memoryview])
+def test_masking_a_large_payload_copies_it_once(kind: type) -> None:
+    size = 4 << 20
+    data = kind(bytes(size))
+    assert peak_bytes(lambda: apply_mask(data, b"abcd")) < size * 1.25

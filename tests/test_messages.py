@@ -1,6 +1,8 @@
 """The assembler by itself; what a whole connection makes of fragments is in test_connection."""
 
+import sys
 import tracemalloc
+import zlib
 
 import pytest
 
@@ -8,12 +10,16 @@ from rfc6455 import (
     BinaryFragment,
     BinaryMessage,
     DataEvent,
+    DeflateParameters,
     FrameHeader,
     Opcode,
+    PreparedMessage,
     RemoteProtocolError,
+    Role,
     TextFragment,
     TextMessage,
 )
+from rfc6455.deflate import Inflater
 from rfc6455.messages import MessageAssembler
 
 
@@ -101,21 +107,21 @@ def test_a_flood_of_empty_fragments() -> None:
     assert refusal(message, Opcode.CONTINUATION, b"", fin=False) == ("empty-fragments", 1008)
 
 
-def test_a_million_fragments_hold_about_the_size_of_the_message() -> None:
+def test_many_fragments_hold_about_the_size_of_the_message() -> None:
     message = assembler(max_size=1 << 20)
     header = FrameHeader(False, False, Opcode.CONTINUATION, None, 1, 2)
     message.start_frame(header._replace(opcode=Opcode.BINARY))
     message.receive(b"x", final=False)
     tracemalloc.start()
-    for _ in range(1_000_000 - 2):
+    for _ in range(100_000 - 2):
         message.start_frame(header)
         message.receive(b"x", final=False)
     message.start_frame(header._replace(fin=True))
     event = message.receive(b"x", final=True)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert event == BinaryMessage(b"x" * 1_000_000)
-    assert peak < 2_300_000
+    assert event == BinaryMessage(b"x" * 100_000)
+    assert peak < 230_000
 
 
 def test_text_is_refused_exactly_when_no_continuation_could_mend_it() -> None:
@@ -153,3 +159,170 @@ def test_a_code_point_that_is_never_finished() -> None:
     message = assembler()
     add(message, Opcode.TEXT, b"\xe2\x82", fin=False)
     assert refusal(message, Opcode.CONTINUATION, b"", fin=True) == ("bad-utf8", 1007)
+
+
+# Compressed messages: limits and sizes.
+
+
+class RecordingInflater(Inflater):
+    """Remembers how much each call was allowed to inflate."""
+
+    def __init__(self) -> None:
+        super().__init__(DeflateParameters(), Role.CLIENT)
+        self.sizes: list[int] = []
+
+    def read(self, size: int) -> bytes:
+        self.sizes.append(size)
+        return super().read(size)
+
+
+def deflated(data: bytes) -> bytes:
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+def compressed_assembler(
+    max_size: int, *, assemble: bool = True
+) -> tuple[MessageAssembler, RecordingInflater]:
+    inflater = RecordingInflater()
+    message = MessageAssembler(max_size=max_size, max_empty_fragments=4, assemble=assemble, inflater=inflater)
+    return message, inflater
+
+
+def compressed_header(length: int, *, fin: bool = True) -> FrameHeader:
+    return FrameHeader(fin, True, Opcode.BINARY, None, length, 2)
+
+
+@pytest.mark.parametrize("assemble", [True, False])
+def test_at_most_one_byte_beyond_the_limit_is_inflated(assemble: bool) -> None:
+    """Not a whole piece of 64 KiB: the limit may be smaller."""
+    message, inflater = compressed_assembler(100, assemble=assemble)
+    payload = deflated(bytes(60_000))
+    message.start_frame(compressed_header(len(payload)))
+    with pytest.raises(RemoteProtocolError) as caught:
+        message.receive(payload, final=True)
+    assert caught.value.code == 1009
+    assert inflater.sizes == [101]
+
+
+def test_data_is_inflated_in_pieces_of_64_kib() -> None:
+    message, inflater = compressed_assembler(150_000)
+    payload = deflated(bytes(150_000))
+    message.start_frame(compressed_header(len(payload)))
+    assert message.receive(payload, final=True) == BinaryMessage(bytes(150_000))
+    assert inflater.sizes == [65536, 65536, 150_000 - 2 * 65536 + 1]
+    assert message.finished_size == 150_000
+
+
+def test_with_fragments_a_call_inflates_one_piece() -> None:
+    message, inflater = compressed_assembler(150_000, assemble=False)
+    payload = deflated(bytes(150_000))
+    message.start_frame(compressed_header(len(payload)))
+    event = message.receive(payload, final=True)
+    for size in (65536, 65536, 150_000 - 2 * 65536):
+        assert isinstance(event, BinaryFragment)
+        assert (len(event.data), message.finished_size) == (size, size)
+        assert message.pending is not event.final
+        event = message.resume()
+    assert event is None
+    assert len(inflater.sizes) == 3
+
+
+def test_a_compressed_message_may_declare_eight_times_the_limit() -> None:
+    message, _ = compressed_assembler(1000)
+    message.start_frame(compressed_header(8000))
+    message, _ = compressed_assembler(1000)
+    with pytest.raises(RemoteProtocolError) as caught:
+        message.start_frame(compressed_header(8001))
+    assert (caught.value.slug, caught.value.code) == ("message-too-big", 1009)
+    # Together, over all fragments; and a plain message must not.
+    message, _ = compressed_assembler(1000)
+    message.start_frame(compressed_header(8000, fin=False))
+    with pytest.raises(RemoteProtocolError):
+        message.start_frame(FrameHeader(True, False, Opcode.CONTINUATION, None, 1, 2))
+    message, _ = compressed_assembler(1000)
+    with pytest.raises(RemoteProtocolError):
+        message.start_frame(compressed_header(1001)._replace(rsv1=False))
+
+
+# What is held, and for how long.
+
+
+def test_the_size_of_the_last_message_or_fragment() -> None:
+    message = assembler()
+    assert message.finished_size == 0
+    add(message, Opcode.TEXT, "é".encode(), fin=False)
+    assert message.finished_size == 0
+    add(message, Opcode.CONTINUATION, b"abc", fin=True)
+    assert message.finished_size == 5
+    add(message, Opcode.BINARY, b"", fin=True)
+    assert message.finished_size == 0
+    message = assembler(assemble=False)
+    for opcode, data, fin in ((Opcode.TEXT, "é".encode(), False), (Opcode.CONTINUATION, b"abc", True)):
+        add(message, opcode, data, fin=fin)
+        assert message.finished_size == len(data)
+
+
+def test_large_fragments_are_kept_as_they_are_and_small_ones_are_joined() -> None:
+    """Joining large ones would copy the message once for each fragment."""
+    message = assembler()
+    large = bytes(4096)
+    add(message, Opcode.BINARY, large, fin=False)
+    for _ in range(4096):
+        add(message, Opcode.CONTINUATION, b"x", fin=False)
+    add(message, Opcode.CONTINUATION, large, fin=False)
+    assert message._pieces == [large, b"x" * 4096, large]
+    assert message._pieces[0] is large
+
+
+def test_a_finished_message_is_not_kept() -> None:
+    for assemble in (True, False):
+        message = assembler(assemble=assemble)
+        add(message, Opcode.BINARY, bytes(5000), fin=False)
+        add(message, Opcode.CONTINUATION, bytes(5000), fin=True)
+        assert (message._pieces, message._undecoded, message.opcode) == ([], b"", None)
+
+
+def test_the_counts_begin_afresh_with_each_message() -> None:
+    message = assembler(max_size=4, max_empty_fragments=2)
+    for _ in range(3):
+        add(message, Opcode.TEXT, b"", fin=False)
+        add(message, Opcode.CONTINUATION, b"", fin=False)
+        assert add(message, Opcode.CONTINUATION, b"abcd", fin=True) == TextMessage("abcd")
+    for _ in range(2):
+        message, _ = compressed_assembler(100_000)
+        for _ in range(3):
+            payload = deflated(bytes(100_000))
+            message.start_frame(compressed_header(len(payload)))
+            assert message.receive(payload, final=True) == BinaryMessage(bytes(100_000))
+
+
+def test_release_drops_the_message_and_the_inflater() -> None:
+    message, inflater = compressed_assembler(100_000)
+    payload = deflated(bytes(10_000))
+    message.start_frame(compressed_header(2 * len(payload), fin=False))
+    message.receive(payload, final=False)
+    assert message._pieces
+    message.release()
+    assert (message._pieces, message._inflater, message.opcode, message.pending) == ([], None, None, False)
+    assert sys.getrefcount(inflater) == 2  # ours, and that of the call
+
+
+# Prepared messages.
+
+
+@pytest.mark.parametrize("threshold", [3, 4])
+def test_a_prepared_message_is_compressed_from_the_threshold_on(threshold: int) -> None:
+    deflate = DeflateParameters(server_no_context_takeover=True, threshold=threshold)
+    for messages in (["abc"], ["abc", b"abc"], ["abc", b"abcdef"]):
+        prepared = PreparedMessage(*messages)
+        frame = prepared.frame(deflate)
+        assert frame is prepared.frame(deflate)
+        assert frame is not None
+        assert frame[0] == (0xC1 if threshold == 3 else 0x81)
+        if max(map(len, messages)) < threshold:
+            assert frame is prepared.plain_frame
+
+
+def test_the_size_of_a_prepared_message_counts_its_frames() -> None:
+    assert PreparedMessage("é", b"abc").size == (2 + 2) + (2 + 3)

@@ -14,6 +14,7 @@ from rfc6455_server.pages.chat import HISTORY, MAX_IMAGE, MAX_ROOM_BYTES, MAX_RO
 from rfc6455_server.pages.game import GOAL, SIZE, Player, World
 from rfc6455_server.socketio import SocketIO
 from rfc6455_server.testing import ManualClock, TestClient, settle
+from tests.server_helpers import until
 from tests.test_socketio_server import Client
 
 # The game.
@@ -208,9 +209,14 @@ async def test_loops_run_once_whoever_comes_and_goes() -> None:
             await ws.ws.close()
         one, two = await client(), await client()
         await settle()
-        await asyncio.sleep(0.3)
-        (figures,) = await ask(two, "/ticker", 1, "figures")
-        assert 6 <= figures["sent"] <= 6 * 20  # not five times as many
+        trading = [task for task in asyncio.all_tasks() if "Market.run" in repr(task.get_coro())]
+        assert len(trading) == 1
+
+        async def are_sent() -> bool:
+            (figures,) = await ask(two, "/ticker", 1, "figures")
+            return bool(figures["sent"] >= 6)
+
+        await until(are_sent)
         assert await ask(one, "/ticker", 2, "burst") == [True]
         assert await ask(one, "/ticker", 3, "burst") == [False]
         assert len(server.websockets) == 2

@@ -12,7 +12,7 @@ import pytest
 import socketio
 
 from rfc6455_server import HandshakeRejectedError, connect
-from tests.server_helpers import ROOT, running_command, serving
+from tests.server_helpers import PATIENCE, ROOT, free_port, listens, running_command, serving, until
 
 README = (ROOT / "README.md").read_text()
 PROGRAMS = re.findall(r"<!-- run by tests/test_readme.py -->\n```python\n(.*?)```", README, re.DOTALL)
@@ -20,13 +20,6 @@ PROGRAMS = re.findall(r"<!-- run by tests/test_readme.py -->\n```python\n(.*?)``
 
 def test_every_program_is_run() -> None:
     assert len(PROGRAMS) == README.count("```python") == 6
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def test_rooms_in_ten_lines() -> None:
@@ -37,12 +30,8 @@ async def test_rooms_in_ten_lines() -> None:
         [sys.executable, "-c", PROGRAMS[0].replace("8765", str(port))]
     )
     try:
-        for _ in range(200):
-            try:
-                a = await connect(f"ws://127.0.0.1:{port}/rooms/x")
-                break
-            except ConnectionRefusedError:
-                await asyncio.sleep(0.05)
+        await until(lambda: process.poll() is not None or listens(port))
+        a = await connect(f"ws://127.0.0.1:{port}/rooms/x")
         b = await connect(f"ws://127.0.0.1:{port}/rooms/x")
         await b.ping()
         await a.send("hello")
@@ -67,7 +56,7 @@ def test_the_client() -> None:
 async def test_named_events() -> None:
     namespace: dict[str, Any] = {}
     exec(PROGRAMS[2], namespace)
-    async with serving(namespace["server"]) as url, asyncio.timeout(20):
+    async with serving(namespace["server"]) as url, asyncio.timeout(PATIENCE):
         one, two = (socketio.AsyncClient(reconnection=False) for _ in range(2))
         heard: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
         one.on("*", lambda *args: heard.put_nowait(args[:2]))

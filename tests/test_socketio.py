@@ -4,7 +4,7 @@ import asyncio
 import json
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,7 +14,16 @@ from playwright.async_api import async_playwright
 
 from rfc6455_server import Server
 from rfc6455_server.socketio import AckTimeoutError, ConnectError, Socket, SocketIO
-from tests.server_helpers import BROWSER_ARGUMENTS, ROOT, find_program, need, serving
+from rfc6455_server.testing import ManualClock, settle
+from tests.server_helpers import (
+    BROWSER_ARGUMENTS,
+    PATIENCE,
+    ROOT,
+    find_program,
+    need,
+    serving,
+    until,
+)
 
 NODE = ROOT / "tests" / "node"
 TRANSPORTS = {
@@ -24,10 +33,10 @@ TRANSPORTS = {
 }
 
 
-def chat_server(**options: Any) -> tuple[Server, SocketIO]:
+def chat_server(clock: ManualClock | None = None, **options: Any) -> tuple[Server, SocketIO]:
     """What the clients' scripts talk to."""
     io = SocketIO(**{"max_payload": 2 << 20, **options})
-    server = Server()
+    server = Server(clock=clock)
     server.mount(io)
 
     @io.use
@@ -47,9 +56,9 @@ def chat_server(**options: Any) -> tuple[Server, SocketIO]:
     async def ask_me(socket: Socket, text: str) -> Any:
         return await socket.timeout(5).emit_with_ack("question", text)
 
-    @io.on("silence")
+    @io.on("silence", concurrent=True)
     async def silence(socket: Socket) -> Any:
-        await asyncio.sleep(0.5)
+        await until(lambda: not socket.connected)
 
     @io.on("be silent")
     async def be_silent(socket: Socket) -> str:
@@ -116,7 +125,7 @@ class Script:
 
     async def next(self) -> list[Any]:
         assert self._process.stdout is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             line = await self._process.stdout.readline()
         value: list[Any] = json.loads(line)
         return value
@@ -133,7 +142,7 @@ class Script:
 
     async def lines(self) -> list[list[Any]]:
         assert self._process.stdout is not None
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             output = await self._process.stdout.read()
         return [json.loads(line) for line in output.splitlines()]
 
@@ -158,12 +167,6 @@ async def script(
             except ProcessLookupError:
                 pass
         await process.wait()
-
-
-async def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - conditions of any kind
-            await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize("transports", list(TRANSPORTS))
@@ -229,7 +232,7 @@ class Relay:
             for pair in self._pairs:
                 for writer in pair:
                     writer.transport.abort()
-            await asyncio.sleep(0.05)
+            await settle()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not self.open:
@@ -278,7 +281,7 @@ async def test_a_client_comes_back_after_the_server_was_killed() -> None:
     try:
         async with script(f"ws://127.0.0.1:{port}", {}, "listen") as client:
             first = await client.until("connect")
-            await asyncio.sleep(0.3)  # for the upgrade
+            await client.until("upgrade")
             process.kill()
             await process.wait()
             assert (await client.until("disconnect"))[1] in ("transport close", "transport error")
@@ -328,8 +331,7 @@ async def test_a_client_is_who_it_was_after_the_network_was_cut(
             client.tell("name", "Ann")
             await until(lambda: "lobby" in io.rooms)
             if transports == "default":
-                await until(lambda: server.websockets)
-                await asyncio.sleep(0.2)
+                await client.until("upgrade")
             io.to("lobby").emit("news", 0)
             assert await client.until("event") == ["event", "news", 0]
             relay.open = False
@@ -356,7 +358,8 @@ async def test_a_client_is_who_it_was_after_the_network_was_cut(
 
 
 async def test_a_client_that_is_away_for_too_long_learns_that_it_missed_something() -> None:
-    server, io = chat_server(recovery=0.2)
+    clock = ManualClock()
+    server, io = chat_server(clock, recovery=60)
     async with serving(server) as url, script(url, TRANSPORTS["websocket"], "listen") as client:
         first = await client.until("connect")
         io.emit("news", 0)
@@ -364,7 +367,7 @@ async def test_a_client_that_is_away_for_too_long_learns_that_it_missed_somethin
         server.websockets[0].abort()
         await until(lambda: not io.sockets)
         server.make_ready().draining = True
-        await asyncio.sleep(0.4)
+        await clock.advance(61)
         server.make_ready().draining = False
         again = await client.until("connect")
         assert again[1] != first[1]
@@ -401,7 +404,7 @@ async def test_the_python_client(transports: list[str] | None) -> None:
         await one.call("join", "lobby")
         await two.call("join", "lobby")
         await one.emit("say", ("lobby", "hello"))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             assert await heard.get() == "hello"
             await two.emit("tell", (one.get_sid(), "psst"))
             assert await heard.get() == "psst"

@@ -93,7 +93,7 @@ def test_a_bad_payload_is_refused(text: str, slug: str) -> None:
 
 
 def test_what_has_no_form_is_not_encoded() -> None:
-    with pytest.raises(ValueError, match="only a message"):
+    with pytest.raises(ValueError, match="only a MESSAGE"):
         encode_packet(EnginePacket(PING, b""))
     with pytest.raises(ValueError, match=r"U\+001E"):
         encode_payload([EnginePacket(MESSAGE, "a\x1e4b")])
@@ -114,13 +114,13 @@ def poll(engine: EngineSession, now: float = 0.0) -> str | None:
 
 
 def payload(engine: EngineSession) -> str | None:
-    packets = engine.take("polling")
+    packets = engine.packets_to_send("polling")
     return encode_payload(packets) if packets else None
 
 
 def written(engine: EngineSession) -> list[str | bytes]:
     """What goes to the WebSocket."""
-    return [encode_packet(packet) for packet in engine.take("websocket")]
+    return [encode_packet(packet) for packet in engine.packets_to_send("websocket")]
 
 
 def upgraded() -> EngineSession:
@@ -194,7 +194,7 @@ def test_messages_over_a_websocket() -> None:
     engine.send("a", b"b")
     engine.send("c")
     assert not engine.sends_directly
-    assert engine.take("polling") == []
+    assert engine.packets_to_send("polling") == []
     assert written(engine) == ["4a", b"b", "4c"]
     assert written(engine) == []
     assert engine.sends_directly
@@ -260,39 +260,39 @@ def test_a_text_that_would_be_two_packets_is_not_sent() -> None:
 def test_a_ping_is_due_an_interval_after_the_opening_and_after_each_pong() -> None:
     engine = session("websocket", 100.0)
     assert engine.next_deadline == 125.0
-    engine.check(124.9)
+    engine.check_deadlines(124.9)
     assert written(engine) == []
-    engine.check(125.0)
+    engine.check_deadlines(125.0)
     assert written(engine) == ["2"]
     assert engine.next_deadline == 145.0
-    engine.check(144.9)
+    engine.check_deadlines(144.9)
     engine.receive_message("3", 144.9)
     assert engine.next_deadline == 144.9 + 25.0
-    engine.check(170.0)
+    engine.check_deadlines(170.0)
     assert written(engine) == ["2"]
     assert events(engine) == []
 
 
 def test_a_late_ping_leaves_the_client_its_whole_time() -> None:
     engine = session("websocket")
-    engine.check(40.0)
+    engine.check_deadlines(40.0)
     assert engine.next_deadline == 60.0
 
 
 @pytest.mark.parametrize("message", ["3", "4hello", None])
 def test_a_pong_at_its_deadline_is_too_late_and_nothing_else_replaces_it(message: str | None) -> None:
     engine = session("websocket")
-    engine.check(25.0)
+    engine.check_deadlines(25.0)
     engine.receive_message("4a", 44.9)
     assert events(engine) == [Message("a")]
     if message is None:
-        engine.check(45.0)
+        engine.check_deadlines(45.0)
     else:
         engine.receive_message(message, 45.0)
     assert events(engine) == [SessionClosed("ping timeout")]
     assert engine.state is State.CLOSED
     assert engine.next_deadline is None
-    engine.check(100.0)
+    engine.check_deadlines(100.0)
     assert events(engine) == []
 
 
@@ -304,14 +304,14 @@ def test_pings_over_polling() -> None:
     engine.receive_payload(b"3", 30.0)
     assert engine.next_deadline == 55.0
     # A client that does not fetch its ping is gone.
-    engine.check(55.0)
-    engine.check(75.0)
+    engine.check_deadlines(55.0)
+    engine.check_deadlines(75.0)
     assert events(engine) == [Message("a"), SessionClosed("ping timeout")]
 
 
 def test_a_late_request_is_told_that_the_session_is_over() -> None:
     engine = session()
-    engine.check(25.0)
+    engine.check_deadlines(25.0)
     assert poll(engine, 45.0) == "1"
     assert events(engine) == [SessionClosed("ping timeout")]
 
@@ -330,7 +330,7 @@ def test_a_packet_that_may_not_come_ends_the_session(engine_of: Any, packet: str
     assert events(engine) == [SessionClosed("parse error")]
     assert engine.state is State.CLOSED
     assert written(engine) == []
-    assert engine.take("polling") == []
+    assert engine.packets_to_send("polling") == []
 
 
 @pytest.mark.parametrize("body", [b"\xff", b"4\xed\xa0\x80", b"4a\x1e" * 3 + b"4a"])
@@ -345,7 +345,7 @@ def test_a_bad_body_ends_the_session_and_a_waiting_get_hears_of_it(body: bytes) 
 
 def test_a_second_pong_is_one_too_many() -> None:
     engine = session()
-    engine.check(25.0)
+    engine.check_deadlines(25.0)
     engine.receive_payload(b"3\x1e3", 26.0)
     assert events(engine) == [SessionClosed("parse error")]
 
@@ -470,9 +470,9 @@ def test_a_client_that_never_fetches_the_rest_is_left() -> None:
     engine = session(close_timeout=3.0)
     engine.send("a")
     engine.close(10.0)
-    engine.check(12.9)
+    engine.check_deadlines(12.9)
     assert events(engine) == []
-    engine.check(13.0)
+    engine.check_deadlines(13.0)
     assert events(engine) == [SessionClosed("forced close")]
 
 
@@ -587,7 +587,7 @@ def test_the_upgrade_has_a_deadline_of_its_own() -> None:
     engine = session(upgrade_timeout=5.0)
     engine.start_probe(2.0)
     assert engine.next_deadline == 7.0
-    engine.check(6.9)
+    engine.check_deadlines(6.9)
     engine.receive_message("2probe", 6.9)
     engine.receive_message("5", 7.0)
     assert events(engine) == [UpgradeFailed()]
@@ -619,7 +619,7 @@ def test_the_session_ends_during_the_upgrade() -> None:
 def test_the_session_times_out_as_the_probing_websocket_speaks() -> None:
     engine = session(upgrade_timeout=100.0)
     engine.start_probe(0.0)
-    engine.check(25.0)
+    engine.check_deadlines(25.0)
     engine.receive_message("2probe", 45.0)
     assert events(engine) == [SessionClosed("ping timeout")]
 
@@ -640,7 +640,7 @@ def test_a_probe_is_refused_where_there_can_be_none() -> None:
     closing = session()
     closing.close(0.0)
     late = session()
-    late.check(25.0)
+    late.check_deadlines(25.0)
     probing = session()
     probing.start_probe(0.0)
     for engine, now, slug in [
@@ -704,7 +704,7 @@ any_call = st.one_of(
     st.tuples(st.just("receive_payload"), bodies),
     st.tuples(st.just("start_poll")),
     st.tuples(st.just("start_probe")),
-    st.tuples(st.just("check")),
+    st.tuples(st.just("check_deadlines")),
     st.tuples(st.just("close")),
     st.tuples(st.just("send"), texts | st.binary(max_size=6)),
     st.tuples(st.just("lose_poll")),
@@ -739,8 +739,8 @@ def test_any_calls_keep_the_promises(
         except EngineError:
             pass
         if flush:
-            taken += engine.take("websocket")
-            packets = engine.take("polling")
+            taken += engine.packets_to_send("websocket")
+            packets = engine.packets_to_send("polling")
             assert len(packets) < 2 or len(encode_payload(packets).encode()) <= 10
             taken += packets
         seen += engine.events()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rfc6455 import Request
+from rfc6455 import LocalProtocolError, PreparedMessage, Request
 from rfc6455_server import (
     ConnectionClosedError,
     HandshakeRejectedError,
@@ -18,6 +18,7 @@ from rfc6455_server import (
     Server,
     WebSocket,
     bearer_token,
+    coalesce,
     connect,
 )
 from rfc6455_server.socketio import (
@@ -27,8 +28,9 @@ from rfc6455_server.socketio import (
     Socket,
     SocketIO,
 )
+from rfc6455_server.socketio.session import EncodedPacket
 from rfc6455_server.testing import ManualClock, TestClient, settle
-from tests.server_helpers import Certificate, RawPeer, all_closed, serving
+from tests.server_helpers import Certificate, RawPeer, all_closed, serving, until
 from tests.test_http import Answer, read_answer
 
 PATH = "/socket.io/?EIO=4&transport="
@@ -426,6 +428,102 @@ async def test_a_room_of_socketio_is_a_room_with_its_policies_and_counters() -> 
             r.io.to("room").with_policy("whatever")  # type: ignore[arg-type]
 
 
+async def test_a_room_sends_packets_only() -> None:
+    async with rig() as r:
+        client = await r.client()
+        (socket,) = r.io.fetch_sockets()
+        socket.join("room")
+        before = r.server.stats.messages_out
+        for message in ("hi", b"hi", PreparedMessage('42["x"]')):
+            with pytest.raises(LocalProtocolError, match=r"io\.to\(name\)\.emit") as raised:
+                r.io.rooms["room"].broadcast(message)
+            assert raised.value.slug == "raw-message"
+        assert r.server.stats.messages_out == before
+        r.io.rooms["room"].broadcast(EncodedPacket(['2["x"]']))
+        assert await client.event() == ["x"]
+
+
+async def test_a_rooms_policy_applies_however_events_are_sent_to_it() -> None:
+    async with rig() as r:
+        slow, quick = await r.client(), await r.client()
+        one, other = r.io.fetch_sockets()
+        one.join("chat-1", "pos", "plain")
+        other.join("chat-1", "pos")
+        r.io.rooms.policies["chat-*"] = "volatile"
+        r.io.rooms["pos"].policy = coalesce(lambda message: str(message)[:10])
+        assert r.io.rooms["chat-1"].policy == "volatile"
+        r.test.transports[0].pause_reading()
+        for _ in range(2):
+            r.io.emit("fill", "x" * 100_000)
+        await settle()
+        r.io.to("chat-1").emit("dropped")
+        other.to("chat-1").emit("dropped")
+        r.io.to("chat-1", "nobody").except_("nowhere").emit("dropped")
+        assert r.server.stats.dropped == {"volatile": 3}
+        r.io.to("pos").emit("moved", 1)
+        other.to("pos").emit("moved", 2)
+        r.io.to("pos", "quiet").emit("moved", 3)
+        r.io.to("pos").emit("turned", 4)
+        assert r.server.stats.dropped == {"volatile": 3, "coalesce": 2}
+        r.io.to("chat-1").with_policy("disconnect").emit("kept")
+        r.io.to("plain", "pos").with_policy("drop_oldest").emit("once")
+        await settle()
+        r.test.transports[0].resume_reading()
+        heard = [await slow.event() for _ in range(6)]
+        assert heard[2:] == [["moved", 3], ["turned", 4], ["kept"], ["once"]]
+        heard = [await quick.event() for _ in range(9)]
+        assert heard[2:] == [
+            ["dropped"],
+            ["dropped"],
+            ["moved", 1],
+            ["moved", 3],
+            ["turned", 4],
+            ["kept"],
+            ["once"],
+        ]
+        with pytest.raises(ValueError, match="policy"):
+            r.io.rooms["pos"].policy = "whatever"  # type: ignore[assignment]
+
+
+async def test_a_key_function_is_called_for_each_event_whatever_its_target() -> None:
+    async with rig() as r:
+        client = await r.client()
+        (socket,) = r.io.fetch_sockets()
+        r.test.transports[0].pause_reading()
+        for _ in range(2):
+            r.io.emit("fill", "x" * 100_000)
+        await settle()
+        by_name = coalesce(lambda message: str(message)[:8])
+        for price in range(3):
+            r.io.volatile.with_policy(by_name).emit("acme", price)
+            r.io.to(socket.id).with_policy(by_name).emit("nova", price)
+        await settle()
+        r.test.transports[0].resume_reading()
+        assert [await client.event() for _ in range(4)][2:] == [["acme", 2], ["nova", 2]]
+
+
+async def test_recovery_keeps_no_event_that_a_policy_may_drop() -> None:
+    async with rig(recovery=60) as r:
+        await r.client()
+        (socket,) = r.io.fetch_sockets()
+        socket.join("pos", "chat")
+        r.io.rooms.policies["*"] = "disconnect"
+        r.io.rooms["pos"].policy = "drop_oldest"
+        recovery = r.io.of("/").recovery
+        assert recovery is not None
+        r.io.to("pos").emit("x")
+        r.io.to("pos", "chat").emit("x")
+        r.io.to("chat").volatile.emit("x")
+        assert recovery.size == 0
+        r.io.to("chat").emit("x")
+        first = recovery.size
+        assert first > 0
+        r.io.rooms.policies["*"] = "drop_oldest"  # it applies to rooms, not to a socket's own id
+        socket.emit("x")
+        r.io.emit("x")
+        assert recovery.size == 3 * first
+
+
 async def test_drain_waits_until_what_was_sent_has_left() -> None:
     async with rig() as r:
         await r.client()
@@ -730,6 +828,15 @@ async def ask(url: str, query: str, method: str = "GET", body: bytes = b"", head
     return answer
 
 
+async def ask_another(url: str) -> None:
+    """Asks for another page, a few times: what was sent before has been taken by then."""
+    for _ in range(5):
+        peer = await RawPeer.connect(url)
+        peer.writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await read_answer(peer)).status == 200
+        await peer.close()
+
+
 @asynccontextmanager
 async def polling(**options: Any) -> AsyncIterator[tuple[str, SocketIO, list[Any]]]:
     io = SocketIO(**options)
@@ -880,7 +987,7 @@ async def test_a_conversation_by_polling() -> None:
     async with polling() as (url, io, handled):
         query = await opened(url)
         waiting = asyncio.create_task(ask(url, query))
-        await asyncio.sleep(0.05)
+        await ask_another(url)
         assert not waiting.done()
         io.emit("news", b"\x01")
         answer = await waiting
@@ -893,7 +1000,7 @@ async def test_a_conversation_by_polling() -> None:
         assert not socket.handshake.secure
         socket.emit("queued")
         draining = asyncio.create_task(socket.drain())
-        await asyncio.sleep(0.02)
+        await ask_another(url)
         assert not draining.done()
         socket.volatile.emit("missed")  # nobody waits for it
         assert (await ask(url, query)).body == b'42["queued"]'
@@ -907,7 +1014,7 @@ async def test_one_get_and_one_post_at_a_time() -> None:
     async with polling() as (url, io, _):
         query = await opened(url)
         first = asyncio.create_task(ask(url, query))
-        await asyncio.sleep(0.05)
+        await ask_another(url)
         assert (await ask(url, query)).status == 400
         assert (await first).status == 200
         assert io.sockets == {}
@@ -917,7 +1024,7 @@ async def test_one_get_and_one_post_at_a_time() -> None:
         slow.writer.write(
             f"POST /socket.io/?{query} HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\n42".encode()
         )
-        await asyncio.sleep(0.05)
+        await ask_another(url)
         assert (await ask(url, query, "POST", b"3")).status == 400
         assert io.sockets == {}
         await slow.close()
@@ -938,10 +1045,10 @@ async def test_a_request_that_is_broken_off_ends_the_session(method: str) -> Non
         peer.writer.write(
             f"{method} /socket.io/?{query} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n".encode()
         )
-        await asyncio.sleep(0.05)
+        await ask_another(url)
         assert reasons == []
         await peer.close()
-        await asyncio.sleep(0.05)
+        await until(lambda: reasons)
         assert reasons == ["transport error"]
         assert io.sockets == {}
 
@@ -951,8 +1058,7 @@ async def test_a_body_above_the_limit_is_413() -> None:
         query = await opened(url)
         answer = await ask(url, query, "POST", b'42["' + b"x" * 100 + b'"]')
         assert answer.status == 413
-        await asyncio.sleep(0.02)
-        assert io.sockets == {}
+        await until(lambda: io.sockets == {})
         assert handled == []
 
 
@@ -961,8 +1067,7 @@ async def test_a_bad_body_ends_the_session(body: bytes) -> None:
     async with polling() as (url, io, handled):
         query = await opened(url)
         await ask(url, query, "POST", body)
-        await asyncio.sleep(0.02)
-        assert io.sockets == {}
+        await until(lambda: io.sockets == {})
         assert handled == []
 
 
@@ -981,7 +1086,7 @@ async def test_the_upgrade_step_by_step() -> None:
     async with polling() as (url, io, handled):
         query = await opened(url)
         poll = asyncio.create_task(ask(url, query))
-        await asyncio.sleep(0.05)
+        await ask_another(url)
         target = f"{url}/socket.io/?{query.replace('polling', 'websocket')}"
         async with connect(target) as ws:
             await ws.send("2probe")
@@ -999,8 +1104,7 @@ async def test_the_upgrade_step_by_step() -> None:
             assert await ws.recv() == '42["then"]'
             assert handled == [["after"]]
             assert json.loads((await ask(url, query)).body)["code"] == 3
-        await asyncio.sleep(0.05)
-        assert io.sockets == {}
+        await until(lambda: io.sockets == {})
 
 
 @pytest.mark.parametrize("said", ["5", "2", "x", "3probe"])

@@ -1,7 +1,5 @@
 """``web/client.js`` in Node: the file that browsers load, with the WebSocket of Node's ws."""
 
-import asyncio
-
 import pytest
 
 from rfc6455_server.socketio import Socket
@@ -52,7 +50,6 @@ async def test_the_client_reconnects_and_reports_missed_events(recovery: float |
             assert (await client.until("state", "reconnecting"))[2] > 0
             client.tell("say", "lobby", "queued while away")
             io.to("lobby").emit("news", 1)
-            await asyncio.sleep(0.1)
             relay.open = True
             recovered = recovery is not None
             again = await client.until("connected")

@@ -8,7 +8,8 @@ Python), the server works without it; where memory then grows, it logs one warni
   ``connect_accepted_socket``.
 - ``transport._read_ready_cb`` and, since Python 3.12, ``transport._write_ready`` are methods of the transport
   that it keeps in itself. Clearing them breaks the reference cycle, so that a connection is freed when it
-  ends. Without it, ended connections wait for the garbage collector.
+  ends. Without it, ended connections wait for the garbage collector. (Since Python 3.12, asyncio clears them
+  in ``close``, but not where a connection is aborted or reset.)
 - ``transport._ssl_protocol`` has a read buffer of 256 KiB for each TLS connection, although a TLS record has
   at most 16 KiB. Without it, each idle TLS connection holds some 240 KiB more.
 """

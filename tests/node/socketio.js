@@ -88,6 +88,10 @@ const scenarios = {
   async listen() {
     const socket = open("", { reconnectionDelay: 100, reconnectionDelayMax: 200 });
     socket.on("connect", () => tell("connect", socket.id, socket.recovered));
+    socket.once("connect", () => {
+      if (transport(socket) === "websocket") tell("upgrade");
+      else socket.io.engine.once("upgrade", () => tell("upgrade"));
+    });
     socket.on("disconnect", (reason) => tell("disconnect", reason));
     socket.onAny((name, ...args) => tell("event", name, args[0]));
     for await (const line of input) {

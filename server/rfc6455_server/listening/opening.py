@@ -54,7 +54,7 @@ class OpeningOwner(Protocol):
 class Openings:
     """The connections whose request is not answered, and one timer for all their deadlines.
 
-    Most requests are answered in the tick in which they arrive, and a timer for each would cost more.
+    A timer for each would take some 3 of the 135 µs of an opening and a close (``benchmarks/handshake.py``).
     """
 
     def __init__(self, router: Router, hub: Hub, owner: OpeningOwner) -> None:
