@@ -10,8 +10,8 @@ RUN := $(VENV)/bin
 serve: $(VENV)/.server
 	$(RUN)/rfc6455-server --host $(HOST) --port $(PORT)
 
-# One worker for each core. Each begins with a run of its own of neighbouring tests, so that they share what their
-# module sets up, such as a browser; who is done first takes over tests of the other. `make test PARALLEL=` for none.
+# Tests run in one worker per core. Each worker starts with neighbouring tests, which share what their module sets up,
+# such as a browser; an idle worker takes over tests of another. `make test PARALLEL=` runs them in one process.
 PARALLEL ?= -n auto --dist worksteal
 
 test: $(VENV)/.dev tests/node/node_modules/.installed

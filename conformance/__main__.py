@@ -1,10 +1,14 @@
-"""``python -m conformance run [--quick] [--role ROLE] [--without-numpy]``, ``… clauses [--markdown]``."""
+"""The conformance tools.
+
+``python -m conformance run [--quick] [--role ROLE] [--without-numpy]``, ``… clauses [--markdown]``,
+``… slugs [--write]``.
+"""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
-from conformance import clauses
+from conformance import clauses, slugs
 from conformance.runner import ALL, QUICK, run
 from conformance.suite import SuiteMissingError
 
@@ -19,9 +23,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--without-numpy", action="store_true", help="run as if numpy were not installed")
     command = commands.add_parser("clauses", help="show the map of the RFCs' clauses")
     command.add_argument("--markdown", action="store_true", help="write docs/rfc-clauses.md")
+    command = commands.add_parser("slugs", help="show the table of the errors' slugs")
+    command.add_argument("--write", action="store_true", help="write docs/slugs.md")
     options = parser.parse_args(arguments)
     if options.command == "clauses":
         return clauses.show(markdown_file=options.markdown)
+    if options.command == "slugs":
+        return slugs.show(write=options.write)
     roles = [options.role] if options.role else ["server", "client"]
     try:
         return run(QUICK if options.quick else ALL, roles, without_numpy=options.without_numpy)

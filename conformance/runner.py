@@ -42,6 +42,8 @@ MAX_MESSAGE_SIZE: Final = 16 << 20
 _TIME_LIMITS: Final = {ALL: 3 * 3600, QUICK: 1200}
 """Seconds for one role."""
 
+REPORT_TIMEOUT: Final = 300.0
+"""Seconds for the suite to write its report, which it does before it answers our opening handshake."""
 
 _OUR_SERVER: Final = "import sys; from rfc6455_server.command.cli import main; {}sys.exit(main())"
 
@@ -140,7 +142,7 @@ async def _run_client(url: str, limit: float, advance: Callable[[], None]) -> No
                 except ConnectionClosedError:
                     pass  # the suite closed before we had sent the echo
             advance()
-        async with connect(f"{url}/updateReports?agent={AGENT}") as ws:
+        async with connect(f"{url}/updateReports?agent={AGENT}", open_timeout=REPORT_TIMEOUT) as ws:
             await ws.wait_closed()
 
 

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 BROWSER_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 BROWSER_ARGUMENTS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
-# Seconds after which a test fails that waits for something. Long, because a busy machine is no failure.
+# Seconds that a test waits for something before it fails. Long, because a busy machine must not fail a test.
 PATIENCE = 60
 
 REQUIRE_ALL = os.environ.get("CI") == "true"
@@ -65,7 +65,7 @@ async def all_closed() -> None:
 
 
 def free_port() -> int:
-    """A port that nobody uses, below those that the system assigns to clients and for port 0."""
+    """Returns an unused port, below the range that the system uses for port 0 and for clients."""
     while True:
         port = random.randrange(20_000, 32_000)
         with socket.socket() as probe:
@@ -77,7 +77,7 @@ def free_port() -> int:
 
 
 def listens(port: int) -> bool:
-    """Whether somebody accepts connections at a port of this machine."""
+    """Returns whether a process accepts connections at ``port`` of this machine."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
@@ -172,7 +172,7 @@ class RawPeer:
 
 
 class Recorder(asyncio.Protocol):
-    """The peer at the end of a `MemoryTransport`: keeps what comes, and notes when the connection ends."""
+    """The peer at the end of a `MemoryTransport`: records received bytes, and when the connection ends."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

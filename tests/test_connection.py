@@ -727,12 +727,11 @@ def test_a_message_does_not_reset_the_count_of_control_frames(role: Role) -> Non
 def test_large_payloads_are_queued_without_a_copy(size: int) -> None:
     payload = bytes(size)
     connection = Connection(Role.SERVER)
-    sends: list[Callable[[], None]] = [
-        lambda: connection.send_text("\0" * size),
-        lambda: connection.send_binary(payload),
-    ]
-    for send in sends:
-        send()
+    for text in (True, False):
+        if text:
+            connection.send_text("\0" * size)
+        else:
+            connection.send_binary(payload)
         buffers = connection.buffers_to_send()
         assert len(buffers) == (1 if size < 2048 else 2)
     assert size < 2048 or buffers[1] is payload
@@ -754,13 +753,13 @@ def test_nothing_is_sent_after_eof(role: Role) -> None:
     """Neither side has sent a Close."""
     connection = make_connection(role)
     assert feed(connection, [], eof=True) == [ABNORMAL]
-    sends: list[Callable[[], None]] = [
-        lambda: connection.send_text(""),
-        lambda: connection.send_binary(b""),
+    calls: list[Callable[[], None]] = [
+        functools.partial(connection.send_text, ""),
+        functools.partial(connection.send_binary, b""),
     ]
-    for send in sends:
+    for call in calls:
         with pytest.raises(LocalProtocolError) as caught:
-            send()
+            call()
         assert caught.value.slug == "not-open"
     assert connection.data_to_send() == b""
 

@@ -140,7 +140,7 @@ class Public:
 async def running_proxy(
     folder: Path, certificate: Certificate, start: Callable[[int], subprocess.Popen[bytes]]
 ) -> AsyncIterator[Public]:
-    """What ``start`` starts at a port that is free, which somebody else may take before."""
+    """Runs a proxy at a free port. Tries again if another process takes the port first."""
     for _ in range(5):
         port = free_port()
         process = start(port)
@@ -391,10 +391,10 @@ async def test_without_pings_the_proxy_closes_an_idle_connection(setup: Setup) -
                 await ws.recv()
 
 
-async def test_a_proxy_keeps_little_for_who_does_not_read(setup: Setup) -> None:
-    """Without the configured send buffer, it is 4.4 MB and more.
+async def test_a_proxy_buffers_little_for_a_client_that_does_not_read(setup: Setup) -> None:
+    """Without the configured send buffer, the proxy would buffer 4.4 MB or more.
 
-    Up to 2 MB of it may be on their way between server and proxy, as the system likes.
+    Up to 2 MB can be on the way between server and proxy, depending on the system.
     """
     async with setup.serving(max_queue=1 << 30) as (server, public):
         peer = await public.upgrade("/rooms/x")
@@ -471,7 +471,7 @@ async def test_haproxy_stops_using_a_process_that_drains(tmp_path: Path, certifi
             (busy,) = [name for name, row in servers.items() if int(row["scur"]) >= 6]
             commands[busy].process.send_signal(signal.SIGTERM)
             await until(lambda: sum(ws.closed is not None for ws in sockets) == 1)
-            # Before HAProxy knows it, and afterwards: new ones get to the other.
+            # New connections reach the other process, before HAProxy has noticed and afterwards.
             async with asyncio.timeout(PATIENCE):
                 while (await states())[busy] != ("DOWN", "L7STS", "503"):
                     async with public.connect("/echo") as ws:

@@ -162,10 +162,10 @@ async def test_a_peer_that_pings_and_never_reads_is_disconnected() -> None:
         await peer.close()
 
 
-# A peer that vanishes, one that drips, one that comes back at once.
+# Peers that vanish, send slowly or reconnect.
 
 
-async def test_a_peer_that_vanishes_without_a_fin_is_found_out() -> None:
+async def test_a_peer_that_vanishes_without_a_fin_is_disconnected() -> None:
     clock = ManualClock()
     server = room_server(clock=clock, ping_interval=20, ping_timeout=20)
     reports: list[CloseReport] = []
@@ -184,7 +184,7 @@ async def test_a_peer_that_vanishes_without_a_fin_is_found_out() -> None:
         await alive.close()
 
 
-async def test_a_byte_at_a_time_is_life_and_a_request_has_its_deadline() -> None:
+async def test_a_slow_message_keeps_the_connection_and_a_slow_request_does_not() -> None:
     clock = ManualClock()
     server = echo_server(clock=clock, ping_interval=20, ping_timeout=20, handshake_timeout=40)
     async with serving(server) as url:
@@ -211,7 +211,7 @@ async def test_a_byte_at_a_time_is_life_and_a_request_has_its_deadline() -> None
         await peer.close()
 
 
-async def test_a_peer_that_reconnects_at_once_is_slowed_down_and_alone() -> None:
+async def test_a_peer_that_reconnects_too_fast_is_refused() -> None:
     clock = ManualClock()
     server = room_server(clock=clock, connection_rate=10)
     async with serving(server) as url:
@@ -232,7 +232,7 @@ async def test_a_peer_that_reconnects_at_once_is_slowed_down_and_alone() -> None
 # A blocked loop, a handler that raises.
 
 
-async def test_a_handler_that_blocks_the_loop_costs_nobody_the_connection() -> None:
+async def test_a_handler_that_blocks_the_loop_disconnects_nobody() -> None:
     clock = ManualClock()
     server = echo_server(clock=clock, ping_interval=20, ping_timeout=30)
     reports: list[CloseReport] = []
@@ -355,7 +355,7 @@ async def test_drain_under_load_closes_every_connection_in_time() -> None:
             await peer.close()
 
 
-async def test_a_second_signal_ends_it_at_once() -> None:
+async def test_a_second_signal_stops_the_server_at_once() -> None:
     with running_command("--drain-time", "600") as (process, url):
         sockets = [await connect(url.replace("http", "ws") + "/echo") for _ in range(3)]
         process.send_signal(signal.SIGTERM)

@@ -253,7 +253,7 @@ async def test_many_small_messages_arrive_in_order() -> None:
         assert ws.closed == ConnectionClosed(1000, "", True)
 
 
-async def test_ping_gives_the_round_trip() -> None:
+async def test_ping_returns_the_round_trip_time() -> None:
     clock = ManualClock()
     async with TestClient(echo_server(clock=clock), clock) as client:
         ws = await client.connect("/echo")
