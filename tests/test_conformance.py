@@ -1,6 +1,8 @@
 """The map of clauses, and how the suite's results are read. `make conformance` runs the suite."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,3 +121,12 @@ def test_wrong_arguments_are_status_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
+
+
+def test_without_numpy_it_is_hidden_before_the_server_imports_it() -> None:
+    """The server imports numpy when it gets ready, after the program has hidden it."""
+    program = runner._OUR_SERVER.format(runner._HIDE_NUMPY).replace("sys.exit(main())", "")
+    check = (
+        "from rfc6455.masking import _numpy; assert 'numpy.linalg' not in sys.modules and _numpy() is None"
+    )
+    subprocess.run([sys.executable, "-c", f"{program}\n{check}"], check=True)
