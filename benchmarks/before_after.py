@@ -20,6 +20,7 @@ from rich.table import Table
 
 from benchmarks.broadcast import Room
 from benchmarks.common import HERE, Figure, ServerProcess, console, interleaved
+from benchmarks.handshake import connect_and_close
 from benchmarks.load import EchoLoad
 from benchmarks.memory import idle_memory, plain
 
@@ -151,6 +152,20 @@ def measure_broadcasts(trees: dict[str, Path], rounds: int) -> Iterator[tuple[st
         yield case, measure_servers(trees, rounds, prepare, deliveries, case)
 
 
+def measure_handshakes(trees: dict[str, Path], rounds: int) -> Iterator[tuple[str, dict[str, Figure]]]:
+    """Yields µs for opening and closing a connection."""
+
+    def prepare(server: ServerProcess) -> tuple[Callable[[int], int], Callable[[], None]]:
+        def work(count: int) -> int:
+            connect_and_close(server.port, count)
+            return count
+
+        return work, lambda: None
+
+    case = "open and close"
+    yield case, measure_servers(trees, rounds, prepare, 1000, case)
+
+
 def measure_memory(trees: dict[str, Path], rounds: int) -> Iterator[tuple[str, dict[str, Figure]]]:
     """Yields the one case, with KiB per idle connection."""
 
@@ -170,12 +185,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--before", default="HEAD", metavar="REV", help="the revision to compare with (HEAD)")
     parser.add_argument("--rounds", type=int, default=9, help="rounds for each server case (9)")
-    parser.add_argument("--only", nargs="+", choices=["codec", "echo", "broadcast", "memory"])
+    parser.add_argument("--only", nargs="+", choices=["codec", "echo", "broadcast", "handshake", "memory"])
     args = parser.parse_args()
     parts = {
         "codec": measure_codec,
         "echo": measure_echoes,
         "broadcast": measure_broadcasts,
+        "handshake": measure_handshakes,
         "memory": measure_memory,
     }
     table = Table(title=f"the working tree compared with {args.before}: µs of CPU", title_justify="left")

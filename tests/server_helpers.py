@@ -8,7 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -187,10 +187,12 @@ class Recorder(asyncio.Protocol):
 
 
 @contextmanager
-def running_command(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Runs the command rfc6455-server on a free port; yields the process and its http URL."""
+def running_command(
+    *arguments: str, program: Sequence[str] = ("-m", "rfc6455_server")
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The command rfc6455-server on a free port, and its http URL; ended if it still runs."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "rfc6455_server", "--port=0", "--drain-time=0", *arguments],
+        [sys.executable, *program, "--port=0", "--drain-time=0", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
