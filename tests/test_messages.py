@@ -283,18 +283,20 @@ def test_a_finished_message_is_not_kept() -> None:
         assert (message._pieces, message._undecoded, message.opcode) == ([], b"", None)
 
 
-def test_the_counts_begin_afresh_with_each_message() -> None:
-    message = assembler(max_size=4, max_empty_fragments=2)
+@pytest.mark.parametrize("assemble", [True, False])
+def test_the_counts_begin_afresh_with_each_message(assemble: bool) -> None:
+    message = assembler(max_size=4, max_empty_fragments=2, assemble=assemble)
     for _ in range(3):
         add(message, Opcode.TEXT, b"", fin=False)
         add(message, Opcode.CONTINUATION, b"", fin=False)
-        assert add(message, Opcode.CONTINUATION, b"abcd", fin=True) == TextMessage("abcd")
-    for _ in range(2):
-        message, _ = compressed_assembler(100_000)
-        for _ in range(3):
-            payload = deflated(bytes(100_000))
-            message.start_frame(compressed_header(len(payload)))
-            assert message.receive(payload, final=True) == BinaryMessage(bytes(100_000))
+        expected = TextMessage("abcd") if assemble else TextFragment("abcd", True)
+        assert add(message, Opcode.CONTINUATION, b"abcd", fin=True) == expected
+    message, _ = compressed_assembler(1000, assemble=assemble)
+    for _ in range(3):
+        payload = deflated(bytes(1000))
+        message.start_frame(compressed_header(len(payload)))
+        event = message.receive(payload, final=True)
+        assert event == (BinaryMessage(bytes(1000)) if assemble else BinaryFragment(bytes(1000), True))
 
 
 def test_release_drops_the_message_and_the_inflater() -> None:

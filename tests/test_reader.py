@@ -406,6 +406,17 @@ def test_an_idle_reader_keeps_no_buffer(role: Role) -> None:
 
 
 @both_roles
+@pytest.mark.parametrize("payload", [b"small", bytes(200), bytes(2000), bytes(70_000)])
+def test_the_hot_path_keeps_no_buffer_when_all_is_parsed(role: Role, payload: bytes) -> None:
+    """The caller may see that nothing is unread, and not pull again."""
+    reader = make_reader(role)
+    reader.receive_data(raw_frame(role, BINARY, payload) * 4)
+    assert len(reader.read_messages()) == 4
+    assert not reader.unread
+    assert len(reader._buffer) == 0
+
+
+@both_roles
 def test_released_readers_hold_neither_input_nor_a_message(role: Role) -> None:
     reader = make_reader(role)
     reader.receive_data(raw_frame(role, BINARY, bytes(5000), fin=False) + raw_frame(role, CONTINUATION)[:1])
@@ -521,6 +532,12 @@ def test_a_payload_that_looks_like_messages_is_not_parsed(role: Role, fin: bool)
     )
     if not fin:
         assert feed(connection, [raw_frame(role, CONTINUATION)]) == [BinaryMessage(inner)]
+    # A control frame, between messages and inside one.
+    control = raw_frame(role, Opcode.PING, inner, key=bytes(4))
+    before = [] if fin else [raw_frame(role, TEXT, b"a", fin=False)]
+    for cut in (len(inner), len(inner) // 3):
+        chunks = [*before, control[:-cut], control[-cut:]]
+        assert feed(make_connection(role), chunks) == [Ping(inner)]
 
 
 @both_roles
