@@ -255,7 +255,8 @@ class Socket(RoomMember):
 
     def post_prepared(self, message: PreparedMessage, policy: Policy | None) -> None:
         """Queues an `EncodedPacket` without waiting. ``policy`` applies if the client is behind."""
-        # `Session.post_prepared`, inlined: a broadcast to 1000 sockets takes 3 % less (`benchmarks.events`).
+        # `Session.post_prepared`, inlined: saves 30 ns of 1.4 µs per delivery of a broadcast, 2 % in
+        # `benchmarks.events` (1000 members, 8 in flight).
         websocket = self._session.direct
         if websocket is not None:
             websocket.post_prepared(message, policy)
