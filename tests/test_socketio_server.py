@@ -1,7 +1,9 @@
 """The Socket.IO server, with clients that say exactly what a test wants them to."""
 
 import asyncio
+import gc
 import json
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -739,6 +741,24 @@ async def test_what_a_socket_knows_of_its_client() -> None:
         assert r.reasons == ["transport close"]
         socket.emit("too late")
         socket.disconnect()
+
+
+async def test_a_socket_is_freed_with_its_session_and_not_by_the_garbage_collector() -> None:
+    async with rig() as r:
+        client = await r.client()
+        client.say('42["x"]')
+        await settle()
+        (socket,) = r.io.fetch_sockets()
+        freed = weakref.ref(socket)
+        del socket
+        gc.collect()
+        gc.disable()
+        try:
+            await client.ws.close()
+            await settle()
+            assert freed() is None
+        finally:
+            gc.enable()
 
 
 async def test_disconnecting_knows_the_rooms_still() -> None:

@@ -35,29 +35,31 @@ Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 """Runs a coroutine in a task that the server waits for when it stops."""
 
 
+Call = Callable[[], Awaitable[object]]
+
+
 class HandlerQueue:
     """The handlers of one socket that wait to run. Their events count against the session until then."""
 
-    __slots__ = ("_failed", "_session", "_spawn", "_waiting", "_worker")
+    __slots__ = ("_session", "_spawn", "_waiting", "_worker")
 
-    def __init__(self, session: Session, spawn: Spawn, failed: Callable[[str, Exception], None]) -> None:
+    def __init__(self, session: Session, spawn: Spawn) -> None:
         self._session = session
         self._spawn = spawn
-        self._failed = failed
-        self._waiting: deque[tuple[str, Callable[[], Awaitable[object]], int]] = deque()
+        self._waiting: deque[tuple[Call, int]] = deque()
         self._worker: asyncio.Task[None] | None = None
 
-    def append(self, event: str, call: Callable[[], Awaitable[object]], size: int) -> None:
-        """Calls ``call`` after the calls that were appended before. ``size`` is the event's size in bytes."""
+    def append(self, call: Call, size: int) -> None:
+        """Runs ``call``, which never raises, after those before it; its event counts for ``size`` bytes."""
         self._session.charge(size)
-        self._waiting.append((event, call, size))
+        self._waiting.append((call, size))
         if self._worker is None:
             self._worker = self._spawn(self._work())
 
-    def start(self, event: str, call: Callable[[], Awaitable[object]], size: int) -> None:
-        """Calls ``call`` in a task of its own."""
+    def start(self, call: Call, size: int) -> None:
+        """Runs ``call`` in a task of its own."""
         self._session.charge(size)
-        self._spawn(self._run(event, call, size))
+        self._spawn(self._run(call, size))
 
     async def _work(self) -> None:
         """Runs what waits, one after the other. A socket has a task only while something waits."""
@@ -67,11 +69,8 @@ class HandlerQueue:
         finally:
             self._worker = None
 
-    async def _run(self, event: str, call: Callable[[], Awaitable[object]], size: int) -> None:
-        """Passes an exception to the socket, so that it stops neither the server nor the next handler."""
+    async def _run(self, call: Call, size: int) -> None:
         try:
             await call()
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises
-            self._failed(event, error)
         finally:
             self._session.release(size)

@@ -306,8 +306,9 @@ class Session:
         _wake(self._drain_waiters)
         _wake(self._pending_waiters)
         self._closed(self)
-        if self.receiver is not None:
-            self.receiver.session_closed(reason)
+        receiver, self.receiver = self.receiver, None  # they refer to each other
+        if receiver is not None:
+            receiver.session_closed(reason)
 
     def _start_timer(self) -> None:
         """Starts the timer, or restarts it if it would fire too late. A deadline that moved back is left."""
