@@ -2,7 +2,10 @@
 
 import asyncio
 
-from rfc6455_server.websocket.backlog import NO_KEY, Backlog, Waiting
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rfc6455_server.websocket.backlog import ENTRY_COST, NO_KEY, Backlog, Waiting
 
 
 def waiting(message: str, *, droppable: bool = True, key: object = NO_KEY) -> Waiting:
@@ -20,7 +23,7 @@ def test_messages_leave_in_order() -> None:
     backlog = Backlog(0)
     for message in ("a", "bb", "ccc"):
         backlog.append(waiting(message))
-    assert (len(backlog), backlog.size) == (3, 6)
+    assert (len(backlog), backlog.size) == (3, 6 + 3 * ENTRY_COST)
     assert contents(backlog) == ["a", "bb", "ccc"]
     assert (len(backlog), backlog.size) == (0, 0)
 
@@ -31,7 +34,7 @@ def test_the_oldest_droppable_message_is_dropped_first() -> None:
     backlog.append(waiting("old"))
     backlog.append(waiting("new"))
     assert backlog.drop_oldest()
-    assert backlog.size == len("kept" + "new")
+    assert backlog.size == len("kept" + "new") + 2 * ENTRY_COST
     assert backlog.drop_oldest()
     assert not backlog.drop_oldest()
     assert contents(backlog) == ["kept"]
@@ -60,3 +63,59 @@ async def test_clear_ends_every_waiting_send() -> None:
     assert len(backlog) == 0
     Waiting("c", 1, droppable=False, sent=queued).resolve(sent=True)  # has no effect on a future that is done
     assert queued.result() is False
+
+
+def test_dropped_messages_leave_nothing_behind() -> None:
+    backlog = Backlog(0)
+    backlog.append(waiting("first", droppable=False))
+    for number in range(10_000):
+        backlog.drop_key("price")
+        backlog.append(waiting(f"{number}", key="price"))
+    assert len(backlog) == 2
+    assert len(backlog._queue) + len(backlog._droppable) < 300
+    assert contents(backlog) == ["first", "9999"]
+
+
+def test_sent_messages_are_forgotten_among_the_droppable_ones() -> None:
+    backlog = Backlog(0)
+    for number in range(1000):
+        backlog.append(waiting(f"{number}"))
+        backlog.append(waiting("kept", droppable=False))
+        backlog.popleft()
+    assert len(backlog._droppable) <= len(backlog) == 1000
+    assert backlog.drop_oldest()
+    assert len(backlog) == 999
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["append", "key", "popleft", "drop_oldest"]), st.integers(0, 3), st.booleans()
+        )
+    )
+)
+def test_it_behaves_as_a_list(steps: list[tuple[str, int, bool]]) -> None:
+    """A list of (text, droppable, key) is the model."""
+    backlog = Backlog(0)
+    model: list[tuple[str, bool, object]] = []
+    for number, (step, key, droppable) in enumerate(steps):
+        if step == "append":
+            backlog.append(waiting(str(number), droppable=droppable))
+            model.append((str(number), droppable, NO_KEY))
+        elif step == "key":
+            found = [entry for entry in model if entry[2] == key]
+            assert backlog.drop_key(key) is bool(found)
+            model = [entry for entry in model if entry[2] != key]
+            backlog.append(waiting(str(number), key=key))
+            model.append((str(number), True, key))
+        elif step == "popleft" and model:
+            assert backlog.popleft().message == model.pop(0)[0]
+        elif step == "drop_oldest":
+            droppables = [entry for entry in model if entry[1]]
+            assert backlog.drop_oldest() is bool(droppables)
+            if droppables:
+                model.remove(droppables[0])
+        assert len(backlog) == len(model)
+        assert backlog.size == sum(len(text) + ENTRY_COST for text, _, _ in model)
+    assert contents(backlog) == [text for text, _, _ in model]

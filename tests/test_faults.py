@@ -41,8 +41,8 @@ async def stalled(url: str, path: str = "/") -> RawPeer:
 # A peer that stops reading.
 
 
-async def test_stalled_members_cost_their_queue_and_hold_up_nobody() -> None:
-    server = room_server(max_queue=200_000)
+async def test_stalled_members_cost_only_their_queues_and_delay_nobody() -> None:
+    server = room_server(max_queue=200_000, send_timeout=1)
     reports: list[CloseReport] = []
     server.on_report(reports.append)
     async with serving(server) as url:
@@ -51,7 +51,6 @@ async def test_stalled_members_cost_their_queue_and_hold_up_nobody() -> None:
         await until(lambda: len(server.rooms["all"]) == 10)
         for number in range(1500):
             server.rooms["all"].broadcast(number.to_bytes(10_000, "big"))
-            assert server.queued <= 10 * 400_000
             await asyncio.sleep(0)
             for ws in healthy:
                 assert await ws.recv() == number.to_bytes(10_000, "big")

@@ -10,6 +10,7 @@ from rfc6455_server.limits import Limits
 from rfc6455_server.policies import Coalesce, Policy, check_policy
 from rfc6455_server.stats import Stats
 from rfc6455_server.testing import ManualClock
+from rfc6455_server.websocket.backlog import ENTRY_COST
 from rfc6455_server.websocket.hub import Hub, Slowness
 from rfc6455_server.websocket.outbox import MIN_PROGRESS, Outbox
 from tests.helpers import sent_frames
@@ -137,7 +138,7 @@ async def test_the_backlog_is_sent_in_order_when_the_peer_reads() -> None:
     sending = asyncio.create_task(rig.outbox.send(PreparedMessage("b"), 3))
     await asyncio.sleep(0)
     rig.post("c")
-    assert rig.outbox.size == 7 + 3 * 3
+    assert rig.outbox.size == 7 + 3 * (3 + ENTRY_COST)
     assert rig.hub.budget.queued == rig.outbox.size
     rig.transport.take()
     assert await sending is True
@@ -161,16 +162,47 @@ async def test_the_backlog_is_sent_in_writes_of_limited_size() -> None:
     assert not rig.outbox.behind
 
 
-async def test_disconnect_is_the_policy_that_drops_nothing() -> None:
-    rig = Rig(max_queue=100)
+async def test_the_policy_disconnect_drops_no_message_and_ends_a_peer_that_does_not_read() -> None:
+    rig = Rig(max_queue=7 + 9 * (10 + ENTRY_COST), send_timeout=20)
     rig.fall_behind()
     for _ in range(9):
         rig.post("12345678")  # 10 bytes each, and 7 in the transport
+    await rig.clock.advance(60)
     assert rig.owner.disconnected == []
     rig.post("12345678")
+    await rig.clock.advance(19)
+    assert rig.owner.disconnected == []
+    await rig.clock.advance(2)
     assert rig.owner.disconnected == ["backlog full"]
     assert rig.outbox.dropped == 0
     assert rig.hub.budget.queued == 0
+
+
+async def test_a_peer_that_reads_is_sent_a_burst_of_any_size() -> None:
+    rig = Rig(max_queue=1 << 20, send_timeout=20)
+    rig.fall_behind()
+    for number in range(60):
+        rig.post(f"{number:050000}")
+    for _ in range(60):
+        await rig.clock.advance(10)
+        rig.transport.take(MIN_PROGRESS)
+    assert rig.owner.disconnected == []
+    rig.transport.take()
+    assert rig.texts() == ["first", *(f"{number:050000}" for number in range(60))]
+    await rig.clock.advance(60)
+    assert rig.owner.disconnected == []
+    assert rig.hub.budget.queued == 0
+
+
+async def test_pings_and_pongs_for_a_peer_that_is_behind_are_counted() -> None:
+    rig = Rig()
+    rig.fall_behind()
+    for _ in range(10):
+        rig.connection.send_pong(b"x" * 20)
+        rig.outbox.schedule(20)
+    assert rig.outbox.size == rig.hub.budget.queued == 7 + 10 * (20 + ENTRY_COST)
+    rig.transport.take()
+    assert rig.outbox.size == rig.hub.budget.queued == 0
 
 
 async def test_one_message_may_be_larger_than_the_queue() -> None:
@@ -183,7 +215,7 @@ async def test_one_message_may_be_larger_than_the_queue() -> None:
 
 
 async def test_drop_newest() -> None:
-    rig = Rig(max_queue=20)
+    rig = Rig(max_queue=7 + 2 * (6 + ENTRY_COST))
     rig.fall_behind()
     for text in ("aaaa", "bbbb", "cccc"):
         rig.post(text, "drop_newest")
@@ -193,8 +225,8 @@ async def test_drop_newest() -> None:
     assert rig.stats.dropped == {"drop_newest": 1}
 
 
-async def test_drop_oldest_spares_what_must_not_be_dropped() -> None:
-    rig = Rig(max_queue=26)
+async def test_drop_oldest_keeps_messages_that_must_not_be_dropped() -> None:
+    rig = Rig(max_queue=7 + 3 * (6 + ENTRY_COST))
     rig.fall_behind()
     rig.post("keep")
     for text in ("aaaa", "bbbb", "cccc"):
@@ -230,7 +262,7 @@ async def test_coalesce_keeps_the_newest_of_each_key_in_order() -> None:
 
 
 async def test_coalesce_with_too_many_keys_drops_the_oldest() -> None:
-    rig = Rig(max_queue=7 + 8)
+    rig = Rig(max_queue=7 + 2 * (4 + ENTRY_COST))
     rig.fall_behind()
     for key in range(3):
         rig.post(f"k{key}", Coalesce(key))
@@ -238,15 +270,15 @@ async def test_coalesce_with_too_many_keys_drops_the_oldest() -> None:
     assert rig.texts() == ["first", "k1", "k2"]
 
 
-async def test_senders_wait_for_room_in_order() -> None:
-    rig = Rig(max_queue=7 + 5)
+async def test_senders_wait_for_space_in_order() -> None:
+    rig = Rig(max_queue=7 + ENTRY_COST + 5)
     rig.fall_behind()
     tasks = []
     for text in ("a", "b", "c"):
         tasks.append(asyncio.create_task(rig.outbox.send(PreparedMessage(text), 3)))
         await asyncio.sleep(0)
     assert [task.done() for task in tasks] == [False] * 3
-    assert rig.outbox.size == 7 + 3  # the others have their message still
+    assert rig.outbox.size == 7 + 3 + ENTRY_COST  # the others have their message still
     rig.transport.take()
     assert await asyncio.gather(*tasks) == [True] * 3
     assert rig.texts() == ["first", "a", "b", "c"]
@@ -303,10 +335,10 @@ async def test_without_a_waiting_sender_there_is_no_timeout() -> None:
     assert rig.owner.disconnected == []
 
 
-async def test_beyond_the_budget_who_has_most_goes_first() -> None:
-    first = Rig(max_total_queue=1000, max_queue=10_000)
+async def test_over_the_total_limit_the_largest_backlog_is_disconnected() -> None:
+    first = Rig(max_total_queue=1800, max_queue=10_000)
     rigs = [first, Rig(hub=first.hub), Rig(hub=first.hub)]
-    for rig, size in zip(rigs, (100, 500, 300), strict=True):
+    for rig, size in zip(rigs, (100, 600, 300), strict=True):
         rig.fall_behind()
         rig.post("x" * size)
     assert [rig.owner.disconnected for rig in rigs] == [[], [], []]

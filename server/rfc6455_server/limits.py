@@ -55,7 +55,11 @@ class Limits:
     max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE
     """Maximum bytes of a message; a larger one ends the connection with 1009."""
     max_queue: int = 1 << 20
-    """Maximum bytes that wait for one peer; a single larger message may wait alone."""
+    """Bytes that wait for one peer, some 256 counted for each message besides its frame.
+
+    Above it, a policy drops messages; with ``"disconnect"``, the peer must keep reading (``send_timeout``).
+    A single larger message may wait alone.
+    """
     max_total_queue: int = 256 << 20
     """Maximum bytes that wait for all peers; above it, the peer with the largest backlog is disconnected."""
     max_connections: int = 20_000
@@ -75,7 +79,8 @@ class Limits:
     handshake_timeout: float = 10.0
     """Seconds from accepting a connection to the end of its request head, TLS included."""
     send_timeout: float = 20.0
-    """Seconds without progress after which a peer that `WebSocket.send` waits for is disconnected."""
+    """Seconds without progress after which a peer is disconnected, if its backlog is over ``max_queue`` or a
+    call of `WebSocket.send` waits for it."""
     close_timeout: float = 10.0
     """Seconds that the peer has for its half of the closing handshake and for reading what we sent."""
     ping_interval: float = 20.0
