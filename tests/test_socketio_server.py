@@ -744,19 +744,23 @@ async def test_what_a_socket_knows_of_its_client() -> None:
 
 
 async def test_a_socket_is_freed_with_its_session_and_not_by_the_garbage_collector() -> None:
-    async with rig() as r:
-        client = await r.client()
+    io, server = SocketIO(), Server()  # with the loop's clock: the manual one keeps cancelled timers
+    server.mount(io)
+    io.on("x")(lambda socket: None)
+    async with TestClient(server) as test:
+        client = await Client.open(test)
+        await client.recv()
         client.say('42["x"]')
         await settle()
-        (socket,) = r.io.fetch_sockets()
-        freed = weakref.ref(socket)
+        (socket,) = io.fetch_sockets()
+        freed: list[weakref.ref[Any]] = [weakref.ref(socket), weakref.ref(socket._client)]
         del socket
         gc.collect()
         gc.disable()
         try:
             await client.ws.close()
             await settle()
-            assert freed() is None
+            assert [reference() for reference in freed] == [None, None]
         finally:
             gc.enable()
 
