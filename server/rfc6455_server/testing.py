@@ -71,15 +71,16 @@ class ManualClock:
 
 class _ManualTimer:
     def __init__(self, callback: Callable[..., object], args: tuple[object, ...]) -> None:
-        self._callback = callback
+        self._callback: Callable[..., object] | None = callback
         self._args = args
-        self._cancelled = False
 
     def cancel(self) -> None:
-        self._cancelled = True
+        # As in asyncio, a cancelled timer keeps nothing alive.
+        self._callback = None
+        self._args = ()
 
     def run(self) -> None:
-        if not self._cancelled:
+        if self._callback is not None:
             self._callback(*self._args)
 
 
