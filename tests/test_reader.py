@@ -595,17 +595,19 @@ def test_the_size_of_the_last_message(role: Role) -> None:
 
 
 @both_roles
-@pytest.mark.parametrize("window_bits", [(9, 15), (15, 9)])
-def test_data_is_inflated_with_the_window_of_the_peer(role: Role, window_bits: tuple[int, int]) -> None:
-    server_bits, client_bits = window_bits
-    deflate = DeflateParameters(server_max_window_bits=server_bits, client_max_window_bits=client_bits)
-    sender = make_connection(Role.CLIENT if role is Role.SERVER else Role.SERVER, deflate=deflate)
-    data = bytes(range(256)) * 4
-    far = data + bytes(i * 7 & 0xFF for i in range(20_000)) + data
-    sender.send_binary(far)
-    reader = make_reader(role, deflate=deflate)
-    reader.receive_data(sender.data_to_send())
-    assert read_all(reader) == [BinaryMessage(far)]
+def test_data_is_inflated_by_the_parameters_of_the_peer(role: Role) -> None:
+    """Only the peer keeps its context: its second message refers to the first."""
+    peer = Role.CLIENT if role is Role.SERVER else Role.SERVER
+    deflate = DeflateParameters(
+        server_no_context_takeover=role is Role.SERVER,
+        client_no_context_takeover=role is Role.CLIENT,
+        threshold=0,
+    )
+    sender, reader = make_connection(peer, deflate=deflate), make_reader(role, deflate=deflate)
+    for _ in range(2):
+        sender.send_text("Hello, again")
+        reader.receive_data(sender.data_to_send())
+        assert read_all(reader) == [TextMessage("Hello, again")]
 
 
 @both_roles
