@@ -343,7 +343,7 @@ def test_the_chart_draws_and_moves(tabs: Tabs) -> None:
     shot(page, "ticker")
 
 
-# Runs the server of the pages with a higher rate of messages to a slow tab. The buffers of the network and the
+# Runs the server of the pages with a higher message rate for slow tabs. The buffers of the network and the
 # browser then fill up within the five seconds, even on a busy machine.
 FULL_SPEED = (
     "-c",
