@@ -187,7 +187,7 @@ asyncio.run(main())
 async def test_optional_packages_are_imported_before_the_first_connection(
     hidden: list[str], imported: str, statuses: str
 ) -> None:
-    """The last line lists modules imported later, by requests or by unmasking with numpy. It must be empty."""
+    """The last line lists modules imported later, by requests or by unmasking with numpy: none."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", _WATCH_IMPORTS, *hidden), stdout=asyncio.subprocess.PIPE
     )

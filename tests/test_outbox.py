@@ -278,7 +278,7 @@ async def test_senders_wait_for_space_in_order() -> None:
         tasks.append(asyncio.create_task(rig.outbox.send(PreparedMessage(text), 3)))
         await asyncio.sleep(0)
     assert [task.done() for task in tasks] == [False] * 3
-    assert rig.outbox.size == 7 + 3 + ENTRY_COST  # the others have their message still
+    assert rig.outbox.size == 7 + 3 + ENTRY_COST  # the other senders still hold their messages
     rig.transport.take()
     assert await asyncio.gather(*tasks) == [True] * 3
     assert rig.texts() == ["first", "a", "b", "c"]

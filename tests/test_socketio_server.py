@@ -693,7 +693,7 @@ async def test_a_handler_that_does_not_return_blocks_only_its_own_client() -> No
             client.say('42["slow","' + "x" * 100_000 + '"]')
         await settle()
         handled = len(r.handled)
-        assert r.test.transports[0].get_write_buffer_size() > 1_000_000  # TCP pushes back
+        assert r.test.transports[0].get_write_buffer_size() > 1_000_000  # backpressure
         other.say('42["fine"]')
         await settle()
         assert r.handled[-1] == ["fine"]
