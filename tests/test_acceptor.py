@@ -21,7 +21,7 @@ from tests.server_helpers import PATIENCE, Certificate, RawPeer, all_closed, ech
 PROXY = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes([203, 0, 113, 9, 10, 0, 0, 1]) + b"\x12\x34\0\x50"
 
 
-def who_server(**options: object) -> Server:
+def address_server(**options: object) -> Server:
     server = Server(**options)  # type: ignore[arg-type]
 
     @server.websocket("/")
@@ -32,7 +32,7 @@ def who_server(**options: object) -> Server:
 
 
 async def test_several_endpoints_at_once(certificate: Certificate, tmp_path: Path) -> None:
-    server = who_server()
+    server = address_server()
     path = str(tmp_path / "socket")
     await server.listen(Endpoint("127.0.0.1"))
     await server.listen(Endpoint("127.0.0.1", ssl_context=certificate.server_context()))
@@ -58,7 +58,7 @@ async def test_several_endpoints_at_once(certificate: Certificate, tmp_path: Pat
 
 
 async def test_ipv6() -> None:
-    server = who_server()
+    server = address_server()
     try:
         await server.start("::1", 0)
     except OSError:
@@ -73,7 +73,7 @@ async def test_a_stale_unix_socket_is_replaced_and_one_in_use_is_not(tmp_path: P
     path = str(tmp_path / "socket")
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(path)
-    server, other = who_server(), who_server()
+    server, other = address_server(), address_server()
     await server.listen(Endpoint(path=path))
     with pytest.raises(OSError, match="in use"):
         await other.listen(Endpoint(path=path))
@@ -86,7 +86,7 @@ async def test_a_stale_unix_socket_is_replaced_and_one_in_use_is_not(tmp_path: P
 
 
 async def test_a_port_may_be_shared() -> None:
-    one, two, three = who_server(), who_server(), who_server()
+    one, two, three = address_server(), address_server(), address_server()
     await one.listen(Endpoint("127.0.0.1", reuse_port=True))
     await two.listen(Endpoint("127.0.0.1", one.port, reuse_port=True))
     with pytest.raises(OSError, match="in use"):
@@ -97,11 +97,11 @@ async def test_a_port_may_be_shared() -> None:
 
 async def test_a_host_that_does_not_exist() -> None:
     with pytest.raises(OSError, match=r"\S"):
-        await who_server().listen(Endpoint("256.256.256.256"))
+        await address_server().listen(Endpoint("256.256.256.256"))
 
 
 async def test_a_client_with_a_proxy_header() -> None:
-    server = who_server(trusted=["127.0.0.1"])
+    server = address_server(trusted=["127.0.0.1"])
     await server.listen(Endpoint("127.0.0.1", proxy_protocol=True))
     url = f"ws://127.0.0.1:{server.port}"
     peer = await RawPeer.connect(url)
@@ -124,7 +124,7 @@ async def test_a_client_with_a_proxy_header() -> None:
 
 
 async def test_a_proxy_header_before_tls(certificate: Certificate) -> None:
-    server = who_server(trusted=["127.0.0.1"])
+    server = address_server(trusted=["127.0.0.1"])
     context = certificate.server_context()
     await server.listen(Endpoint("127.0.0.1", ssl_context=context, proxy_protocol=True))
 
@@ -155,7 +155,7 @@ async def test_a_proxy_header_before_tls(certificate: Certificate) -> None:
 async def test_a_connection_without_a_valid_proxy_header_is_closed(
     trusted: list[str], sent: bytes, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = who_server(trusted=trusted)
+    server = address_server(trusted=trusted)
     await server.listen(Endpoint("127.0.0.1", proxy_protocol=True))
     with caplog.at_level(logging.INFO, logger="rfc6455_server"):
         peer = await RawPeer.connect(f"ws://127.0.0.1:{server.port}")
@@ -171,7 +171,7 @@ async def test_a_connection_without_a_valid_proxy_header_is_closed(
 
 
 async def test_a_missing_proxy_header_has_the_deadline() -> None:
-    server = who_server(trusted=["127.0.0.1"], handshake_timeout=0.2)
+    server = address_server(trusted=["127.0.0.1"], handshake_timeout=0.2)
     await server.listen(Endpoint("127.0.0.1", proxy_protocol=True))
     peer = await RawPeer.connect(f"ws://127.0.0.1:{server.port}")
     assert await peer.read_to_end() == b""

@@ -60,15 +60,15 @@ async def test_python_websockets() -> None:
 
 
 @pytest.mark.parametrize(
-    "wishes",
+    "options",
     [
         {},
         {"server_no_context_takeover": True, "client_no_context_takeover": True},
         {"server_max_window_bits": 9, "client_max_window_bits": 9},
     ],
 )
-async def test_python_websockets_with_compression(wishes: dict[str, int]) -> None:
-    factory = ClientPerMessageDeflateFactory(**wishes)  # type: ignore[arg-type]
+async def test_python_websockets_with_compression(options: dict[str, int]) -> None:
+    factory = ClientPerMessageDeflateFactory(**options)  # type: ignore[arg-type]
     server = echo_server(max_message_size=17 << 20, compression=PerMessageDeflate())
     async with (
         serving(server) as url,

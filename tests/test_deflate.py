@@ -189,9 +189,9 @@ NEGOTIATIONS: list[tuple[str, dict[str, object], str | None]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("offer", "wishes", "answer"), NEGOTIATIONS)
-def test_the_server_negotiates(offer: str, wishes: dict[str, object], answer: str | None) -> None:
-    agreed = PerMessageDeflate(**wishes).accept(parse_extensions([offer]))  # type: ignore[arg-type]
+@pytest.mark.parametrize(("offer", "options", "answer"), NEGOTIATIONS)
+def test_the_server_negotiates(offer: str, options: dict[str, object], answer: str | None) -> None:
+    agreed = PerMessageDeflate(**options).accept(parse_extensions([offer]))  # type: ignore[arg-type]
     assert (agreed and str(agreed[1])) == answer
     if agreed is not None:
         # The parameters match the answer.
@@ -218,9 +218,9 @@ OFFERS: list[tuple[dict[str, object], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("wishes", "offer"), OFFERS)
-def test_the_client_offers(wishes: dict[str, object], offer: str) -> None:
-    assert str(PerMessageDeflate(**wishes).offer()) == offer  # type: ignore[arg-type]
+@pytest.mark.parametrize(("options", "offer"), OFFERS)
+def test_the_client_offers(options: dict[str, object], offer: str) -> None:
+    assert str(PerMessageDeflate(**options).offer()) == offer  # type: ignore[arg-type]
 
 
 AGREEMENTS: list[tuple[dict[str, object], str, tuple[bool, bool, int, int] | None]] = [
@@ -254,11 +254,11 @@ AGREEMENTS: list[tuple[dict[str, object], str, tuple[bool, bool, int, int] | Non
 ]
 
 
-@pytest.mark.parametrize(("wishes", "answer", "expected"), AGREEMENTS)
+@pytest.mark.parametrize(("options", "answer", "expected"), AGREEMENTS)
 def test_the_client_agrees(
-    wishes: dict[str, object], answer: str, expected: tuple[bool, bool, int, int] | None
+    options: dict[str, object], answer: str, expected: tuple[bool, bool, int, int] | None
 ) -> None:
-    deflate = PerMessageDeflate(**wishes, level=1, memory_level=2, threshold=3)  # type: ignore[arg-type]
+    deflate = PerMessageDeflate(**options, level=1, memory_level=2, threshold=3)  # type: ignore[arg-type]
     if expected is None:
         with pytest.raises(HandshakeError) as caught:
             deflate.agree(parse_extensions([answer]))
@@ -272,7 +272,7 @@ def test_the_server_may_decline() -> None:
 
 
 @pytest.mark.parametrize(
-    "wishes",
+    "options",
     [
         {"server_max_window_bits": 7},
         {"client_max_window_bits": 16},
@@ -283,12 +283,12 @@ def test_the_server_may_decline() -> None:
         {"threshold": -1},
     ],
 )
-def test_invalid_parameters_raise(wishes: dict[str, int]) -> None:
+def test_invalid_parameters_raise(options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"window bits|level"):
-        PerMessageDeflate(**wishes)  # type: ignore[arg-type]
+        PerMessageDeflate(**options)  # type: ignore[arg-type]
 
 
-wishes = st.builds(
+options = st.builds(
     PerMessageDeflate,
     st.booleans(),
     st.booleans(),
@@ -298,7 +298,7 @@ wishes = st.builds(
 )
 
 
-@given(wishes, wishes)
+@given(options, options)
 def test_client_and_server_agree_on_the_same(client: PerMessageDeflate, server: PerMessageDeflate) -> None:
     agreed = server.accept([client.offer()])
     assert agreed is not None

@@ -112,7 +112,7 @@ async def test_send_disconnects_a_peer_that_does_not_read() -> None:
     assert ended == [(1006, Cause.SEND_TIMEOUT)]
 
 
-async def test_over_the_total_limit_the_largest_backlog_goes(
+async def test_over_the_total_limit_the_largest_backlog_is_disconnected(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     server = Server(max_total_queue=1_500_000, max_queue=4_000_000)

@@ -141,7 +141,7 @@ def test_targets_that_are_resource_names(target: str) -> None:
     assert isinstance(serve(head(f"GET {target} HTTP/1.1", FIELDS))[1], Request)
 
 
-REFUSED: dict[str, tuple[int, str, bytes]] = {
+REJECTED: dict[str, tuple[int, str, bytes]] = {
     "POST": (405, "bad-method", head("POST /chat HTTP/1.1", FIELDS)),
     "get": (405, "bad-method", head("get /chat HTTP/1.1", FIELDS)),
     "HTTP/1.0": (400, "bad-version", head("GET /chat HTTP/1.0", FIELDS)),
@@ -167,9 +167,9 @@ for _name, _slug, _statuses in [
     ("Sec-WebSocket-Version", "bad-version", 400),
 ]:
     _value = dict(FIELDS)[_name]
-    REFUSED[f"no {_name}"] = (_statuses, _slug, head(REQUEST_LINE, changed(_name)))
-    REFUSED[f"an empty {_name}"] = (_statuses, _slug, head(REQUEST_LINE, changed(_name, "")))
-    REFUSED[f"two {_name}"] = (400, "doubled-field", head(REQUEST_LINE, changed(_name, _value, _value)))
+    REJECTED[f"no {_name}"] = (_statuses, _slug, head(REQUEST_LINE, changed(_name)))
+    REJECTED[f"an empty {_name}"] = (_statuses, _slug, head(REQUEST_LINE, changed(_name, "")))
+    REJECTED[f"two {_name}"] = (400, "doubled-field", head(REQUEST_LINE, changed(_name, _value, _value)))
 for _name, _value, _status, _slug in [
     ("Host", "a b", 400, "bad-host"),
     ("Host", "a, b", 400, "bad-host"),
@@ -206,18 +206,18 @@ for _name, _value, _status, _slug in [
     ("Transfer-Encoding", "chunked", 400, "body"),
     ("Transfer-Encoding", "identity", 400, "body"),
 ]:
-    REFUSED[f"{_name}: {_value}"] = (_status, _slug, head(REQUEST_LINE, changed(_name, _value)))
+    REJECTED[f"{_name}: {_value}"] = (_status, _slug, head(REQUEST_LINE, changed(_name, _value)))
 for _name in ("Origin", "Content-Length"):
-    REFUSED[f"two {_name}"] = (400, "doubled-field", head(REQUEST_LINE, changed(_name, "0", "0")))
+    REJECTED[f"two {_name}"] = (400, "doubled-field", head(REQUEST_LINE, changed(_name, "0", "0")))
 
 
 UNREADABLE = {"bad-request-line", "bad-field-line", "bare-line-feed", "start-line-too-long"}
 UNREADABLE |= {"head-too-large", "too-many-fields"}
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", REJECTED)
 def test_requests_that_are_rejected(name: str) -> None:
-    status, slug, data = REFUSED[name]
+    status, slug, data = REJECTED[name]
     for chunks in ([data], [data[i : i + 1] for i in range(len(data))]):
         handshake = ServerHandshake()
         events = []

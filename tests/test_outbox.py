@@ -376,7 +376,7 @@ async def test_the_backlog_can_be_sent_before_a_close() -> None:
     assert [first for first, _ in frames] == [0x81, 0x81, 0x81, 0x88]
 
 
-async def test_wait_sent_waits_for_what_it_writes_itself() -> None:
+async def test_wait_sent_waits_for_frames_that_it_writes_itself() -> None:
     rig = Rig(room=0)
     rig.connection.send_text("not written yet")
     draining = asyncio.create_task(rig.outbox.wait_sent())

@@ -69,7 +69,7 @@ class Client:
         assert message[:2] == "42", message
         return json.loads(message[2:])
 
-    async def rest(self) -> list[Any]:
+    async def recv_all(self) -> list[Any]:
         """Returns the messages until the end of the connection."""
         return [message async for message in self.ws if message != "2"]
 
@@ -111,14 +111,14 @@ async def rig(**options: Any) -> AsyncIterator[Rig]:
 MALFORMED: dict[str, tuple[str | bytes, ...]] = {
     "an unknown packet type": ("47[]",),
     "an unknown Engine.IO type": ("9",),
-    "no type at all": ("",),
+    "no type": ("",),
     "bad JSON": ('42["event",',),
-    "what follows the JSON": ('42["event"]x',),
+    "data after the JSON": ('42["event"]x',),
     "NaN": ('42["event",NaN]',),
-    "a number for a name": ("42[1]",),
+    "a number as the name": ("42[1]",),
     "no name": ("42[]",),
     "no data": ("42",),
-    "an object for data": ('42{"event":1}',),
+    "an object as the data": ('42{"event":1}',),
     "fewer attachments than announced": ('452-["event",{"_placeholder":true,"num":0}]', b"x"),
     "more attachments than placeholders": ('452-["event",{"_placeholder":true,"num":0}]', b"x", b"y"),
     "no attachments announced": ('450-["event",{"_placeholder":true,"num":0}]',),
@@ -131,8 +131,8 @@ MALFORMED: dict[str, tuple[str | bytes, ...]] = {
         "4511-" + json.dumps(["event", *({"_placeholder": True, "num": i} for i in range(11))]),
         *([b"x"] * 11),
     ),
-    "text while attachments are due": ('451-["event",{"_placeholder":true,"num":0}]', '42["event"]'),
-    "bytes that nothing announced": (b"x",),
+    "text instead of an attachment": ('451-["event",{"_placeholder":true,"num":0}]', '42["event"]'),
+    "unannounced bytes": (b"x",),
     **{
         f"the reserved name {name}": (f'42["{name}"]',)
         for name in (
@@ -144,22 +144,22 @@ MALFORMED: dict[str, tuple[str | bytes, ...]] = {
             "removeListener",
         )
     },
-    "a ping of the client's": ("2",),
+    "a ping from the client": ("2",),
     "a probe outside the upgrade": ("2probe",),
-    "a pong that nobody asked for": ("3",),
+    "a pong without a ping": ("3",),
     "an opening from the client": ('0{"sid":"x"}',),
     "a noop from the client": ("6",),
-    "an upgrade of nothing": ("5",),
+    "an upgrade of a WebSocket": ("5",),
     "a second CONNECT": ("40",),
     "a CONNECT_ERROR from the client": ('44{"message":"x"}',),
     "an acknowledgement without an id": ("43[]",),
     "a namespace without its slash": ('42x,["event"]',),
-    "a nesting beyond all bounds": ("42" + "[" * 100_000,),
-    "a nesting beyond ours": ('42["event",' + "[" * 100 + "]" * 100 + "]",),
+    "100,000 levels of nesting": ("42" + "[" * 100_000,),
+    "nesting over the limit": ('42["event",' + "[" * 100 + "]" * 100 + "]",),
     "a name that is too long": ('42["' + "x" * 1000 + '"]',),
     "a namespace that is too long": ("40/" + "x" * 1000 + ",",),
     "half a surrogate": ('42["event","\\ud800"]',),
-    "an id beyond numbers": ('4299999999999999999999["event"]',),
+    "an id that is too large": ('4299999999999999999999["event"]',),
 }
 
 
@@ -172,7 +172,7 @@ async def test_a_malformed_packet_ends_the_connection_and_reaches_no_handler(
         client.say(*messages)
         if messages[-1:] == (b"x",) and len(messages) == 2:
             client.say('42["never"]')  # an attachment is expected instead
-        await client.rest()
+        await client.recv_all()
         assert client.ws.closed is not None
         assert client.ws.closed.code == 1002
         await settle()
@@ -187,7 +187,7 @@ async def test_a_message_that_is_too_large_is_1009() -> None:
     async with rig(max_payload=1000) as r:
         client = await r.client()
         client.say('42["event","' + "x" * 1000 + '"]')
-        await client.rest()
+        await client.recv_all()
         assert client.ws.closed is not None
         assert r.handled == []
 
@@ -198,7 +198,7 @@ async def test_an_event_before_connect_ends_the_connection() -> None:
         client = Client(ws)
         await client.recv()
         client.say('42["event"]')
-        await client.rest()
+        await client.recv_all()
         await settle()
         assert r.handled == []
         assert r.io.sockets == {}
@@ -589,11 +589,11 @@ async def test_the_namespaces_of_a_client_are_limited() -> None:
             r.io.of(f"/{number}")
         client = await r.client()
         client.say(*(f"40/{number}," for number in range(70)))
-        await client.rest()
+        await client.recv_all()
         assert r.reasons == ["parse error"]
 
 
-async def test_middlewares_may_refuse_and_connect_comes_first() -> None:
+async def test_middlewares_may_refuse_and_connect_runs_before_events() -> None:
     async with rig() as r:
         order: list[str] = []
 
@@ -651,7 +651,7 @@ async def test_a_client_that_disconnects_while_a_middleware_runs() -> None:
         client = await Client.open(r.test)
         await settle()
         client.say("40")  # a second CONNECT is a violation, even before the first is answered
-        await client.rest()
+        await client.recv_all()
         go.set()
         await settle()
         assert r.io.sockets == {}
@@ -714,7 +714,7 @@ async def test_a_socket_that_joins_too_many_rooms_is_disconnected() -> None:
     async with r.test:
         client = await r.client()
         client.say(*(f'42["join","{n}"]' for n in range(5)))
-        await client.rest()
+        await client.recv_all()
         await settle()
         assert r.io.sockets == {}
         assert r.reasons == ["server namespace disconnect"]
@@ -801,7 +801,7 @@ async def test_stop_disconnects_the_sockets_and_cancels_handlers() -> None:
 
         socketio.STOP_TIMEOUT, before = 0.05, socketio.STOP_TIMEOUT  # type: ignore[misc]
         stopping = asyncio.create_task(r.server.stop())
-        await client.rest()
+        await client.recv_all()
         await stopping
         socketio.STOP_TIMEOUT = before  # type: ignore[misc]
         assert len(ended) == 1
