@@ -108,7 +108,7 @@ def test_uvloop(certificate: Certificate) -> None:
                 for size in (10, 1_000_000):
                     await ws.send("x" * size)
                     assert await ws.recv() == "x" * size
-                assert await ws.ping() >= 0  # its clock stands still within a turn
+                assert await ws.ping() >= 0  # uvloop's clock does not advance within an iteration of the loop
         assert len(server.websockets) <= 2
         await server.stop()
 
@@ -187,7 +187,7 @@ asyncio.run(main())
 async def test_optional_packages_are_imported_before_the_first_connection(
     hidden: list[str], imported: str, statuses: str
 ) -> None:
-    """The last line is what was imported later: by requests, and by a message that numpy unmasks."""
+    """The last line lists modules imported later, by requests or by unmasking with numpy: none."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", _WATCH_IMPORTS, *hidden), stdout=asyncio.subprocess.PIPE
     )

@@ -17,7 +17,7 @@ from tests.server_helpers import Certificate, running_command, serving
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_it_serves_until_a_signal_and_says_1001(number: signal.Signals) -> None:
+async def test_it_serves_until_a_signal_and_closes_with_1001(number: signal.Signals) -> None:
     with running_command() as (process, url):
         ws = await connect(url.replace("http", "ws") + "/echo")
         await ws.send("x")
@@ -81,7 +81,7 @@ async def test_rooms() -> None:
         ["--max-message-size", "1.5"],
     ],
 )
-def test_wrong_options_are_one_line_and_status_2(
+def test_wrong_options_print_one_line_and_exit_with_status_2(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -103,7 +103,7 @@ def test_without_pages() -> None:
             assert answer.read() == b"ok\n"
 
 
-def test_options_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RFC6455_NO_PAGES", "yes")
     monkeypatch.setenv("RFC6455_MAX_MESSAGE_SIZE", "10")
     monkeypatch.setenv("RFC6455_ORIGIN", "https://a.example,https://b.example")
@@ -122,7 +122,7 @@ def test_options_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) 
         assert caught.value.code == 2
 
 
-def test_where_to_listen(certificate: Certificate) -> None:
+def test_the_endpoints_of_the_options(certificate: Certificate) -> None:
     def endpoints(*arguments: str) -> list[Endpoint]:
         return cli._endpoints(cli._parse(arguments))
 
@@ -158,7 +158,7 @@ def test_where_to_listen(certificate: Certificate) -> None:
         (["--slow-consumer", "wait"], "slow-consumer"),
     ],
 )
-def test_wrong_values_are_one_line_and_status_2(
+def test_wrong_values_print_one_line_and_exit_with_status_2(
     arguments: list[str], problem: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
@@ -195,7 +195,7 @@ def test_an_address_in_use(capsys: pytest.CaptureFixture[str]) -> None:
     assert err.count("\n") == 1
 
 
-def test_help_fits_a_screen() -> None:
+def test_help_fits_on_one_screen() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "rfc6455_server", "--help"], capture_output=True, text=True, check=True
     )

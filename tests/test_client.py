@@ -15,7 +15,7 @@ Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, 
 
 @asynccontextmanager
 async def listening(handle: Handle, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """The port of a server; at the end, its connections are closed."""
+    """Yields the port of a server; closes its connections at the end."""
     writers: list[asyncio.StreamWriter] = []
 
     async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -33,11 +33,11 @@ async def listening(handle: Handle, context: ssl.SSLContext | None = None) -> As
             except (ConnectionError, ssl.SSLError):
                 pass
         server.close()
-        await all_closed()  # also what never became a connection: refused certificates
+        await all_closed()  # including connections whose TLS handshake failed
 
 
 async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A server of four lines: it accepts, says what it was asked, and closes."""
+    """Accepts the opening handshake, sends back the host and target of the request, and closes."""
     handshake = ServerHandshake()
     handshake.receive_data(await reader.readuntil(b"\r\n\r\n"))
     request = handshake.next_event()
@@ -90,7 +90,7 @@ async def test_default_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-async def test_a_rejection_says_its_status() -> None:
+async def test_a_rejection_raises_with_its_status() -> None:
     async with serving(echo_server()) as url:
         with pytest.raises(HandshakeRejectedError) as caught:
             await connect(url + "/nothing-here")
@@ -102,7 +102,7 @@ async def test_a_rejection_says_its_status() -> None:
     ("answer", "slug"),
     [(b"", "incomplete"), (b"HTTP/1.1 101 x\r\n\r\n", "bad-upgrade"), (b"220 mail\r\n", "bad-status-line")],
 )
-async def test_a_server_that_speaks_something_else(answer: bytes, slug: str) -> None:
+async def test_a_server_that_sends_no_valid_response(answer: bytes, slug: str) -> None:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
@@ -113,7 +113,7 @@ async def test_a_server_that_speaks_something_else(answer: bytes, slug: str) -> 
         assert caught.value.slug == slug
 
 
-async def test_a_server_that_says_nothing() -> None:
+async def test_a_server_that_never_responds() -> None:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
@@ -122,7 +122,7 @@ async def test_a_server_that_says_nothing() -> None:
             await connect(f"ws://127.0.0.1:{port}/", open_timeout=0.1)
 
 
-async def test_nobody_listens() -> None:
+async def test_a_port_without_a_server() -> None:
     async with listening(accept) as port:
         pass
     with pytest.raises(ConnectionRefusedError):
@@ -135,7 +135,7 @@ def test_a_bad_uri() -> None:
 
 
 async def test_a_server_that_does_not_close_tcp() -> None:
-    """RFC 6455 §7.1.1: the client waits for the server, and at last closes itself."""
+    """RFC 6455 §7.1.1: the client waits for the server to close TCP, and closes it after `close_timeout`."""
 
     async def stay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         handshake = ServerHandshake()
@@ -153,7 +153,7 @@ async def test_a_server_that_does_not_close_tcp() -> None:
         assert (ws.closed.code, ws.closed.clean) == (1001, True)
 
 
-async def test_what_comes_with_the_response_is_answered_before_a_violation() -> None:
+async def test_a_message_received_with_the_response_is_answered_before_a_violation() -> None:
     answers: list[bytes] = []
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -34,7 +34,7 @@ def room_server(**options: object) -> Server:
 async def stalled(url: str, path: str = "/") -> RawPeer:
     """Returns a peer that does not read."""
     peer = await RawPeer.upgraded(url, path)
-    peer.writer.transport.pause_reading()  # type: ignore[attr-defined]  # it reads, too
+    peer.writer.transport.pause_reading()  # type: ignore[attr-defined]  # also a ReadTransport
     return peer
 
 
@@ -80,7 +80,7 @@ async def test_a_slow_member_gets_the_newest_and_a_healthy_one_all_messages() ->
         assert behind.dropped > count / 2
         assert server.stats.dropped["coalesce"] == behind.dropped
         assert behind.queued < 500_000
-        slow.writer.transport.resume_reading()  # type: ignore[attr-defined]  # it reads, too
+        slow.writer.transport.resume_reading()  # type: ignore[attr-defined]  # also a ReadTransport
         got: list[int] = []
         while not got or got[-1] < count - 1:
             head = await slow.read(4)
@@ -112,7 +112,7 @@ async def test_send_disconnects_a_peer_that_does_not_read() -> None:
     assert ended == [(1006, Cause.SEND_TIMEOUT)]
 
 
-async def test_over_the_total_limit_the_largest_backlog_goes(
+async def test_over_the_total_limit_the_largest_backlog_is_disconnected(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     server = Server(max_total_queue=1_500_000, max_queue=4_000_000)
@@ -386,7 +386,7 @@ async def test_a_close_is_sent_after_the_queue() -> None:
         peer = await stalled(url)
         peer.send(1, b"go")
         await closing.wait()
-        peer.writer.transport.resume_reading()  # type: ignore[attr-defined]  # it reads, too
+        peer.writer.transport.resume_reading()  # type: ignore[attr-defined]  # also a ReadTransport
         for number in range(200):
             assert (await peer.read(5004))[4:] == number.to_bytes(5000, "big")
         assert await peer.read(4) == b"\x88\x08" + close_payload(4000)

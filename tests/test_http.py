@@ -1,4 +1,4 @@
-"""Plain HTTP on the port of the WebSockets: through real sockets, and in memory where time passes."""
+"""HTTP on the port of the WebSockets: over TCP, and in memory where deadlines matter."""
 
 import asyncio
 import gc
@@ -37,7 +37,7 @@ async def read_answer(peer: RawPeer, *, body: bool = True) -> Answer:
 
 
 async def ask(url: str, request: str, body: bytes = b"") -> Answer:
-    """One request on a connection of its own."""
+    """Sends one request on a new connection, and returns the response."""
     peer = await RawPeer.connect(url)
     peer.writer.write(request.replace("\n", "\r\n").encode() + b"\r\n" + body)
     answer = await read_answer(peer, body=not request.startswith("HEAD"))
@@ -103,7 +103,7 @@ async def test_bodies_with_a_length_and_in_chunks() -> None:
         assert answer.body == b"HELLO"
 
 
-async def test_a_client_that_waits_for_100() -> None:
+async def test_a_client_that_expects_100_continue() -> None:
     async with serving(page_server()) as url:
         peer = await RawPeer.connect(url)
         peer.writer.write(
@@ -116,7 +116,7 @@ async def test_a_client_that_waits_for_100() -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_body_that_is_too_large_is_413_before_it_has_come(chunked: bool) -> None:
+async def test_a_body_that_is_too_large_is_413_before_it_arrives(chunked: bool) -> None:
     server = page_server()
 
     async def never(request: HttpRequest) -> HttpResponse:
@@ -135,7 +135,7 @@ async def test_a_body_that_is_too_large_is_413_before_it_has_come(chunked: bool)
         await peer.close()
 
 
-async def test_a_connection_is_kept_for_more_requests_and_then_an_upgrade() -> None:
+async def test_a_connection_is_reused_for_requests_and_then_an_upgrade() -> None:
     async with serving(page_server()) as url:
         peer = await RawPeer.connect(url)
         for _ in range(3):
@@ -151,7 +151,7 @@ async def test_a_connection_is_kept_for_more_requests_and_then_an_upgrade() -> N
         await peer.close()
 
 
-async def test_requests_that_come_together_are_answered_in_order() -> None:
+async def test_pipelined_requests_are_answered_in_order() -> None:
     async with serving(page_server()) as url:
         peer = await RawPeer.connect(url)
         requests = b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\nGET /other HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -203,7 +203,7 @@ async def test_a_slow_body_has_a_deadline() -> None:
         assert peer.received == b""
 
 
-async def test_an_idle_connection_is_closed_without_a_word() -> None:
+async def test_an_idle_connection_is_closed_without_a_response() -> None:
     clock = ManualClock()
     async with TestClient(page_server(clock=clock, handshake_timeout=10), clock) as client:
         peer = Recorder(client.clock)
@@ -220,7 +220,7 @@ async def test_an_idle_connection_is_closed_without_a_word() -> None:
         assert peer.received == answer
 
 
-async def test_a_client_that_leaves_ends_a_long_answer_only() -> None:
+async def test_eof_cancels_only_a_long_request() -> None:
     server = page_server()
     seen: list[str] = []
     go_on = asyncio.Event()
@@ -243,7 +243,7 @@ async def test_a_client_that_leaves_ends_a_long_answer_only() -> None:
             transport = client.open(peers[-1])
             transport.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
             await settle()
-            transport.write_eof()  # it only stops sending; whoever answers soon may still do so
+            transport.write_eof()  # half-closes: a short request is still answered
             await settle()
         assert seen == ["cancelled /long/"]
         go_on.set()
@@ -253,7 +253,7 @@ async def test_a_client_that_leaves_ends_a_long_answer_only() -> None:
     assert peers[1].received.endswith(b"\r\n\r\nok")
 
 
-async def test_a_client_that_does_not_read_is_given_up() -> None:
+async def test_a_client_that_does_not_read_is_disconnected() -> None:
     server = page_server(send_timeout=0.2)
     server.page("/big", bytes(30_000_000), "text/plain")
     async with serving(server) as url:
@@ -264,8 +264,8 @@ async def test_a_client_that_does_not_read_is_given_up() -> None:
         await peer.close()
 
 
-async def test_a_client_that_resets_after_its_answer() -> None:
-    """As the health checks of some proxies do."""
+async def test_a_client_that_resets_after_its_response() -> None:
+    """Health checks of some proxies do this."""
     problems: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
 
@@ -283,7 +283,7 @@ async def test_a_client_that_resets_after_its_answer() -> None:
     assert problems == []
 
 
-async def test_a_client_that_closes_after_its_last_answer_is_forgotten_at_once() -> None:
+async def test_a_client_that_closes_after_its_last_response_is_released_at_once() -> None:
     class Client(asyncio.Protocol):
         received = b""
 
@@ -291,7 +291,7 @@ async def test_a_client_that_closes_after_its_last_answer_is_forgotten_at_once()
             self.received += data
 
         def eof_received(self) -> bool:
-            return True  # it does not close because the server does
+            return True  # keeps TCP open when the server closes
 
     clock = ManualClock()
     server = page_server(clock=clock)
@@ -307,7 +307,7 @@ async def test_a_client_that_closes_after_its_last_answer_is_forgotten_at_once()
         assert server.make_ready().connections == 0
 
 
-async def test_stop_ends_what_is_being_answered() -> None:
+async def test_stop_cancels_requests_in_progress() -> None:
     server = page_server()
     cancelled = asyncio.Event()
     started = asyncio.Event()
@@ -330,7 +330,7 @@ async def test_stop_ends_what_is_being_answered() -> None:
         await peer.close()
 
 
-async def test_without_h11_plain_requests_are_told_and_websockets_work(
+async def test_without_h11_http_is_501_and_websockets_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(http_connection, "load_h11", lambda: None)
@@ -417,11 +417,11 @@ async def test_a_file_that_shrinks_while_it_is_sent(files: Path, monkeypatch: py
         peer = await RawPeer.connect(url)
         peer.writer.write(b"GET /data.bin HTTP/1.1\r\nHost: a\r\n\r\n")
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-            await read_answer(peer)  # broken off: nobody takes it for the whole
+            await read_answer(peer)  # cut off, so that the client cannot take it for the whole file
         await peer.close()
 
 
-def test_a_directory_and_its_prefix(files: Path) -> None:
+def test_an_invalid_prefix_or_a_missing_directory_raises(files: Path) -> None:
     for prefix in ("files/", "/files", ""):
         with pytest.raises(ValueError, match="prefix"):
             Server().static(prefix, files)
@@ -442,7 +442,7 @@ def test_the_longest_prefix_and_the_exact_path_win() -> None:
 # Metrics.
 
 
-async def test_metrics_count_what_happened() -> None:
+async def test_metrics_show_the_counters_of_the_server() -> None:
     server = page_server()
 
     @server.websocket("/lobby")

@@ -62,7 +62,7 @@ async def test_paths(template: str, path: str, expected: dict[str, str] | None) 
 
 
 @pytest.mark.parametrize("template", ["", "rooms", "/{", "/{1}", "/}", "/a?b", "/#", "/{a b}"])
-def test_a_path_of_bad_form(template: str) -> None:
+def test_a_malformed_path_template_raises(template: str) -> None:
     with pytest.raises(ValueError, match="path template"):
         Server().websocket(template)(lambda ws: asyncio.sleep(0))
 
@@ -124,7 +124,7 @@ async def test_origins(origins: list[str] | None, origin: str | None, welcome: b
         (b"GET /echo HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n", 426),
     ],
 )
-async def test_requests_that_open_no_websocket(request_: bytes, status: int) -> None:
+async def test_requests_without_a_websocket_handshake(request_: bytes, status: int) -> None:
     async with serving(echo_server()) as url:
         assert (await answer_to(url, request_)).startswith(b"HTTP/1.1 %d " % status)
 
@@ -151,7 +151,7 @@ async def test_a_request_has_one_deadline() -> None:
         assert peer.received == b""
 
 
-async def test_every_opening_has_a_deadline_of_its_own() -> None:
+async def test_each_opening_handshake_has_its_own_deadline() -> None:
     clock = ManualClock()
     server = Server(clock=clock, handshake_timeout=10)
 
@@ -167,7 +167,7 @@ async def test_every_opening_has_a_deadline_of_its_own() -> None:
             client.open(peers[-1])
             ws = await client.connect("/")
             await clock.advance(4)
-        # One whose time began before, because it was accepted long ago, or speaks TLS.
+        # A deadline before those of earlier handshakes, as after a slow TLS handshake.
         protocol = server.make_ready().make_protocol("192.0.2.1", begin + 13)
         assert isinstance(protocol, CodecProtocol)
         end, far_end = MemoryTransport.pair()
@@ -208,7 +208,7 @@ async def test_many_deadlines_need_few_checks(monkeypatch: pytest.MonkeyPatch) -
         assert len(checks) < 5
 
 
-async def test_an_opening_that_begins_while_the_server_stops_has_a_deadline_too() -> None:
+async def test_an_opening_handshake_while_the_server_stops_has_a_deadline() -> None:
     clock = ManualClock()
     server = Server(clock=clock, handshake_timeout=10)
     async with TestClient(server, clock) as client:
@@ -224,7 +224,7 @@ async def test_an_opening_that_begins_while_the_server_stops_has_a_deadline_too(
         assert late.ended is not None
 
 
-async def test_a_peer_that_leaves_before_its_request_is_complete() -> None:
+async def test_a_peer_that_closes_before_its_request_is_complete() -> None:
     async with serving(echo_server()) as url:
         peer = await RawPeer.connect(url)
         peer.writer.write(b"GET / HT")
@@ -251,12 +251,12 @@ async def test_an_exception_in_a_handler_is_1011_and_is_logged(caplog: pytest.Lo
             assert await ws.recv() == "the server lives"
 
 
-async def test_a_handler_that_does_not_take_its_path_is_1011(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_handler_without_the_parameter_of_its_path_is_1011(caplog: pytest.LogCaptureFixture) -> None:
     server = Server()
 
     @server.websocket("/rooms/{name}")
     async def handler(ws: WebSocket) -> None:
-        """The parameter ``name`` was forgotten."""
+        """Lacks the parameter ``name``."""
 
     async with serving(server) as url:
         with caplog.at_level(logging.ERROR, logger="rfc6455_server"):
@@ -276,7 +276,7 @@ async def test_a_failure_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert 'cause="protocol error" reason="reserved opcode 0x3"' in caplog.text
 
 
-async def test_a_handler_that_sends_too_late_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_handler_that_sends_after_the_end_logs_no_error(caplog: pytest.LogCaptureFixture) -> None:
     server = Server()
     begun, done = asyncio.Event(), asyncio.Event()
 
@@ -300,12 +300,12 @@ async def test_a_handler_that_sends_too_late_is_no_error(caplog: pytest.LogCaptu
     assert caplog.records == []
 
 
-async def test_nothing_is_left_of_a_handler_that_is_cancelled_while_it_closes() -> None:
+async def test_a_handler_that_is_cancelled_while_closing_leaves_nothing_behind() -> None:
     server = Server(close_timeout=20)
 
     @server.websocket("/")
     async def handler(ws: WebSocket) -> None:
-        """Ends at once; its Close is not answered."""
+        """Returns at once. The peer does not answer the Close."""
 
     async with serving(server) as url:
         before = asyncio.all_tasks()
@@ -321,7 +321,7 @@ async def test_nothing_is_left_of_a_handler_that_is_cancelled_while_it_closes() 
         await peer.close()
 
 
-async def test_stop_cancels_handlers_that_do_not_end() -> None:
+async def test_stop_cancels_handlers_that_do_not_return() -> None:
     server = Server(close_timeout=0.1)
     cancelled = asyncio.Event()
     started = asyncio.Event()
@@ -343,7 +343,7 @@ async def test_stop_cancels_handlers_that_do_not_end() -> None:
         await peer.close()
 
 
-# Who may come in.
+# Authorization and limits.
 
 
 @pytest.mark.parametrize(
@@ -399,7 +399,7 @@ async def test_a_token_by_header_subprotocol_or_query_is_found_and_never_logged(
 @pytest.mark.parametrize(
     ("offered", "chosen"), [([], None), (["x"], None), (["x", "b", "a"], "b"), (["a", "b"], "a")]
 )
-async def test_the_first_subprotocol_of_the_client_that_the_server_speaks(
+async def test_the_first_subprotocol_of_the_client_that_the_server_supports(
     offered: list[str], chosen: str | None
 ) -> None:
     async with (
@@ -409,7 +409,7 @@ async def test_the_first_subprotocol_of_the_client_that_the_server_speaks(
         assert ws.subprotocol == chosen
 
 
-async def test_a_hook_that_takes_its_time_loses_nothing_and_has_the_deadline() -> None:
+async def test_a_slow_hook_loses_no_data_and_has_the_deadline() -> None:
     clock = ManualClock()
     server = echo_server(clock=clock, handshake_timeout=10)
     decided = asyncio.Event()
@@ -440,7 +440,7 @@ async def test_a_hook_that_takes_its_time_loses_nothing_and_has_the_deadline() -
         assert peer.ended is None
 
 
-async def test_a_peer_that_leaves_while_the_hook_decides() -> None:
+async def test_the_hook_is_cancelled_when_the_peer_closes() -> None:
     server = echo_server()
     asked, cancelled = asyncio.Event(), asyncio.Event()
 
@@ -480,7 +480,7 @@ async def test_a_hook_that_fails_is_500_and_is_logged(
     assert failed in caplog.text
 
 
-async def test_a_hook_may_raise_for_a_bad_request() -> None:
+async def test_a_hook_may_raise_handshake_error() -> None:
     server = echo_server()
 
     @server.authorize
@@ -493,7 +493,7 @@ async def test_a_hook_may_raise_for_a_bad_request() -> None:
     assert caught.value.response.status == 418
 
 
-async def test_the_client_behind_a_trusted_proxy_is_known_and_counted() -> None:
+async def test_the_forwarded_address_is_used_and_counted_behind_a_trusted_proxy() -> None:
     server = Server(trusted=["127.0.0.1"], max_connections_per_address=1)
 
     @server.websocket("/")
@@ -517,7 +517,7 @@ async def test_the_client_behind_a_trusted_proxy_is_known_and_counted() -> None:
             assert await again.recv() == "203.0.113.9"
 
 
-async def test_each_request_over_a_proxys_connection_has_its_own_client() -> None:
+async def test_each_request_on_a_connection_of_a_proxy_has_its_own_address() -> None:
     server = Server(trusted=["127.0.0.1"])
 
     @server.http("/who")
@@ -542,7 +542,7 @@ async def test_each_request_over_a_proxys_connection_has_its_own_client() -> Non
         await peer.close()
 
 
-async def test_nobody_else_may_say_where_it_comes_from() -> None:
+async def test_the_forwarded_address_of_an_untrusted_peer_is_ignored() -> None:
     server = Server()
 
     @server.websocket("/")
@@ -557,7 +557,7 @@ async def test_nobody_else_may_say_where_it_comes_from() -> None:
     ("limits", "status"),
     [({"max_connections": 2}, 503), ({"max_connections_per_address": 2}, 429), ({"connection_rate": 1}, 429)],
 )
-async def test_too_many_connections_are_told_so(limits: dict[str, float], status: int) -> None:
+async def test_too_many_connections_are_refused(limits: dict[str, float], status: int) -> None:
     server = echo_server(**limits)
     async with serving(server) as url:
         async with connect(url + "/echo") as one, connect(url + "/echo"):
@@ -572,7 +572,7 @@ async def test_too_many_connections_are_told_so(limits: dict[str, float], status
                 pass
 
 
-# What a connection may do.
+# Limits of a connection.
 
 
 @pytest.mark.parametrize("limits", [{"message_rate": 5}, {"byte_rate": 50}])
@@ -610,10 +610,10 @@ async def test_a_connection_that_joins_too_many_rooms_is_1008(limits: dict[str, 
     assert len(joined) == count
 
 
-# Leaving.
+# Draining.
 
 
-async def test_drain_tells_everyone_over_time_and_takes_no_more() -> None:
+async def test_drain_closes_connections_over_time_and_refuses_new_ones() -> None:
     clock = ManualClock()
     server = echo_server(clock=clock)
     async with serving(server) as url:
@@ -642,7 +642,7 @@ async def test_drain_tells_everyone_over_time_and_takes_no_more() -> None:
             await connect(url + "/echo")
 
 
-async def test_what_was_refused_is_logged_without_its_query(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_refused_request_is_logged_without_its_query(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="rfc6455_server"):
         async with serving(echo_server()) as url:
             with pytest.raises(HandshakeRejectedError):

@@ -1,4 +1,4 @@
-"""From the first byte to the answer, where TCP or time decide. `test_listener` has the rest."""
+"""The opening handshake where TCP or deadlines matter. `test_listener` tests the other cases."""
 
 import asyncio
 import socket
@@ -14,7 +14,7 @@ from tests.server_helpers import echo_server, serving
 
 
 class Client(asyncio.Protocol):
-    """A peer that keeps what it receives, and does not close when the server does."""
+    """A peer that records what it receives, and does not close when the server does."""
 
     def __init__(self) -> None:
         self.received = b""
@@ -41,8 +41,8 @@ class Client(asyncio.Protocol):
     ],
     ids=["431", "400", "404"],
 )
-async def test_a_client_that_goes_on_sending_receives_its_refusal(head: bytes) -> None:
-    """RFC 9112 §9.6: closing TCP with unread bytes would reset it, and the answer could be lost."""
+async def test_a_client_that_continues_to_send_receives_its_refusal(head: bytes) -> None:
+    """RFC 9112 §9.6: closing TCP with unread bytes would reset it, and the response could be lost."""
 
     def speak(port: int) -> bytes:
         with socket.create_connection(("127.0.0.1", port), 20) as peer:
@@ -71,7 +71,7 @@ async def test_a_refused_client_has_the_linger_time_to_close() -> None:
         await settle()
         assert peer.received.startswith(b"HTTP/1.1 404 ")
         assert (peer.eof, peer.lost) == (True, False)
-        transport.write(b"x" * 300_000)  # read and dropped
+        transport.write(b"x" * 300_000)  # read and discarded
         await clock.advance(LINGER_TIMEOUT - 0.1)
         assert server.make_ready().connections == 1
         await clock.advance(0.2)
@@ -79,7 +79,7 @@ async def test_a_refused_client_has_the_linger_time_to_close() -> None:
         assert len(server.make_ready()._openings) == 0
 
 
-async def test_a_refused_client_that_closes_is_forgotten_at_once() -> None:
+async def test_a_refused_client_that_closes_is_released_at_once() -> None:
     clock = ManualClock()
     server = Server(clock=clock)
     async with TestClient(server, clock) as client:
@@ -108,7 +108,7 @@ async def test_reading_resumes_when_a_client_with_much_early_data_is_refused() -
         transport = client.open(peer)
         transport.write(ClientHandshake("a", "/echo").data_to_send() + bytes(500_000))
         await settle()
-        assert transport.get_write_buffer_size() > 0  # it waits in TCP
+        assert transport.get_write_buffer_size() > 0  # the data waits in TCP
         decide.set()
         await settle()
         assert peer.received.startswith(b"HTTP/1.1 403 ")

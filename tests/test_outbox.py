@@ -278,7 +278,7 @@ async def test_senders_wait_for_space_in_order() -> None:
         tasks.append(asyncio.create_task(rig.outbox.send(PreparedMessage(text), 3)))
         await asyncio.sleep(0)
     assert [task.done() for task in tasks] == [False] * 3
-    assert rig.outbox.size == 7 + 3 + ENTRY_COST  # the others have their message still
+    assert rig.outbox.size == 7 + 3 + ENTRY_COST  # the other senders still hold their messages
     rig.transport.take()
     assert await asyncio.gather(*tasks) == [True] * 3
     assert rig.texts() == ["first", "a", "b", "c"]
@@ -376,7 +376,7 @@ async def test_the_backlog_can_be_sent_before_a_close() -> None:
     assert [first for first, _ in frames] == [0x81, 0x81, 0x81, 0x88]
 
 
-async def test_wait_sent_waits_for_what_it_writes_itself() -> None:
+async def test_wait_sent_waits_for_frames_that_it_writes_itself() -> None:
     rig = Rig(room=0)
     rig.connection.send_text("not written yet")
     draining = asyncio.create_task(rig.outbox.wait_sent())

@@ -1,4 +1,4 @@
-"""The pages, in headless Chromium: several tabs, a server that goes away, and what a screen reader needs."""
+"""The pages in headless Chromium: several tabs, an unreachable server, accessibility."""
 
 import base64
 import os
@@ -51,7 +51,7 @@ def browser() -> Iterator[Browser]:
 
 
 class Tabs:
-    """Tabs of their own, each like another person's; notes console errors and requests to other hosts."""
+    """Isolated tabs, one per person; `problems` collects console errors and requests to other hosts."""
 
     def __init__(self, browser: Browser, url: str) -> None:
         self._browser = browser
@@ -123,12 +123,12 @@ def say(page: Page, text: str) -> None:
 
 
 def said(page: Page) -> list[str]:
-    """The texts of the messages, in their order."""
+    """Returns the texts of the messages, in order."""
     return page.locator("#messages li p").all_inner_texts()
 
 
 def png(width: int, height: int, noise: int = 0) -> bytes:
-    """A picture; with ``noise``, that many bytes more that nothing makes smaller."""
+    """Returns a PNG image with ``noise`` additional bytes that cannot be compressed."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         body = kind + data
@@ -162,7 +162,7 @@ def test_two_tabs_chat(tabs: Tabs) -> None:
     expect(ann.locator("#people li")).to_have_text(["Ann (you)"])
 
 
-def test_rooms_are_apart_and_a_link_is_an_invitation(tabs: Tabs) -> None:
+def test_rooms_are_separate_and_a_link_opens_a_room(tabs: Tabs) -> None:
     ann = enter(tabs, "Ann", "one")
     eve = enter(tabs, "Eve", "two")
     say(ann, "in one")
@@ -176,7 +176,7 @@ def test_rooms_are_apart_and_a_link_is_an_invitation(tabs: Tabs) -> None:
     expect(bob.locator("#messages li p")).to_have_text(["in one"])
 
 
-def test_who_joins_is_shown_the_last_fifty(tabs: Tabs) -> None:
+def test_a_new_member_sees_the_last_fifty_messages(tabs: Tabs) -> None:
     ann = enter(tabs, "Ann")
     for number in range(53):
         say(ann, str(number))
@@ -185,10 +185,10 @@ def test_who_joins_is_shown_the_last_fifty(tabs: Tabs) -> None:
     expect(bob.locator("#messages li p")).to_have_count(50)
     assert said(bob) == [str(number) for number in range(3, 53)]
     inside = bob.locator("#log").evaluate("log => log.scrollTop + log.clientHeight >= log.scrollHeight - 2")
-    assert inside  # the newest is in sight
+    assert inside  # the newest message is visible
 
 
-def test_an_image_by_button_by_paste_and_by_drop(tabs: Tabs) -> None:
+def test_images_are_sent_by_button_paste_and_drop(tabs: Tabs) -> None:
     ann, bob = enter(tabs, "Ann"), enter(tabs, "Bob")
     say(ann, "hello, Bob")
     expect(bob.locator("#messages li p")).to_have_text(["hello, Bob"])
@@ -229,7 +229,7 @@ def test_an_image_by_button_by_paste_and_by_drop(tabs: Tabs) -> None:
     expect(ann.locator("#preview")).to_be_hidden()
 
 
-def test_one_person_only(tabs: Tabs) -> None:
+def test_a_direct_message_reaches_only_one_person(tabs: Tabs) -> None:
     ann, bob, eve = (enter(tabs, name) for name in ("Ann", "Bob", "Eve"))
     ann.get_by_label("To").select_option(label="Bob")
     say(ann, "psst")
@@ -254,7 +254,7 @@ def test_markup_stays_text(tabs: Tabs) -> None:
         assert page.title() == "Chat · rfc6455"
 
 
-def test_the_server_is_away_for_a_while(browser: Browser) -> None:
+def test_the_pages_reconnect_after_a_server_restart(browser: Browser) -> None:
     port = str(free_port())
     with running_command("--port", port) as (process, url), tabs_of(browser, url) as tabs:
         ann, bob = enter(tabs, "Ann"), enter(tabs, "Bob")
@@ -290,7 +290,7 @@ def test_the_server_is_away_for_a_while(browser: Browser) -> None:
             tabs.close()
 
 
-def test_the_network_is_away_and_nothing_is_lost_or_doubled(tabs: Tabs) -> None:
+def test_no_message_is_lost_or_doubled_while_offline(tabs: Tabs) -> None:
     ann, bob = enter(tabs, "Ann"), enter(tabs, "Bob")
     say(ann, "1")
     expect(bob.locator("#messages li p")).to_have_text(["1"])
@@ -307,7 +307,7 @@ def test_the_network_is_away_and_nothing_is_lost_or_doubled(tabs: Tabs) -> None:
         expect(page.locator("#messages li p")).to_have_text(["1", "2", "4", "3"])
 
 
-# The others.
+# The other pages.
 
 
 def test_the_start_page_shows_live_figures(tabs: Tabs) -> None:
@@ -324,7 +324,7 @@ def test_the_start_page_shows_live_figures(tabs: Tabs) -> None:
 
 
 def wait_for_another_picture(page: Page, canvas: str) -> None:
-    """Waits until the canvas shows something else than it does now."""
+    """Waits until the picture on the canvas changes."""
     before = page.locator(canvas).evaluate("canvas => canvas.toDataURL()")
     changed = "([canvas, before]) => document.querySelector(canvas).toDataURL() !== before"
     page.wait_for_function(changed, arg=[canvas, before])
@@ -343,8 +343,8 @@ def test_the_chart_draws_and_moves(tabs: Tabs) -> None:
     shot(page, "ticker")
 
 
-# The server of the pages, which sends a slow tab as much as it can in the five seconds. So the buffers of the
-# network and the browser fill up, also on a busy machine.
+# Runs the server of the pages with a higher message rate for slow tabs. The buffers of the network and the
+# browser then fill up within the five seconds, even on a busy machine.
 FULL_SPEED = (
     "-c",
     "import runpy; from rfc6455_server.pages import ticker; ticker.BURST_RATE *= 20;"
@@ -352,7 +352,7 @@ FULL_SPEED = (
 )
 
 
-def test_a_slow_tab_gets_the_newest_prices(browser: Browser) -> None:
+def test_a_slow_tab_receives_the_newest_prices(browser: Browser) -> None:
     with running_command(program=FULL_SPEED) as (_, url), tabs_of(browser, url) as tabs:
         slow, other = tabs.open("/ticker"), tabs.open("/ticker")
         expect(slow.locator("#prices")).to_contain_text("ACME")
@@ -390,7 +390,7 @@ def test_two_players_see_each_other(tabs: Tabs) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1200, 360])
-def test_axe_finds_no_serious_fault(tabs: Tabs, scheme: str, width: int) -> None:
+def test_axe_finds_no_serious_violation(tabs: Tabs, scheme: str, width: int) -> None:
     need("axe-core", AXE.exists())
     found = []
     for path in PAGES:
@@ -418,7 +418,7 @@ def test_axe_finds_no_serious_fault(tabs: Tabs, scheme: str, width: int) -> None
     assert found == []
 
 
-def test_the_policy_for_content_is_strict(tabs: Tabs) -> None:
+def test_the_content_security_policy_is_strict(tabs: Tabs) -> None:
     page = tabs.open("/")
     for path in PAGES:
         answer = page.request.get(tabs.url + path)

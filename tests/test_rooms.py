@@ -156,7 +156,7 @@ def test_callbacks_are_called_on_join_and_leave(caplog: pytest.LogCaptureFixture
     assert caplog.text.count("a room callback failed room=lobby") == 2
 
 
-def test_presence_is_what_the_members_show() -> None:
+def test_presence_contains_what_each_member_shows() -> None:
     lobby = Rooms()["lobby"]
     a, b = Member("a"), Member("b")
     lobby.join(a, show={"name": "Ann"})

@@ -1,4 +1,4 @@
-"""Decisions about requests, without a server. `test_listener` shows the same through sockets."""
+"""Routing and refusal of requests, without a server. `test_listener` tests the same over TCP."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def router(*routes: Route, **options: object) -> Router:
 
 
 def judge(request_: Request, *routes: Route, **options: object) -> Match | int:
-    """The match, or the status of the refusal."""
+    """Returns the match, or the status of the refusal."""
     verdict = router(*routes, **options).judge(request_, draining=False)
     return verdict.status if isinstance(verdict, Refusal) else verdict
 
@@ -34,7 +34,7 @@ def test_the_first_route_that_matches_is_used() -> None:
 
 
 def test_the_order_of_refusals() -> None:
-    """Draining comes first. The origin is checked before the path, so that it learns of no paths."""
+    """Draining is checked first. The origin precedes the path, so that another origin cannot probe paths."""
     elsewhere = request("/none", ("Origin", "https://elsewhere.example"))
     assert judge(elsewhere) == 403
     assert judge(request("/none")) == 404
@@ -44,7 +44,7 @@ def test_the_order_of_refusals() -> None:
     assert ("Retry-After", "5") in refusal.headers
 
 
-def test_a_route_s_check_replaces_that_of_the_origin() -> None:
+def test_the_check_of_a_route_replaces_the_origin_check() -> None:
     elsewhere = request("/", ("Origin", "https://elsewhere.example"))
     welcoming = compile_route("/", handler, lambda _: None)
     assert judge(elsewhere, welcoming) == Match(welcoming, {})

@@ -34,7 +34,7 @@ TRANSPORTS = {
 
 
 def chat_server(clock: ManualClock | None = None, **options: Any) -> tuple[Server, SocketIO]:
-    """What the clients' scripts talk to."""
+    """Returns the server that `node/socketio.js` and the other clients' tests talk to."""
     io = SocketIO(**{"max_payload": 2 << 20, **options})
     server = Server(clock=clock)
     server.mount(io)
@@ -131,7 +131,7 @@ class Script:
         return value
 
     async def until(self, *beginning: object) -> list[Any]:
-        """Reads on to what begins so."""
+        """Reads lines until one starts with `beginning`, and returns it."""
         while (said := await self.next())[: len(beginning)] != list(beginning):
             pass
         return said
@@ -211,7 +211,7 @@ async def test_the_official_client(transports: str) -> None:
 
 
 class Relay:
-    """A TCP relay in front of a server: the network, which the test cuts and mends."""
+    """A TCP relay in front of a server. It stands for the network, which the test cuts and restores."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -253,7 +253,7 @@ class Relay:
             sink.transport.abort()
 
     def cut(self, *, server_notices: bool) -> None:
-        """The client's half is reset; the server's stays open and silent, unless it is to notice."""
+        """Resets the clients' connections; those to the server stay open unless `server_notices`."""
         for writer, back in self._pairs:
             if not server_notices:
                 for task in self._tasks:
@@ -263,7 +263,7 @@ class Relay:
             writer.transport.abort()
 
 
-async def test_a_client_comes_back_after_the_server_was_killed() -> None:
+async def test_a_client_reconnects_after_the_server_was_killed() -> None:
     program = (
         "import sys; from tests.test_socketio import chat_server\n"
         "server, io = chat_server()\n"
@@ -301,7 +301,7 @@ async def test_a_client_comes_back_after_the_server_was_killed() -> None:
 
 @pytest.mark.parametrize("server_notices", [True, False])
 @pytest.mark.parametrize("transports", ["default", "websocket", "polling"])
-async def test_a_client_is_who_it_was_after_the_network_was_cut(
+async def test_a_client_recovers_its_session_after_the_network_was_cut(
     transports: str, server_notices: bool
 ) -> None:
     server, io = chat_server(recovery=60)
@@ -357,7 +357,7 @@ async def test_a_client_is_who_it_was_after_the_network_was_cut(
     assert reasons[0] in ("transport close", "transport error")
 
 
-async def test_a_client_that_is_away_for_too_long_learns_that_it_missed_something() -> None:
+async def test_recovery_fails_after_too_long_a_disconnection() -> None:
     clock = ManualClock()
     server, io = chat_server(clock, recovery=60)
     async with serving(server) as url, script(url, TRANSPORTS["websocket"], "listen") as client:
@@ -377,7 +377,7 @@ async def test_a_client_that_is_away_for_too_long_learns_that_it_missed_somethin
 # Other clients.
 
 
-@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # aiohttp's, about the client
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # from aiohttp, about the client
 @pytest.mark.parametrize("transports", [None, ["websocket"], ["polling"]])
 async def test_the_python_client(transports: list[str] | None) -> None:
     server, io = chat_server()

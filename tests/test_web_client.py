@@ -1,4 +1,4 @@
-"""``web/client.js`` in Node: the file that browsers load, with the WebSocket of Node's ws."""
+"""``web/client.js``, the file that browsers load, in Node with the WebSocket of the package ws."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""One connection over real TCP: our server, and a peer that sends and receives bytes."""
+"""One WebSocket over real TCP: our server, and a peer that sends and receives raw bytes."""
 
 import asyncio
 import errno
@@ -46,8 +46,8 @@ async def test_a_valid_message_before_an_invalid_frame_is_answered() -> None:
         await peer.close()
 
 
-async def test_a_peer_that_goes_on_sending_gets_our_close() -> None:
-    """A TCP reset would discard the Close, so the server reads and drops what still arrives."""
+async def test_a_peer_that_continues_to_send_receives_our_close() -> None:
+    """A TCP reset would discard the Close, so the server reads and discards later data."""
     async with serving(echo_server(max_message_size=1000)) as url:
         peer = await RawPeer.upgraded(url)
         peer.writer.write(b"\x82\xfe\xff\xff\0\0\0\0" + bytes(2_000_000))
@@ -197,7 +197,7 @@ async def test_a_handler_that_does_not_read_stops_only_its_own_peer() -> None:
             peer.send(2, bytes(50_000))
         await talk_meanwhile(url)
         assert server.stats.bytes_in < 1_000_000
-        # The transport of the peer is full: TCP pushes back.
+        # The transport of the peer is full: backpressure.
         assert peer.writer.transport.get_write_buffer_size() > 10_000_000
         release.set()
         peer.send(8)
