@@ -231,7 +231,7 @@ class Connection:
     def batch_size(self) -> int:
         """Bytes of the messages that `next_batch` returned last, after inflation.
 
-        Where it returned several, their frame headers are included.
+        Frame headers are included if the messages came by the hot path (`reader`).
         """
         return self._reader.batch_size
 
@@ -323,7 +323,7 @@ class Connection:
         except UnicodeEncodeError:
             raise LocalProtocolError("the text has a surrogate", slug="bad-text") from None
         except AttributeError:
-            raise TypeError(f"a text is a str, not {type(data).__name__}") from None
+            raise TypeError(f"send_text needs a str, not {type(data).__name__}") from None
         if not (fin and self._sends_plain):
             self._send_data(Opcode.TEXT, payload, fin)
         elif len(payload) < _JOINED_SIZE:

@@ -98,7 +98,7 @@ class MessageAssembler:
                 raise RemoteProtocolError("a continuation without a message", slug="unexpected-continuation")
         elif self.opcode is not None:
             # RFC 6455 §5.4: fragments of two messages MUST NOT be interleaved.
-            raise RemoteProtocolError("a message inside a message", slug="expected-continuation")
+            raise RemoteProtocolError("a new message inside an unfinished one", slug="expected-continuation")
         else:
             self.opcode = frame.opcode
             self._compressed = frame.rsv1
@@ -123,7 +123,7 @@ class MessageAssembler:
         message exceeds the limit.
         """
         if not self._compressed or self._inflater is None:
-            return self._receive_plain(data, final)
+            return self._receive_uncompressed(data, final)
         self._inflater.feed(data, final=final)
         self._final = final
         return self.resume()
@@ -147,10 +147,10 @@ class MessageAssembler:
             self._inflated += len(data)
             if self._inflated > self._max_size:
                 raise self._too_big()
-            event = self._receive_plain(data, self._final and inflater.exhausted)
+            event = self._receive_uncompressed(data, self._final and inflater.exhausted)
         return event
 
-    def _receive_plain(self, data: bytes, final: bool) -> DataEvent | None:
+    def _receive_uncompressed(self, data: bytes, final: bool) -> DataEvent | None:
         piece = self._decode(data, final) if self.opcode is Opcode.TEXT else data
         if not self._assemble:
             self.finished_size = len(data)
@@ -164,7 +164,7 @@ class MessageAssembler:
 
     def _too_big(self) -> RemoteProtocolError:
         return RemoteProtocolError(
-            f"a message above {self._max_size} bytes",
+            f"the message exceeds {self._max_size} bytes",
             slug="message-too-big",
             code=CloseCode.MESSAGE_TOO_BIG,
         )
@@ -219,7 +219,7 @@ class PreparedMessage:
 
     def __init__(self, *messages: str | bytes | bytearray | memoryview) -> None:
         if not messages:
-            raise TypeError("no message")
+            raise TypeError("at least one message is needed")
         try:
             frames = [
                 encode_frame(Opcode.TEXT, message.encode())

@@ -6,13 +6,13 @@ Left to others: answering control frames, states, close codes on the wire (`conn
 There are two paths through this file.
 
 The general path, `FrameReader.read`, takes one frame at a time, in pieces if need be: `_start_frame` decodes
-a header and rejects what must not come now, `_continue_frame` unmasks the part of the payload that is there
-and passes it to the message (`messages`), or collects a control frame. It handles everything, and raises
-`RemoteProtocolError` for every violation.
+a header and raises for a frame that is not allowed here, `_continue_frame` unmasks the part of the payload
+that is there and passes it to the message (`messages`), or collects a control frame. It handles everything,
+and raises `RemoteProtocolError` for every violation.
 
 The hot path, `FrameReader.read_messages`, takes what servers receive all day: whole messages, each in one
-frame, not compressed, many in one go. It judges nothing: the first frame that is anything else, or
-incomplete, or wrong, stays in the buffer for the general path.
+frame, not compressed, many in one go. It detects no violations. It stops at the first frame that is
+anything else, incomplete or wrong, and leaves it in the buffer for the general path.
 
 Each byte is copied once from the caller's data into the buffer. Data that arrives while the buffer is not
 empty waits in a second one, and `refill` joins the two when the first is parsed as far as possible.
@@ -55,7 +55,7 @@ _unpack_masked_16 = Struct(">BBH4s").unpack_from
 _MASKED_16_SIZE: Final = 8
 
 # ``_new(TextMessage)`` and an assignment take two thirds of the time of ``TextMessage(data)``, because the
-# dataclass's ``__init__`` is a call of a Python function: 50 of 350 ns for a message of 32 bytes
+# dataclass's ``__init__`` is a call of a Python function: a seventh of the time for a message of 32 bytes
 # (``benchmarks/codec.py``).
 _new = object.__new__
 
@@ -64,7 +64,8 @@ _SmallFrame = tuple[int, int, int, int, int]
 """What the hot path needs of a frame with the shortest header.
 
 Bytes behind the two of the header; bits of the payload; `MASKS` for key and payload; bytes of the payload. It
-is not a NamedTuple, because Python unpacks that more slowly: 100 of 1,150 ns a message.
+is not a NamedTuple, because Python unpacks that more slowly: a tenth of the time for a message of 32 bytes
+(``benchmarks/before_after.py``).
 """
 
 
@@ -124,8 +125,8 @@ class FrameReader:
         self._max_message_size = max_message_size
         self._assemble = assemble
         self._buffer = b""
-        self._position = 0  # what stands before it is parsed
-        self._incoming = bytearray()  # what arrived while the buffer was not parsed to its end
+        self._position = 0  # everything before it is parsed
+        self._incoming = bytearray()  # data that arrived while the buffer still had unparsed bytes
         self._frame: FrameHeader | None = None  # the frame whose payload is being read
         self._frame_read = 0
         self._control_payload = b""
@@ -187,7 +188,7 @@ class FrameReader:
                 return item
 
     def refill(self) -> bool:
-        """Moves what arrived behind what is left in the buffer; returns False if nothing arrived.
+        """Appends newly arrived data to the unparsed rest of the buffer; returns False if none arrived.
 
         What is left is at most a part of a header or of a small frame, so each byte moves once.
         """
@@ -200,7 +201,7 @@ class FrameReader:
         return True
 
     def _start_frame(self) -> None:
-        """Decodes the next header, if all of it is there, and rejects what must not come now."""
+        """Decodes the next header, if all of it is there; raises for a frame that is not allowed here."""
         frame = decode_header(self._buffer, self._position, masked=self._masked, rsv1_allowed=self._deflated)
         if frame is None:
             return
@@ -308,8 +309,8 @@ class FrameReader:
                 payload = data[start:stop]
             elif repeated:
                 # `apply_mask` in one step: key and payload are one integer, and the key repeated over both
-                # leaves zeros where the key was. It saves two slices, a conversion and a call: 150 of 450 ns
-                # for a message of 32 bytes (``benchmarks/codec.py``).
+                # leaves zeros where the key was. It saves two slices, a conversion and a call: a third of
+                # the time for a message of 32 bytes (``benchmarks/codec.py``).
                 both = _from_bytes(data[start:stop])
                 mask = (both >> bits) * repeated
                 payload = (both ^ (mask >> excess if excess else mask)).to_bytes(length)

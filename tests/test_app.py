@@ -32,7 +32,7 @@ async def test_the_example_of_the_readme() -> None:
         await b.send(b"\xff")
         assert await a.recv() == b"\xff"
         await a.ping()
-        assert c.unread == 0
+        assert c.unread_bytes == 0
         await b.close()
         await a.ping()
         assert len(server.rooms["one"]) == 1
@@ -51,7 +51,7 @@ async def test_start_port_and_stop() -> None:
         ws = await connect(f"ws://127.0.0.1:{server.port}/echo")
         await server.stop()
         await ws.wait_closed()
-        assert ws.closed == ConnectionClosed(1001, "the server stops", True)
+        assert ws.closed == ConnectionClosed(1001, "the server is stopping", True)
     with pytest.raises(RuntimeError):
         _ = server.port
 

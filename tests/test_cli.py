@@ -24,7 +24,7 @@ async def test_it_serves_until_a_signal_and_closes_with_1001(number: signal.Sign
         assert await ws.recv() == "x"
         process.send_signal(number)
         await ws.wait_closed()
-        assert ws.closed == ConnectionClosed(1001, "the server stops", True)
+        assert ws.closed == ConnectionClosed(1001, "the server is stopping", True)
         output, errors = process.communicate(timeout=20)
         assert process.returncode == 0
         assert output == ""

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from rfc6455 import HandshakeError, LocalProtocolError, Request, Role, ServerHandshake
-from rfc6455_server import HandshakeRejectedError, connect
+from rfc6455_server import ConnectionClosedError, HandshakeRejectedError, Server, WebSocket, connect
 from tests.helpers import sent_frames
 from tests.server_helpers import Certificate, all_closed, echo_server, serving
 
@@ -182,3 +182,22 @@ async def test_tls_and_certificate_verification(certificate: Certificate) -> Non
         await ws.close()
         with pytest.raises(ssl.SSLCertVerificationError):
             await connect(f"wss://127.0.0.1:{port}/", ssl_context=trusting)
+
+
+async def test_the_limit_of_a_message_holds_at_the_client_too() -> None:
+    server = Server()
+
+    @server.websocket("/")
+    async def handler(ws: WebSocket) -> None:
+        await ws.send("x" * 101)
+        await ws.wait_closed()
+
+    async with serving(server) as url:
+        async with connect(url + "/", limits={"max_message_size": 101}) as ws:
+            assert await ws.recv() == "x" * 101
+        for options in ({"limits": {"max_message_size": 100}}, {"max_message_size": 100}):
+            async with connect(url + "/", **options) as ws:
+                with pytest.raises(ConnectionClosedError):
+                    await ws.recv()
+                assert ws.failure is not None
+                assert ws.failure.code == 1009

@@ -65,7 +65,7 @@ class Rig:
     async def take_all(self) -> int:
         """Takes every message as a handler does; returns their number."""
         count = 0
-        while self.inbox.unread:
+        while self.inbox.unread_bytes:
             if self.inbox.messages or await self.inbox.wait():
                 self.inbox.take()
                 count += 1
@@ -77,16 +77,16 @@ async def test_small_messages_count_their_own_size_and_not_that_of_the_read() ->
     rig.read(SMALL * 1000)
     await settle()  # the second batch is pulled in the next turn of the loop
     assert rig.reader.paused == []
-    assert rig.inbox.unread == 1000 * (len(SMALL) + 64)
+    assert rig.inbox.unread_bytes == 1000 * (len(SMALL) + 64)
     assert await rig.take_all() == 1000
-    assert rig.inbox.unread == 0
+    assert rig.inbox.unread_bytes == 0
 
 
 async def test_reading_pauses_until_the_handler_takes_messages() -> None:
     rig = Rig()
     rig.read(encode_frame(Opcode.BINARY, bytes(200_000), mask_key=KEY) * 3)
     assert rig.reader.paused == [True]
-    assert MAX_UNREAD < rig.inbox.unread <= MAX_UNREAD + 200_000
+    assert MAX_UNREAD < rig.inbox.unread_bytes <= MAX_UNREAD + 200_000
     assert await rig.take_all() == 3
     assert rig.reader.paused == [True, False] * (len(rig.reader.paused) // 2)
 
@@ -117,7 +117,7 @@ async def test_a_fragmented_message_counts_its_own_size(fragment: int) -> None:
     for number, piece in enumerate(pieces):
         opcode = Opcode.CONTINUATION if number else Opcode.TEXT
         rig.read(encode_frame(opcode, piece, fin=number == len(pieces) - 1, mask_key=KEY))
-    assert rig.inbox.unread == len(text) + 64
+    assert rig.inbox.unread_bytes == len(text) + 64
 
 
 async def test_a_byte_rate_disconnects_only_a_client_that_exceeds_it() -> None:

@@ -339,7 +339,7 @@ async def test_stop_cancels_handlers_that_do_not_return() -> None:
         await started.wait()
         await server.stop()
         assert cancelled.is_set()
-        assert await peer.read(4) == b"\x88\x12\x03\xe9"
+        assert await peer.read(4) == b"\x88\x18\x03\xe9"
         await peer.close()
 
 
@@ -476,7 +476,7 @@ async def test_a_hook_that_fails_is_500_and_is_logged(
         with pytest.raises(HandshakeRejectedError) as caught:
             await connect(url + "/echo")
     assert caught.value.response.status == 500
-    failed = "authorize failed" if isinstance(verdict, Exception) else "the refusal is not valid HTTP"
+    failed = "authorize failed" if isinstance(verdict, Exception) else "refusal is not valid HTTP"
     assert failed in caplog.text
 
 

@@ -46,7 +46,7 @@ def test_long_lengths_and_payloads(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("data", "said"),
-    [("81", "incomplete header"), ("8105", "5 bytes missing"), ("81054865", "3 bytes missing")],
+    [("81", "incomplete header"), ("8105", "5 more to come"), ("81054865", "3 more to come")],
 )
 def test_incomplete_frames(capsys: pytest.CaptureFixture[str], data: str, said: str) -> None:
     status, out, _ = run(capsys, data)

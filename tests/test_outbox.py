@@ -306,12 +306,12 @@ async def test_a_peer_that_reads_nothing_is_disconnected_after_the_timeout() -> 
     await rig.clock.advance(19.9)
     assert rig.owner.disconnected == []
     await rig.clock.advance(0.2)
-    assert rig.owner.disconnected == ["send time-out"]
+    assert rig.owner.disconnected == ["send timeout"]
     assert await sending is False
 
 
 async def test_a_peer_that_reads_too_little_is_disconnected() -> None:
-    for size, expected in ((MIN_PROGRESS - 1, ["send time-out"]), (MIN_PROGRESS, [])):
+    for size, expected in ((MIN_PROGRESS - 1, ["send timeout"]), (MIN_PROGRESS, [])):
         rig = Rig(send_timeout=20)
         rig.transport.room = 0
         rig.connection.send_binary(bytes(3 * MIN_PROGRESS))

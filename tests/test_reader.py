@@ -81,7 +81,7 @@ def test_the_size_limit_is_exact(role: Role) -> None:
     )
     assert events[:2] == [BinaryMessage(bytes(300)), BinaryMessage(bytes(300))]
     assert [plain(event) for event in events[2:]] == [
-        (1009, "a message above 300 bytes", "message-too-big"),
+        (1009, "the message exceeds 300 bytes", "message-too-big"),
         ABNORMAL,
     ]
 
@@ -547,7 +547,7 @@ def test_a_message_inside_a_message_fails_in_a_separate_read(role: Role) -> None
     connection = make_connection(role)
     assert feed(connection, [raw_frame(role, TEXT, b"a", fin=False)]) == []
     failed, closed = feed(connection, [raw_frame(role, TEXT, b"b")])
-    assert plain(failed) == (1002, "a message inside a message", "expected-continuation")
+    assert plain(failed) == (1002, "a new message inside an unfinished one", "expected-continuation")
     assert closed == ABNORMAL
 
 

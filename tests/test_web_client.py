@@ -23,7 +23,7 @@ async def test_events_acknowledgements_and_bytes() -> None:
         "state": ["online"],
         "echo": [["안녕 😀", {"a": [1, None]}]],
         "ask me": ["well!"],
-        "time-out": ["timeout"],
+        "timeout": ["timeout"],
         "binary": [1 << 20, True],
         "order": [200, True],
         "refused": ["who are you?", {"code": 7}, "offline"],

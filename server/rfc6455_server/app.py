@@ -115,7 +115,7 @@ class Server:
     # Routes and hooks.
 
     def websocket(self, path: str) -> Callable[[_AnyHandler], _AnyHandler]:
-        """Decorates the handler of a path: an async function of the `WebSocket` and the path's parameters.
+        """Registers the handler of a path: an async function of the `WebSocket` and the path's parameters.
 
         ``{name}`` in the path matches one segment, which is percent-decoded and passed as the argument of
         that name. The first path that matches is used. Raises `ValueError` for a malformed path.
@@ -128,7 +128,7 @@ class Server:
         return register
 
     def authorize(self, hook: _AnyAuthorize) -> _AnyAuthorize:
-        """Decorates an async function that decides about each request for a WebSocket.
+        """Registers an async function that decides about each request for a WebSocket.
 
         It is called after the checks of path and origin, and also for requests that open a session of
         `socketio` by polling. It returns a `Refusal`, or anything else, which becomes ``WebSocket.user``. An
@@ -145,7 +145,7 @@ class Server:
         return verdict if isinstance(verdict, Refusal) else None
 
     def on_report(self, callback: _AnyReportCallback) -> _AnyReportCallback:
-        """Decorates a function that is called with the `CloseReport` of each connection that has ended."""
+        """Registers a function that is called with the `CloseReport` of each connection that has ended."""
         self._report_callbacks.append(callback)
         return callback
 
@@ -242,7 +242,7 @@ class Server:
             if isinstance(address, tuple):
                 port: int = address[1]
                 return port
-        raise RuntimeError("the server is not started")
+        raise RuntimeError("the server does not listen on a TCP port")
 
     @property
     def urls(self) -> list[str]:
@@ -303,7 +303,7 @@ class Server:
     async def stop(self) -> None:
         """Stops listening, closes every connection, WebSockets with 1001, and waits for the handlers.
 
-        Handlers that run for longer than the close time-out (`Limits`) are cancelled.
+        Handlers that run for longer than the close timeout (`Limits`) are cancelled.
         """
         for acceptor in self._acceptors:
             acceptor.close()

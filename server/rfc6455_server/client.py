@@ -44,9 +44,10 @@ class connect:  # noqa: N801 - it is called like a function
     """Opens a connection: ``ws = await connect(uri)``, or ``async with connect(uri) as ws``.
 
     ``uri`` is ``ws://host[:port]/path`` (port 80 by default) or ``wss://…`` (port 443). For ``wss``, the
-    certificate is verified, with ``ssl_context`` if it is given. ``subprotocols`` are offered in this order,
-    and so is ``compression``; ``headers`` are added to the request. ``limits`` overrides fields of `Limits`,
-    for example ``{"ping_interval": 5}``. The other keyword arguments go to `rfc6455.Connection`.
+    certificate is verified, with ``ssl_context`` if it is given. ``subprotocols`` are offered in this order;
+    ``compression`` is offered as well; ``headers`` are added to the request. ``limits`` overrides fields of
+    `Limits`, for example ``{"ping_interval": 5}``; those for the connections and rooms of a server have no
+    effect. The other keyword arguments go to `rfc6455.Connection`.
 
     Raises `rfc6455.LocalProtocolError` for a malformed URI, `OSError` if the connection fails,
     `HandshakeRejectedError` if the server rejects the handshake, `rfc6455.HandshakeError` if its answer is
@@ -67,6 +68,8 @@ class connect:  # noqa: N801 - it is called like a function
         **options: Unpack[ConnectionOptions],
     ) -> None:
         self._uri = parse_uri(uri)
+        self._limits = Limits(**(limits or LimitOptions()))
+        options.setdefault("max_message_size", self._limits.max_message_size)
         self._handshake = ClientHandshake(
             self._uri.authority,
             self._uri.resource_name,
@@ -78,7 +81,6 @@ class connect:  # noqa: N801 - it is called like a function
         )
         self._ssl_context = ssl_context
         self._open_timeout = open_timeout
-        self._limits = Limits(**(limits or LimitOptions()))
         self._websocket: WebSocket | None = None
 
     def __await__(self) -> Generator[object, None, WebSocket]:

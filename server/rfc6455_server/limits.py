@@ -1,4 +1,4 @@
-"""The limits of a server, each with a finite default, and the token bucket that measures rates.
+"""The limits of a server, finite by default, its rates, off by default, and the token bucket for them.
 
 Left to others: what happens beyond a limit (`listening`, `websocket`, `rooms`).
 """
@@ -45,7 +45,8 @@ class LimitOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bytes, counts, seconds, and rates per second. Raises `ValueError` for one that is not above 0.
+    """Bytes, counts, seconds, and rates per second. Raises `ValueError` for a value that is not finite
+    and above 0.
 
     Rates are off by default (``None``): TCP pushes back on a peer that sends faster than its handler reads,
     and nothing is lost. With a rate, `BURST` seconds' worth may arrive at once; more ends the connection with
@@ -71,16 +72,16 @@ class Limits:
     message_rate: float | None = None
     """Messages a second from one connection."""
     byte_rate: float | None = None
-    """Bytes of messages a second from one connection, frame headers included."""
+    """Bytes a second from one connection; counts messages, most of them with their frame headers."""
     join_rate: float | None = None
     """Rooms a second that one connection joins."""
     connection_rate: float | None = None
     """Connections a second from one address."""
     handshake_timeout: float = 10.0
-    """Seconds from accepting a connection to the end of its request head, TLS included."""
+    """Seconds from accepting a connection to the answer to its request, with TLS and ``authorize``."""
     send_timeout: float = 20.0
-    """Seconds without progress after which a peer is disconnected, if its backlog is over ``max_queue`` or a
-    call of `WebSocket.send` waits for it."""
+    """Seconds within which a peer must take 64 KiB if its backlog is over ``max_queue`` or a call of
+    `WebSocket.send` waits for it; otherwise it is disconnected."""
     close_timeout: float = 10.0
     """Seconds that the peer has for its half of the closing handshake and for reading what we sent."""
     ping_interval: float = 20.0

@@ -177,7 +177,7 @@ class Room:
             self._members[member] = show
             return
         if not member.may_join():
-            raise LimitExceededError("too many rooms, or too fast")
+            raise LimitExceededError("in too many rooms, or joining too fast")
         self._members[member] = show
         member.memberships.append(self)
         self._rooms.call_back(self._rooms.join_callbacks, self, member)
@@ -262,12 +262,12 @@ class Rooms:
         return sum(1 for _ in self)
 
     def on_join(self, callback: _AnyCallback) -> _AnyCallback:
-        """Decorates a function of room and member that is called after each join."""
+        """Registers a function of room and member that is called after each join."""
         self.join_callbacks.append(callback)
         return callback
 
     def on_leave(self, callback: _AnyCallback) -> _AnyCallback:
-        """Decorates a function of room and member that is called after each leave, for any cause."""
+        """Registers a function of room and member that is called after each leave, for any cause."""
         self.leave_callbacks.append(callback)
         return callback
 
@@ -277,7 +277,7 @@ class Rooms:
             try:
                 callback(room, member)
             except Exception:  # noqa: BLE001 - whatever a callback raises
-                log(logging.ERROR, "a room callback failed", exception=True, room=room.name)
+                log(logging.ERROR, "room callback failed", exception=True, room=room.name)
 
     def _update_policies(self) -> None:
         for room in list(self._rooms.values()):

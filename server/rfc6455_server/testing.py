@@ -7,7 +7,7 @@
         ws = await client.connect("/echo")
         await ws.send("hello")
         assert await ws.recv() == "hello"
-        await clock.advance(60)  # runs the Pings and time-outs of a minute
+        await clock.advance(60)  # runs the Pings and timeouts of a minute
 
 Only TCP and time are replaced; everything else is the real server and the real client.
 """

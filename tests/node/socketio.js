@@ -36,9 +36,9 @@ const scenarios = {
     try {
       await one.timeout(200).emitWithAck("silence");
     } catch (timeout) {
-      tell("time-out", timeout.message);
+      tell("timeout", timeout.message);
     }
-    tell("server's time-out", await one.emitWithAck("be silent"));
+    tell("server's timeout", await one.emitWithAck("be silent"));
 
     await one.emitWithAck("join", "lobby");
     await two.emitWithAck("join", "lobby");

@@ -89,24 +89,24 @@ _OPTIONS: Final = (
     _Option("listen", "URL", [], "http://H:P, https://H:P, unix:PATH instead", repeatable=True),
     _Option("cert", "FILE", "", "certificate chain for TLS, in PEM"),
     _Option("key", "FILE", "", "its private key, if in another file"),
-    _Option("origin", "ORIGIN", [], "pages that may connect, * for all", repeatable=True),
+    _Option("origin", "ORIGIN", [], "origins to allow, * for all", repeatable=True),
     _Option("trust", "NET", [], "trusted proxies: IPs, networks, unix", repeatable=True),
     _Option("proxy-protocol", "", False, "require PROXY headers, version 2"),
     _Option("reuse-port", "", False, "let several processes use the port"),
     _Option(
-        "max-message-size", "BYTES", _DEFAULTS.max_message_size, "limit of a message; above: 1009", _size
+        "max-message-size", "BYTES", _DEFAULTS.max_message_size, "maximum of a message; larger: 1009", _size
     ),
     _Option("max-queue", "BYTES", _DEFAULTS.max_queue, "limit of a slow peer's backlog", _size),
     _Option("slow-consumer", "POLICY", "disconnect", "or drop_oldest, drop_newest", _policy),
-    _Option("max-connections", "N", _DEFAULTS.max_connections, "limit of connections; above: 503", _size),
+    _Option("max-connections", "N", _DEFAULTS.max_connections, "maximum connections; more: 503", _size),
     _Option(
-        "max-per-address", "N", _DEFAULTS.max_connections_per_address, "limit per address; above: 429", _size
+        "max-per-address", "N", _DEFAULTS.max_connections_per_address, "maximum per address; more: 429", _size
     ),
     _Option("message-rate", "N", None, "messages per second; above: 1008", _rate),
     _Option("ping-interval", "S", _DEFAULTS.ping_interval, "seconds between Pings", _rate),
-    _Option("ping-timeout", "S", _DEFAULTS.ping_timeout, "seconds until something must arrive", _rate),
-    _Option("drain-time", "S", DRAIN_TIME, "seconds over which all are closed", _seconds),
-    _Option("compression", "", False, "permessage-deflate, 300 KiB per user"),
+    _Option("ping-timeout", "S", _DEFAULTS.ping_timeout, "seconds to wait for data after one", _rate),
+    _Option("drain-time", "S", DRAIN_TIME, "seconds over which to close all", _seconds),
+    _Option("compression", "", False, "permessage-deflate: 300 KiB each"),
     _Option("no-pages", "", False, "no web pages and no Socket.IO"),
     _Option("log-format", "FORMAT", "text", "or json", _format),
     _Option("log-level", "LEVEL", "info", "or debug, warning, error", _level),

@@ -33,7 +33,10 @@ def chat(arguments: Sequence[str]) -> int:
 
     That is 0 after a clean close, 1 if the connection was lost, and 2 if it could not be opened.
     """
-    parser = _Parser(prog=_NAME, description="Sends each line of the input, and prints each message.")
+    parser = _Parser(
+        prog=_NAME,
+        description="Sends each line of standard input as a message, and prints each message received.",
+    )
     parser.add_argument("url", metavar="URL", help="ws://HOST/PATH or wss://HOST/PATH")
     header_help = "a field to add to the request (repeatable)"
     parser.add_argument("--header", action="append", default=[], metavar="NAME:VALUE", help=header_help)

@@ -143,7 +143,7 @@ class HttpConnection:
             self._writer.write(self._connection.send(interim))
 
     def _refuse(self, status: int) -> None:
-        self._refuse_with(HttpResponse(b"the request is refused\n", status=status))
+        self._refuse_with(HttpResponse(b"request refused\n", status=status))
 
     def _refuse_with(self, refusal: HttpResponse) -> None:
         """Answers without reading the rest of the request."""
@@ -187,7 +187,7 @@ class HttpConnection:
             response = await answer()
         except Exception:  # noqa: BLE001 - whatever a handler raises
             address = self._protocol.address
-            log(logging.ERROR, "an HTTP handler failed", exception=True, address=address, path=path)
+            log(logging.ERROR, "HTTP handler failed", exception=True, address=address, path=path)
             response = HttpResponse(b"internal error\n", status=500)
         if response.status >= 400 and not response.expected:
             record_refusal(self._hub.stats, response.status, address=self._protocol.address, path=path)

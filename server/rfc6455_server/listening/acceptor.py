@@ -32,7 +32,7 @@ from rfc6455_server.logs import log
 from rfc6455_server.websocket.hub import Hub
 from rfc6455_server.websocket.streams import LINGER_TIMEOUT, CodecProtocol
 
-BACKLOG: Final = 512
+LISTEN_BACKLOG: Final = 512
 """Maximum connections that the operating system queues until we accept them."""
 
 ACCEPT_RETRY: Final = 0.5
@@ -132,7 +132,7 @@ def _closed_on_error(listening: socket.socket) -> Iterator[socket.socket]:
 
 def _bind(listening: socket.socket, address: object) -> None:
     listening.bind(address)  # type: ignore[arg-type]  # from getaddrinfo, or a path
-    listening.listen(BACKLOG)
+    listening.listen(LISTEN_BACKLOG)
     listening.setblocking(False)
 
 

@@ -40,7 +40,7 @@ class Listener:
         self._tasks: dict[WebSocket, asyncio.Task[None]] = {}
         self._all_lost: asyncio.Future[None] | None = None
         self.draining = False
-        """Whether the server stops: it refuses requests for a WebSocket with 503."""
+        """Whether the server is stopping: it refuses requests for a WebSocket with 503."""
 
     @property
     def websockets(self) -> Collection[WebSocket]:
@@ -130,14 +130,14 @@ class Listener:
             del match  # saves 150 bytes for each open connection (``benchmarks/memory.py``)
             await handling
         except asyncio.CancelledError:
-            websocket.fail(CloseCode.GOING_AWAY, "the server stops", cause=Cause.GOING_AWAY)
+            websocket.fail(CloseCode.GOING_AWAY, "the server is stopping", cause=Cause.GOING_AWAY)
             raise
         except ConnectionClosedError:
             pass  # the handler used a connection that had ended
         except LimitExceededError as error:
             websocket.start_close(CloseCode.POLICY_VIOLATION, str(error), cause=Cause.LIMIT)
         except Exception:  # noqa: BLE001 - whatever a handler raises
-            log(logging.ERROR, "a handler failed", exception=True, id=websocket.id, address=websocket.address)
+            log(logging.ERROR, "handler failed", exception=True, id=websocket.id, address=websocket.address)
             websocket.start_close(CloseCode.INTERNAL_ERROR, cause=Cause.HANDLER_FAILED)
         finally:
             del self._tasks[websocket]
@@ -156,21 +156,21 @@ class Listener:
         self.draining = True
         websockets = list(self._tasks)
         for websocket in websockets:
-            websocket.start_close(CloseCode.GOING_AWAY, "the server stops", cause=Cause.GOING_AWAY)
+            websocket.start_close(CloseCode.GOING_AWAY, "the server is stopping", cause=Cause.GOING_AWAY)
             # After the last one, too: load balancers need time to notice that the server is not ready.
             await self._sleep(seconds / len(websockets))
 
     async def close(self) -> None:
         """Closes every connection, WebSockets with 1001, and waits for the handlers.
 
-        Handlers that run for longer than the close time-out (`Limits`) are cancelled.
+        Handlers that run for longer than the close timeout (`Limits`) are cancelled.
         """
         self.draining = True
         self._openings.abort()
         for connection in list(self._http.values()):
             connection.abort()
         for websocket in list(self._tasks):
-            websocket.start_close(CloseCode.GOING_AWAY, "the server stops", cause=Cause.GOING_AWAY)
+            websocket.start_close(CloseCode.GOING_AWAY, "the server is stopping", cause=Cause.GOING_AWAY)
         if self._tasks:
             tasks = list(self._tasks.values())
             _, late = await asyncio.wait(tasks, timeout=self.hub.limits.close_timeout)

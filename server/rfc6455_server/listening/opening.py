@@ -219,7 +219,7 @@ class Opening:
         try:
             self._handshake.reject(status, headers=refusal.headers, body=refusal.body)
         except LocalProtocolError:
-            log(logging.ERROR, "the refusal is not valid HTTP", exception=True, path=request.path)
+            log(logging.ERROR, "refusal is not valid HTTP", exception=True, path=request.path)
             status = 500
             self._handshake.reject(status)
         self._send_refusal(status, request.path)

@@ -30,7 +30,7 @@ class Refusal:
     headers: Sequence[tuple[str, str]] = ()
 
 
-STOPPING: Final = Refusal(503, b"the server stops\n", [("Retry-After", "5")])
+STOPPING: Final = Refusal(503, b"the server is stopping\n", [("Retry-After", "5")])
 """The answer to everyone while the server drains."""
 
 Authorize = Callable[[Request], Awaitable[Any]]

@@ -59,7 +59,7 @@ __all__ = [
 ]
 
 STOP_TIMEOUT: Final = 5.0
-"""Seconds that handlers have to end when the server stops."""
+"""Seconds that handlers have to end when the server is stopping."""
 
 _AnyHandler = TypeVar("_AnyHandler", bound=EventHandler)
 
@@ -85,7 +85,7 @@ class MountedOn(Protocol):
         """Adds a route for HTTP."""
 
     def on_stop(self, callback: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Registers a function that is awaited when the server stops."""
+        """Registers a function that is awaited when the server is stopping."""
 
 
 class SocketIO(Broadcaster):
@@ -189,15 +189,15 @@ class SocketIO(Broadcaster):
     # The namespace "/".
 
     def on(self, event: str, *, concurrent: bool = False) -> Callable[[_AnyHandler], _AnyHandler]:
-        """Decorates the handler of an event (`Namespace.on`)."""
+        """Registers the handler of an event (`Namespace.on`)."""
         return self._main.on(event, concurrent=concurrent)
 
     def on_any(self, handler: _AnyHandler) -> _AnyHandler:
-        """Decorates a function that is called for every event (`Namespace.on_any`)."""
+        """Registers a function that is called for every event (`Namespace.on_any`)."""
         return self._main.on_any(handler)
 
     def use(self, middleware: Middleware) -> Middleware:
-        """Decorates a function that may refuse a client (`Namespace.use`)."""
+        """Registers a function that may refuse a client (`Namespace.use`)."""
         return self._main.use(middleware)
 
     def everybody(self) -> Target:

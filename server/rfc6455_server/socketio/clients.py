@@ -22,7 +22,8 @@ MAX_NAMESPACES: Final = 64
 
 
 class Client:
-    """A client's session and its sockets. A session without sockets is closed after ``connect_timeout``."""
+    """A client's session and its sockets. A session that connects to no namespace within
+    ``connect_timeout`` is closed."""
 
     def __init__(
         self,
@@ -53,7 +54,7 @@ class Client:
                 size, self._size = self._size, 0
                 self._receive_packet(packet, size)
         except PacketError as error:
-            log(logging.INFO, "a client broke the protocol", address=self.session.address, reason=str(error))
+            log(logging.INFO, "client broke the protocol", address=self.session.address, reason=str(error))
             self.session.fail("parse error")
 
     def _receive_packet(self, packet: Packet, size: int) -> None:
@@ -124,7 +125,7 @@ class Client:
                 if error.data is not None:
                     answer["data"] = error.data
             else:
-                log(logging.ERROR, "a middleware failed", exception=True, address=self.session.address)
+                log(logging.ERROR, "middleware failed", exception=True, address=self.session.address)
             self.send(Packet(PacketType.CONNECT_ERROR, namespace.name, answer))
         else:
             self._accept(socket)

@@ -23,7 +23,7 @@ The states of the session:
 
     OPEN     to CLOSING  `close` was called; queued packets are still sent
     OPEN     to CLOSED   the client closed; a transport was lost; no PONG in time; a violation
-    CLOSING  to CLOSED   all packets are sent; a transport was lost; the close time-out
+    CLOSING  to CLOSED   all packets are sent; a transport was lost; the close timeout
 
 `SessionClosed` is the last event. The caller then closes the WebSocket.
 
@@ -178,7 +178,7 @@ class SessionClosed:
 
     ``reason`` is one of the official server's: ``transport close`` (the client closed), ``transport error``
     (a request was lost, or was not allowed), ``ping timeout``, ``parse error`` (the client violated the
-    protocol), ``forced close`` (the server closed).
+    protocol), ``forced close`` (the server closed), ``server shutting down``.
     """
 
     reason: str

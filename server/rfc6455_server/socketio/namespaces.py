@@ -13,7 +13,7 @@ from rfc6455_server.policies import Coalesce, Policy
 from rfc6455_server.rooms import Rooms
 from rfc6455_server.socketio.handlers import EventHandler, RegisteredHandler
 from rfc6455_server.socketio.packets import Packet, encode
-from rfc6455_server.socketio.recovery import LostSession, Recovery
+from rfc6455_server.socketio.recovery import LostSocket, Recovery
 from rfc6455_server.socketio.session import EncodedPacket
 from rfc6455_server.socketio.sockets import Socket, SocketNamespace, SocketServer, Target
 from rfc6455_server.socketio.targets import TargetOf
@@ -81,7 +81,7 @@ class Namespace(SocketNamespace):
     # Registering.
 
     def on(self, event: str, *, concurrent: bool = False) -> Callable[[_AnyHandler], _AnyHandler]:
-        """Decorates the handler of an event: a function, async or not, of the socket and the event's
+        """Registers the handler of an event: a function, async or not, of the socket and the event's
         arguments.
 
         The handler's result is the acknowledgement, if the client asked for one: a tuple is several values,
@@ -100,7 +100,7 @@ class Namespace(SocketNamespace):
         return register
 
     def on_any(self, handler: _AnyHandler) -> _AnyHandler:
-        """Decorates a function of the socket, an event's name and its arguments.
+        """Registers a function of the socket, an event's name and its arguments.
 
         It is called for every event, before the event's handler.
         """
@@ -108,7 +108,7 @@ class Namespace(SocketNamespace):
         return handler
 
     def use(self, middleware: Middleware) -> Middleware:
-        """Decorates a function of a socket that is not yet connected; it raises `ConnectError` to refuse it.
+        """Registers a function of a socket that is not yet connected; it raises `ConnectError` to refuse it.
 
         Any other exception is logged and refuses the client too.
         """
@@ -136,7 +136,7 @@ class Namespace(SocketNamespace):
 
     def deliver(self, target: TargetOf[Socket], packet: Packet) -> None:
         recovery = self.recovery
-        # An event that a policy may drop for a client that is behind is not kept for one that is away.
+        # Recovery keeps only events that no policy may drop.
         if recovery is not None and packet.id is None and self._never_drops(target):
             packet = replace(packet, data=[*packet.data, recovery.next_offset()])
             encoded = EncodedPacket(encode(packet))
@@ -161,7 +161,7 @@ class Namespace(SocketNamespace):
                 excluded.add(socket)
 
     def _never_drops(self, target: TargetOf[Socket]) -> bool:
-        """Whether the event is sent, however far behind a client is, or else its connection is ended."""
+        """Whether no policy may drop the event: each client receives it or is disconnected."""
         if target.policy is not None or not target.rooms:
             return target.policy in (None, "disconnect")
         policies = [self.rooms[name].policy for name in target.rooms if name not in self.sockets]
@@ -198,6 +198,6 @@ class Namespace(SocketNamespace):
             self.by_private_id.pop(socket.private_id, None)
             if reason in _RECOVERABLE:
                 rooms = [room.name for room in socket.memberships]
-                lost = LostSession(socket.id, socket.private_id, rooms, socket.data, socket.position)
+                lost = LostSocket(socket.id, socket.private_id, rooms, socket.data, socket.position)
                 self.recovery.keep(lost, self.server.clock.time())
         self.sockets.pop(socket.id, None)

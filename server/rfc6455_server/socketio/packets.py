@@ -64,7 +64,7 @@ class PacketType(IntEnum):
 
 
 _WITH_BYTES: Final = {PacketType.EVENT: PacketType.BINARY_EVENT, PacketType.ACK: PacketType.BINARY_ACK}
-_WITHOUT_BYTES: Final = {binary: plain for plain, binary in _WITH_BYTES.items()}
+_WITHOUT_BYTES: Final = {binary: type_ for type_, binary in _WITH_BYTES.items()}
 _TYPES: Final = {str(int(type_)): type_ for type_ in PacketType}
 _DIGITS: Final = {type_: digit for digit, type_ in _TYPES.items()}
 
@@ -108,10 +108,10 @@ def encode(packet: Packet) -> list[str | bytes]:
     encoded = ""
     if data is not None:
         try:
-            plain = _encode_plain(data)
-            if plain is None and type_ not in _WITH_BYTES:
+            text = _encode_without_bytes(data)
+            if text is None and type_ not in _WITH_BYTES:
                 raise TypeError(f"{type_.name} carries no bytes")
-            encoded = _encode_binary(data, attachments) if plain is None else plain
+            encoded = _encode_binary(data, attachments) if text is None else text
             _check_keys(data)
         except RecursionError:
             raise ValueError("the data is nested too deeply") from None
@@ -176,13 +176,13 @@ def _encoder(default: Any) -> json.JSONEncoder:
 
 
 # Most packets carry no bytes, so this encoder is tried first.
-_PLAIN: Final = _encoder(_stop_at_bytes)
+_WITHOUT_BYTES_ENCODER: Final = _encoder(_stop_at_bytes)
 
 
-def _encode_plain(data: Any) -> str | None:
+def _encode_without_bytes(data: Any) -> str | None:
     """Returns the JSON of ``data``, or ``None`` if it holds bytes."""
     try:
-        return _PLAIN.encode(data)
+        return _WITHOUT_BYTES_ENCODER.encode(data)
     except _BytesMetError:
         return None
 
@@ -288,16 +288,16 @@ class Decoder:
             raise PacketError("unknown packet type", slug="bad-packet-type")
         number, announced, namespace, digits = head.groups()
         type_ = _TYPES[number]
-        plain_type = _WITHOUT_BYTES.get(type_, type_)
-        attachments = self._attachment_count(announced, binary=plain_type is not type_)
+        base_type = _WITHOUT_BYTES.get(type_, type_)
+        attachments = self._attachment_count(announced, binary=base_type is not type_)
         if namespace is None:
             namespace = "/"
         elif len(namespace) > self._max_namespace or _NAMESPACE.fullmatch(namespace) is None:
             raise PacketError("not a namespace, or too long", slug="bad-namespace")
-        id_ = None if digits is None else _id(digits, plain_type)
+        id_ = None if digits is None else _id(digits, base_type)
         data = self._data(text, head.end())
-        self._check_data(plain_type, data, id_)
-        packet = Packet(plain_type, namespace, data, id_)
+        self._check_data(base_type, data, id_)
+        packet = Packet(base_type, namespace, data, id_)
         if not attachments:
             return packet
         self._places = _find_places(data, attachments)

@@ -18,12 +18,12 @@ from rfc6455 import PreparedMessage
 DEFAULT_MAX_BYTES: Final = 4 << 20
 """Maximum bytes of events that are kept for a namespace."""
 
-MAX_SESSIONS: Final = 10_000
+MAX_LOST_SOCKETS: Final = 10_000
 """Maximum lost sessions that are kept for a namespace; the oldest is dropped first."""
 
 
 @dataclass
-class LostSession:
+class LostSocket:
     """What a socket had when its connection was lost."""
 
     id: str
@@ -48,7 +48,7 @@ class _Logged(NamedTuple):
 class Recovered(NamedTuple):
     """A session that was recovered, and the events that it missed, in their order."""
 
-    session: LostSession
+    session: LostSocket
     missed: list[PreparedMessage]
 
 
@@ -61,7 +61,7 @@ class Recovery:
     _log: deque[_Logged] = field(default_factory=deque)
     _bytes: int = 0
     _offset: int = 0
-    _sessions: OrderedDict[str, LostSession] = field(default_factory=OrderedDict)
+    _sessions: OrderedDict[str, LostSocket] = field(default_factory=OrderedDict)
 
     @property
     def position(self) -> int:
@@ -86,7 +86,7 @@ class Recovery:
         self._bytes += message.size
         self._drop_expired(now)
 
-    def keep(self, session: LostSession, now: float) -> None:
+    def keep(self, session: LostSocket, now: float) -> None:
         """Keeps a session whose connection was lost."""
         session.lost_at = now
         self._sessions[session.private_id] = session
@@ -123,6 +123,6 @@ class Recovery:
             self._bytes -= self._log.popleft().message.size
         while self._sessions:
             oldest = next(iter(self._sessions.values()))
-            if len(self._sessions) <= MAX_SESSIONS and oldest.lost_at >= now - self.seconds:
+            if len(self._sessions) <= MAX_LOST_SOCKETS and oldest.lost_at >= now - self.seconds:
                 return
             self._sessions.popitem(last=False)

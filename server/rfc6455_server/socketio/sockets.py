@@ -28,7 +28,7 @@ from rfc6455_server.socketio.handlers import (
     call_handler,
 )
 from rfc6455_server.socketio.packets import Packet, PacketType
-from rfc6455_server.socketio.recovery import LostSession
+from rfc6455_server.socketio.recovery import LostSocket
 from rfc6455_server.socketio.session import Session, new_id
 from rfc6455_server.socketio.targets import AckTimeoutError, TargetNamespace, TargetOf
 from rfc6455_server.stats import Stats
@@ -323,10 +323,10 @@ class Socket(RoomMember):
         try:
             await call()
         except LimitExceededError as error:
-            log(logging.INFO, "a socket exceeded a limit", id=self.id, reason=str(error))
+            log(logging.INFO, "socket exceeded a limit", id=self.id, reason=str(error))
             self.disconnect(close=True)
         except Exception:  # noqa: BLE001 - whatever a handler raises
-            log(logging.ERROR, "a handler failed", exception=True, id=self.id, handler=event)
+            log(logging.ERROR, "handler failed", exception=True, id=self.id, handler=event)
             if event == "connect":
                 self.disconnect()
 
@@ -349,7 +349,7 @@ class Socket(RoomMember):
         self._client.send(Packet(PacketType.CONNECT, self.namespace.name, answer))
         self._call_connection_handler("connect", EVENT_OVERHEAD)
 
-    def restore(self, lost: LostSession) -> None:
+    def restore(self, lost: LostSocket) -> None:
         """Takes over what a socket of the same client had when its connection was lost."""
         self.recovered = True
         self.private_id = lost.private_id

@@ -18,14 +18,14 @@ NO_KEY: Final = object()
 ENTRY_COST: Final = 256
 """Bytes counted for a waiting message besides its frame: for the objects that hold it."""
 
-_MIN_GONE: Final = 64
+_MIN_REMOVED: Final = 64
 """Entries that were dropped out of order are removed when there are more of them than this."""
 
 
 class Waiting:
     """A waiting message. ``sent`` is resolved when it leaves (True) or the connection ends (False)."""
 
-    __slots__ = ("droppable", "gone", "key", "message", "sent", "size")
+    __slots__ = ("droppable", "key", "message", "removed", "sent", "size")
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Waiting:
         self.size = 0 if message is None else size + ENTRY_COST
         """Bytes that it counts for."""
         self.droppable = droppable
-        self.gone = False
+        self.removed = False
         """Whether it was sent or dropped; its entry may still be in a queue of the backlog."""
         self.key = key
         self.sent = sent
@@ -99,10 +99,10 @@ class Backlog:
 
     def popleft(self) -> Waiting:
         waiting = self._queue.popleft()
-        while waiting.gone:
+        while waiting.removed:
             waiting = self._queue.popleft()
         self._remove(waiting)
-        while self._droppable and self._droppable[0].gone:
+        while self._droppable and self._droppable[0].removed:
             self._droppable.popleft()
         return waiting
 
@@ -118,7 +118,7 @@ class Backlog:
         """Drops the oldest message that may be dropped; returns False if there is none."""
         while self._droppable:
             waiting = self._droppable.popleft()
-            if not waiting.gone:
+            if not waiting.removed:
                 self._drop(waiting)
                 return True
         return False
@@ -137,12 +137,12 @@ class Backlog:
     def _drop(self, waiting: Waiting) -> None:
         self._remove(waiting)
         waiting.message = None
-        if len(self._queue) - self._count > self._count + _MIN_GONE:
-            self._queue = deque(entry for entry in self._queue if not entry.gone)
-            self._droppable = deque(entry for entry in self._droppable if not entry.gone)
+        if len(self._queue) - self._count > self._count + _MIN_REMOVED:
+            self._queue = deque(entry for entry in self._queue if not entry.removed)
+            self._droppable = deque(entry for entry in self._droppable if not entry.removed)
 
     def _remove(self, waiting: Waiting) -> None:
-        waiting.gone = True
+        waiting.removed = True
         self._count -= 1
         self.size -= waiting.size
         if waiting.key is not NO_KEY:

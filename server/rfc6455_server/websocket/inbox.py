@@ -65,7 +65,7 @@ class Inbox:
         self._finished = False
 
     @property
-    def unread(self) -> int:
+    def unread_bytes(self) -> int:
         """Bytes of unread messages, each counted with 64 bytes more than its payload."""
         return self._unread
 
@@ -101,7 +101,7 @@ class Inbox:
         return message
 
     def resume(self) -> None:
-        """Resumes reading and looks again for input.
+        """Resumes reading, and processes the input that is there.
 
         When the connection is ending, this finds the peer's Close behind unread messages.
         """
@@ -131,7 +131,7 @@ class Inbox:
             return
 
     def receive_eof(self) -> None:
-        """Looks for input once more: at most one read is left, so that nothing has to be held back."""
+        """Processes the remaining input even if reading was paused: at most one read is left."""
         self._paused = False
         self.pull()
 
@@ -141,7 +141,7 @@ class Inbox:
         self._wake()
 
     def release(self) -> None:
-        """Drops the reference to the owner. Call it when TCP is gone."""
+        """Drops the reference to the owner. Call it when TCP is closed."""
         self._owner = _NO_OWNER
 
     def _wake(self) -> None:

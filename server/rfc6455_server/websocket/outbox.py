@@ -20,7 +20,7 @@ MAX_UNWRITTEN: Final = 1 << 16
 """More bytes than this are written at once, and not at the end of the tick."""
 
 MIN_PROGRESS: Final = 1 << 16
-"""Bytes that a peer must take within the send time-out if its backlog is full or a call of `send` waits."""
+"""Bytes that a peer must take within the send timeout if its backlog is full or a call of `send` waits."""
 
 _NO_OWNER: Final = NoOwner()
 
@@ -118,7 +118,7 @@ class Outbox:
         if not data:
             return 0
         if self._transport.is_closing():
-            self._lost = True  # TCP is gone; `connection_lost` follows
+            self._lost = True  # TCP is closed; `connection_lost` follows
             return 0
         self._hub.stats.bytes_out += len(data)
         self._transport.write(data)
@@ -240,7 +240,7 @@ class Outbox:
         self._write()
 
     def release(self) -> None:
-        """Drops everything, the reference to the owner too. Call it when TCP is gone."""
+        """Drops everything, the reference to the owner too. Call it when TCP is closed."""
         self._finished = True
         self._drop_backlog()
         self._owner = _NO_OWNER
@@ -264,7 +264,7 @@ class Outbox:
             backlog.append(backlog.senders.popleft())
 
     def _start_progress_timer(self, backlog: Backlog) -> None:
-        """Checks after the send time-out whether the peer has taken anything; does nothing if it runs."""
+        """Starts a timer that checks whether the peer takes `MIN_PROGRESS`, unless one is running."""
         if backlog.progress_timer is None:
             taken = self._taken(backlog)
             timeout = self._hub.limits.send_timeout
@@ -276,7 +276,7 @@ class Outbox:
         if not backlog.waiting_calls and not full:
             return
         if self._taken(backlog) - taken < MIN_PROGRESS:
-            self.disconnect_slow("send time-out" if backlog.waiting_calls else "backlog full")
+            self.disconnect_slow("send timeout" if backlog.waiting_calls else "backlog full")
         else:
             self._start_progress_timer(backlog)
 

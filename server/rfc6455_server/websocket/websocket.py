@@ -40,7 +40,7 @@ from rfc6455_server.websocket.streams import CodecProtocol
 _SLOWNESS_CAUSES: Final[dict[Slowness, Cause]] = {
     "backlog full": Cause.SLOW_CONSUMER,
     "budget exceeded": Cause.BUDGET,
-    "send time-out": Cause.SEND_TIMEOUT,
+    "send timeout": Cause.SEND_TIMEOUT,
 }
 
 
@@ -154,9 +154,12 @@ class WebSocket(RoomMember):
         return self._writer.get_extra_info("ssl_object") is not None
 
     @property
-    def unread(self) -> int:
-        """Bytes of messages that the handler has not taken; small ones count for more than their payload."""
-        return self._inbox.unread
+    def unread_bytes(self) -> int:
+        """Bytes of messages that wait for the handler, with 64 for each besides its payload.
+
+        A batch of messages counts until all of it is taken.
+        """
+        return self._inbox.unread_bytes
 
     @property
     def queued(self) -> int:
@@ -230,7 +233,7 @@ class WebSocket(RoomMember):
     async def send(self, message: str | bytes) -> None:
         """Sends a message; if the peer is behind, waits until this one has left.
 
-        A peer that takes nothing for the send time-out (`Limits`) is disconnected. Raises
+        A peer that takes less than 64 KiB within the send timeout (`Limits`) is disconnected. Raises
         `ConnectionClosedError` if the connection is closing or has ended.
         """
         outbox = self._outbox
@@ -278,7 +281,7 @@ class WebSocket(RoomMember):
         a client, which can only `send`, and for text with a surrogate; `ValueError` for a bad policy.
         """
         if self._connection.role is Role.CLIENT:
-            raise LocalProtocolError("a client has send() only", slug="not-masked")
+            raise LocalProtocolError("a client cannot post; use send()", slug="not-masked")
         if policy is not None:
             check_policy(policy)
         if isinstance(policy, Coalesce):
@@ -339,7 +342,7 @@ class WebSocket(RoomMember):
     # Closing.
 
     async def close(self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
-        """Closes the connection, and waits until it has ended; at most for the close time-out.
+        """Closes the connection, and waits until it has ended; at most for the close timeout.
 
         Raises `LocalProtocolError` for a code that must not be sent.
         """
