@@ -345,19 +345,18 @@ def test_the_chart_draws_and_moves(tabs: Tabs) -> None:
 
 # Runs the server of the pages with a higher message rate for slow tabs. The buffers of the network and the
 # browser then fill up within the five seconds, even on a busy machine.
-FULL_SPEED = (
-    "-c",
-    "import runpy; from rfc6455_server.pages import ticker; ticker.BURST_RATE *= 20;"
-    "runpy.run_module('rfc6455_server', run_name='__main__')",
-)
-
-
 def test_a_slow_tab_receives_the_newest_prices(browser: Browser) -> None:
-    with running_command(program=FULL_SPEED) as (_, url), tabs_of(browser, url) as tabs:
+    with running_command() as (_, url), tabs_of(browser, url) as tabs:
         slow, other = tabs.open("/ticker"), tabs.open("/ticker")
         expect(slow.locator("#prices")).to_contain_text("ACME")
-        slow.get_by_role("button", name="Be slow").click()
-        expect(slow.locator("#slowness")).to_contain_text("were merged into newer ones")
+        slowness = slow.locator("#slowness")
+        for _ in range(5):  # on a busy machine, the server may send too little while the tab is busy
+            slow.get_by_role("button", name="Be slow").click()
+            expect(slowness).to_contain_text("Busy for")
+            expect(slowness).to_contain_text("ticks were sent")
+            if "were merged into newer ones" in slowness.inner_text():
+                break
+        expect(slowness).to_contain_text("were merged into newer ones")
         assert int(slow.locator("#merged").inner_text()) > 0
         expect(other.locator("#merged")).to_have_text("0")
 

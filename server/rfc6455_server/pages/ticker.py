@@ -14,9 +14,12 @@ STOCKS: Final = {"KIM": 120.0, "ACME": 80.0, "NOVA": 45.0, "ORCA": 210.0, "TIDE"
 RATE: Final = 20
 """Rounds of prices per second."""
 
-BURST_SECONDS: Final = 5.0
+BURST_SECONDS: Final = 5
 BURST_RATE: Final = 600
 """Seconds of a burst, and its rounds of prices per second: more than a busy tab can take."""
+
+ROUNDS_PER_TURN: Final = 6
+"""Rounds of a burst between two turns of the event loop."""
 
 _VOLATILITY: Final = 0.002
 
@@ -78,13 +81,14 @@ def add_ticker(io: SocketIO) -> None:
 
         async def send() -> None:
             socket.data["bursting"] = True
-            start, rounds = time.monotonic(), 0
-            while (elapsed := time.monotonic() - start) < BURST_SECONDS and socket.connected:
-                while rounds < elapsed * BURST_RATE:  # on a busy machine, catches up
-                    market.trade(socket.id)
-                    socket.data["burst"] += len(STOCKS)
-                    rounds += 1
-                await asyncio.sleep(0.01)
+            # A fixed number of rounds, so that a busy machine sends as much, and only takes longer.
+            for rounds in range(1, BURST_SECONDS * BURST_RATE + 1):
+                if not socket.connected:
+                    break
+                market.trade(socket.id)
+                socket.data["burst"] += len(STOCKS)
+                if rounds % ROUNDS_PER_TURN == 0:
+                    await asyncio.sleep(ROUNDS_PER_TURN / BURST_RATE)
             socket.data["bursting"] = False
 
         io.spawn(send())
