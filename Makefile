@@ -1,4 +1,4 @@
-# `make serve` and `make test` set up what they need, and do not do it twice.
+# Each target first sets up the environment that it needs, unless that is up to date.
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8765
@@ -10,13 +10,32 @@ RUN := $(VENV)/bin
 serve: $(VENV)/.server
 	$(RUN)/rfc6455-server --host $(HOST) --port $(PORT)
 
+# Tests run in one worker per core. Each worker starts with neighbouring tests, which share what their module sets up,
+# such as a browser; an idle worker takes over tests of another. `make test PARALLEL=` runs them in one process.
+PARALLEL ?= -n auto --dist worksteal
+
 test: $(VENV)/.dev tests/node/node_modules/.installed
-	$(RUN)/pytest --cov --cov-report= $(ARGS)
+	$(RUN)/pytest $(PARALLEL) --cov --cov-report= $(ARGS)
 
 cover: $(VENV)/.dev tests/node/node_modules/.installed
-	$(RUN)/pytest --cov --cov-report=term-missing --cov-report=html:build/coverage $(ARGS)
+	$(RUN)/pytest $(PARALLEL) --cov --cov-report=term-missing --cov-report=html:build/coverage $(ARGS)
 
-# The pictures of the README, taken anew by the tests.
+# Runs the tests on each supported Python that the machine has. nox reports the ones that are missing. It creates one
+# environment per Python in .nox and reuses it; they are updated when pyproject.toml changes.
+.PHONY: test-all build
+test-all: .nox/.installed tests/node/node_modules/.installed
+	$(RUN)/nox --no-install -- $(ARGS)
+
+.nox/.installed: pyproject.toml noxfile.py | $(VENV)/.dev
+	$(RUN)/nox --install-only
+	touch $@
+
+# Builds the wheel and the source distribution in dist/. tests/test_package.py checks their contents.
+build: $(VENV)/.dev
+	rm -rf dist
+	$(RUN)/python -m build --no-isolation
+
+# The tests take the pictures of the README again.
 screenshots: $(VENV)/.dev tests/node/node_modules/.installed
 	SCREENSHOTS=docs/screenshots $(RUN)/pytest -q tests/test_pages.py -k "image or chart or players"
 
@@ -32,7 +51,7 @@ format: $(VENV)/.dev
 	$(RUN)/ruff format .
 
 clean:
-	rm -rf $(VENV) tests/node/node_modules build dist
+	rm -rf $(VENV) .nox tests/node/node_modules build dist
 
 $(RUN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -45,13 +64,13 @@ $(VENV)/.dev: pyproject.toml | $(RUN)/python
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@ $(VENV)/.server
 
-# Without npm, the tests that need it say so and skip; in CI they fail.
+# Without npm, the tests that need it are skipped, with that reason; in CI they fail.
 tests/node/node_modules/.installed: tests/node/package-lock.json
 	if command -v npm >/dev/null; then npm ci --prefix tests/node --no-audit --no-fund --loglevel=error; fi
 	mkdir -p $(@D) && touch $@
 
-# We and the peers side by side; they live in an environment of their own. `make bench-echo` runs one of them,
-# and `make bench BENCH=--quick` all of them in a few minutes, roughly.
+# Benchmarks of this project and its peers, in an environment of their own. `make bench-echo` runs one of them, and
+# `make bench BENCH=--quick` runs all of them in a few minutes, with rough figures.
 BENCHMARKS := masking codec echo broadcast events handshake memory soak
 .PHONY: bench $(BENCHMARKS:%=bench-%)
 bench: $(BENCHMARKS:%=bench-%)
@@ -65,7 +84,8 @@ benchmarks/.venv/.installed: benchmarks/requirements.txt benchmarks/node/package
 	if command -v npm >/dev/null; then npm ci --prefix benchmarks/node --no-audit --no-fund --loglevel=error; fi
 	touch $@
 
-# Every case for both roles: some 20 minutes on a quiet machine; and a sample of it, in some 5 for each way to mask.
+# `conformance` runs every case for both roles: some 20 minutes on an idle machine. `conformance-quick` runs a sample,
+# with numpy and without: some 5 minutes each.
 .PHONY: conformance conformance-quick
 conformance: $(VENV)/.dev
 	$(RUN)/python -m conformance run

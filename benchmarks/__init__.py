@@ -1,1 +1,1 @@
-"""Benchmarks: we and the peers side by side, in one run. ``make bench`` runs all."""
+"""Benchmarks of this project and of its peers, in the same run. ``make bench`` runs all of them."""

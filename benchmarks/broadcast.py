@@ -1,10 +1,10 @@
-"""Broadcast of 128 B to all in a room: the server's CPU time a delivery."""
+"""Broadcast of 128 B to all members of a room: the server's CPU time per delivery."""
 
 import argparse
 import socket
 from collections.abc import Callable, Sequence
 
-from benchmarks.common import FLOOR, Report, ServerProcess, interleaved, options, servers, upgrade
+from benchmarks.common import FLOOR, Figure, Report, ServerProcess, interleaved, options, servers, upgrade
 from benchmarks.load import receive_from_all
 from rfc6455 import Opcode, encode_frame
 
@@ -22,7 +22,7 @@ CASES = [
 
 
 class Room:
-    """The members of a room on one server; the first of them is the one who speaks."""
+    """The members of a room on one server. The first one sends the messages."""
 
     def __init__(self, server: ServerProcess, members: int, *, named_events: bool) -> None:
         text = "x" * SIZE
@@ -41,7 +41,7 @@ class Room:
         self._delivery = len(encode_frame(Opcode.TEXT, text.encode()))
 
     def run(self, deliveries: int, in_flight: int) -> int:
-        """Speaks until there were that many deliveries; gives their number."""
+        """Sends messages until there are some ``deliveries``; returns their exact number."""
         times = max(1, deliveries // len(self._sockets) // in_flight)
         for _ in range(times):
             self._sockets[0].sendall(self._frame * in_flight)
@@ -49,7 +49,6 @@ class Room:
         return times * in_flight * len(self._sockets)
 
     def close(self) -> None:
-        """Closes the sockets."""
         for connection in self._sockets:
             connection.close()
 
@@ -65,19 +64,19 @@ def _read_frame(connection: socket.socket) -> None:
 def measure_rooms(
     peers: Sequence[str],
     case: tuple[int, int, int],
-    asked: argparse.Namespace,
+    args: argparse.Namespace,
     named_events: Callable[[str], bool],
-) -> dict[str, float]:
-    """µs of CPU a delivery, by peer, for that many members, messages in flight, and deliveries."""
+) -> dict[str, Figure]:
+    """Returns µs of CPU per delivery, by peer. ``case`` is (members, messages in flight, deliveries)."""
     members, in_flight, deliveries = case
-    count = deliveries // 4 if asked.quick else deliveries
-    with servers(peers, asked.only) as running:
+    count = deliveries // 4 if args.quick else deliveries
+    with servers(peers, args.only) as running:
         rooms = {
             name: Room(server, members, named_events=named_events(name)) for name, server in running.items()
         }
 
         def measure(name: str) -> float:
-            # python-socketio takes some forty times as long.
+            # python-socketio takes some 40 times as long.
             wanted = count // 8 if name == "python-socketio" else count
             rooms[name].run(wanted // 10, in_flight)
             begin = running[name].cpu()
@@ -85,20 +84,20 @@ def measure_rooms(
             return (running[name].cpu() - begin) / done * 1e6
 
         title = f"{members} members, {in_flight} in flight"
-        figures = interleaved(list(running), 3 if asked.quick else 9, measure, title)
+        figures = interleaved(list(running), 3 if args.quick else 9, measure, title)
         for room in rooms.values():
             room.close()
     return figures
 
 
 def main() -> None:
-    """Prints µs a delivery and the ratios."""
-    asked = options(__doc__)
-    report = Report("broadcast", "µs of server CPU a delivery", quick=asked.quick)
+    """Prints µs per delivery, and the ratios."""
+    args = options(__doc__)
+    report = Report("broadcast", "µs of server CPU per delivery", quick=args.quick)
     for members, in_flight, deliveries, targets in CASES:
         case = (members, in_flight, deliveries)
         names = [*PEERS, FLOOR] if in_flight == 1 else PEERS
-        figures = measure_rooms(names, case, asked, lambda name: name == "python-socketio")
+        figures = measure_rooms(names, case, args, lambda name: name == "python-socketio")
         wanted = {peer: t for peer, t in zip(PEERS[1:], targets, strict=True) if t}
         report.add(f"{members} members, {in_flight} in flight", figures, wanted)
     report.finish()

@@ -1,4 +1,4 @@
-"""What the benchmarks share: servers, their CPU time, interleaved rounds, tables, results, charts."""
+"""Shared by the benchmarks: servers and their CPU time, interleaved rounds, tables, results, charts."""
 
 import argparse
 import json
@@ -12,10 +12,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from rich.console import Console
 from rich.progress import Progress
@@ -25,21 +26,21 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 OURS = "rfc6455"
 FLOOR = "asyncio alone"
-"""What a server on asyncio costs that does nothing but read and write: a bound, and no peer."""
+"""A server on asyncio that only reads and writes: a lower bound, not a competitor."""
 
 console = Console()
 
 
 def options(description: str | None) -> argparse.Namespace:
-    """``--quick`` finishes in a minute; the figures are then rough."""
+    """Parses the command line. ``--quick`` takes about a minute and gets rough figures."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
-    parser.add_argument("--only", nargs="+", metavar="PEER", help="measure these peers only")
+    parser.add_argument("--only", nargs="+", metavar="PEER", help="measure only these peers")
     return parser.parse_args()
 
 
 class ServerProcess:
-    """A server that is measured, in a process of its own."""
+    """A server under measurement, in its own process."""
 
     def __init__(self, command: Sequence[str], errors: IO[str] | None = None) -> None:
         self._process = subprocess.Popen(
@@ -49,22 +50,21 @@ class ServerProcess:
         self.port = int(self._process.stdout.readline())
 
     def cpu(self) -> float:
-        """Seconds of CPU time so far, user and system together, all threads."""
+        """Returns the CPU time used so far in seconds: user plus system, all threads."""
         threads = Path(f"/proc/{self._process.pid}/task").glob("*/schedstat")
         return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
     def memory(self) -> int:
-        """Bytes of resident memory."""
+        """Returns the resident memory in bytes."""
         pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def peak_memory(self) -> int:
-        """The most bytes of resident memory that there were so far."""
+        """Returns the highest resident memory so far, in bytes."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) << 10
 
     def stop(self) -> None:
-        """Ends it."""
         self._process.terminate()
         try:
             self._process.wait(10)
@@ -90,9 +90,9 @@ SERVERS: Mapping[str, list[str]] = {
 def servers(
     names: Sequence[str], only: Sequence[str] | None, *arguments: str, errors: IO[str] | None = None
 ) -> Iterator[dict[str, ServerProcess]]:
-    """The named servers, running; ours is always among them. Each is given ``arguments``.
+    """Runs the named servers with ``arguments``. ``only`` selects some of them; ours always runs.
 
-    ``errors`` is the file that takes what they write to stderr.
+    ``errors`` is a file for what they write to stderr.
     """
     resource.setrlimit(
         resource.RLIMIT_NOFILE, (min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),) * 2
@@ -108,10 +108,40 @@ def servers(
             server.stop()
 
 
+@dataclass(frozen=True)
+class Figure:
+    """The result of several rounds: the median, and the quartiles as its spread."""
+
+    median: float
+    quartiles: tuple[float, float]
+    rounds: int
+
+    @classmethod
+    def of(cls, samples: Sequence[float]) -> Self:
+        """Summarises one sample per round. With a single round, both quartiles are its sample."""
+        if len(samples) == 1:
+            return cls(samples[0], (samples[0], samples[0]), 1)
+        lower, median, upper = statistics.quantiles(samples, n=4, method="inclusive")
+        return cls(median, (lower, upper), len(samples))
+
+    def __str__(self) -> str:
+        """Returns the median to three digits and the distance to the farther quartile: ``12.3 ±4%``."""
+        shown = f"{self.median:,.0f}" if self.median >= 100 else f"{self.median:.3g}"
+        if self.rounds == 1:
+            return shown
+        spread = max(self.median - self.quartiles[0], self.quartiles[1] - self.median)
+        return f"{shown} ±{spread / self.median:.0%}"
+
+
+def as_json(figures: Mapping[str, Figure]) -> dict[str, object]:
+    """Returns the figures as they are stored in the result files."""
+    return {name: asdict(figure) for name, figure in figures.items()}
+
+
 def interleaved(
     names: Sequence[str], rounds: int, measure: Callable[[str], float], title: str
-) -> dict[str, float]:
-    """The median of ``rounds`` measurements of each; every round measures all, so that noise hits all."""
+) -> dict[str, Figure]:
+    """Measures each name ``rounds`` times. Each round measures all, so that noise affects all of them."""
     samples: dict[str, list[float]] = {name: [] for name in names}
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task(title, total=rounds * len(names))
@@ -119,15 +149,15 @@ def interleaved(
             for name in names:
                 samples[name].append(measure(name))
                 progress.advance(task)
-    return {name: statistics.median(values) for name, values in samples.items()}
+    return {name: Figure.of(values) for name, values in samples.items()}
 
 
 DEFLATE = "permessage-deflate; client_max_window_bits"
-"""What browsers offer."""
+"""The offer that browsers make."""
 
 
 def request(port: int, path: str, extensions: str = "") -> bytes:
-    """An opening handshake."""
+    """Returns the request of an opening handshake."""
     offer = f"Sec-WebSocket-Extensions: {extensions}\r\n" if extensions else ""
     return (
         f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -136,7 +166,7 @@ def request(port: int, path: str, extensions: str = "") -> bytes:
 
 
 def read_head(connection: socket.socket) -> bytes:
-    """Reads the answer to it and gives it; what follows stays in the socket."""
+    """Reads and returns the response to `request`. The bytes after it stay in the socket."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         octet = connection.recv(1)
@@ -151,7 +181,10 @@ def read_head(connection: socket.socket) -> bytes:
 def upgrade(
     port: int, path: str, extensions: str = "", context: ssl.SSLContext | None = None
 ) -> socket.socket:
-    """A socket after an opening handshake: with all the ``extensions`` that it offers, over TLS if asked."""
+    """Returns a socket after an opening handshake, over TLS if there is a ``context``.
+
+    Raises `ConnectionError` if the server declines the ``extensions``.
+    """
     connection = socket.create_connection(("127.0.0.1", port))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if context is not None:
@@ -164,25 +197,25 @@ def upgrade(
 
 
 class Report:
-    """A table on the screen, and its figures as JSON and as a chart under ``benchmarks/results``."""
+    """Prints a table, and writes its figures to ``benchmarks/results`` as JSON and as a chart."""
 
     def __init__(self, name: str, unit: str, *, quick: bool, less_is_better: bool = True) -> None:
         self._name = name
         self._unit = unit
         self._quick = quick
         self._less_is_better = less_is_better
-        self._cases: dict[str, dict[str, float]] = {}
+        self._cases: dict[str, dict[str, Figure]] = {}
         self._targets: dict[str, dict[str, float]] = {}
 
     def add(
-        self, case: str, figures: Mapping[str, float], targets: Mapping[str, float] | None = None
+        self, case: str, figures: Mapping[str, Figure], targets: Mapping[str, float] | None = None
     ) -> None:
-        """``figures`` by peer; ``targets`` are what the ratio of ours to a peer's is to reach."""
+        """Adds a case: figures by peer, and by peer the target for the ratio of our median to theirs."""
         self._cases[case] = dict(figures)
         self._targets[case] = dict(targets or {})
 
     def finish(self) -> None:
-        """Prints, and writes the files."""
+        """Prints the table and writes the files."""
         peers = list(dict.fromkeys(name for figures in self._cases.values() for name in figures))
         table = Table(title=f"{self._name}: {self._unit}", title_justify="left")
         table.add_column("case")
@@ -191,22 +224,24 @@ class Report:
         for case, figures in self._cases.items():
             table.add_row(case, *(self._cell(case, peer) if peer in figures else "–" for peer in peers))
         console.print(table)
-        console.print("in brackets: ours divided by theirs, and what it is to reach", style="dim")
+        console.print(
+            "medians, ± the distance to the farther quartile; "
+            "in brackets: our median divided by theirs, and the target of that ratio",
+            style="dim",
+        )
+        cases = {case: as_json(figures) for case, figures in self._cases.items()}
         write_results(
-            self._name,
-            {"unit": self._unit, "cases": self._cases, "targets": self._targets},
-            quick=self._quick,
+            self._name, {"unit": self._unit, "cases": cases, "targets": self._targets}, quick=self._quick
         )
         if not self._quick:
             self._chart(peers)
 
     def _cell(self, case: str, peer: str) -> str:
         figures = self._cases[case]
-        value = figures[peer]
-        shown = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+        shown = str(figures[peer])
         if peer == OURS or OURS not in figures:
             return shown
-        ratio = figures[OURS] / value
+        ratio = figures[OURS].median / figures[peer].median
         target = self._targets[case].get(peer)
         if target is None:
             return f"{shown} ({ratio:.2f})"
@@ -228,18 +263,25 @@ class Report:
             begin = position
             for peer in reversed(peers):
                 if peer in figures:
-                    axes.barh(position, figures[peer], color=f"C{peers.index(peer)}", height=0.85)
-                    axes.text(
-                        figures[peer], position, f" {peer} {figures[peer]:.3g}", va="center", fontsize=7
+                    median, (lower, upper) = figures[peer].median, figures[peer].quartiles
+                    axes.barh(
+                        position,
+                        median,
+                        xerr=[[median - lower], [upper - median]],
+                        color=f"C{peers.index(peer)}",
+                        height=0.85,
+                        error_kw={"elinewidth": 0.8, "capsize": 1.5},
                     )
+                    axes.text(upper, position, f" {peer} {median:.3g}", va="center", fontsize=7)
                     position += 1
             ticks.append(((begin + position - 1) / 2, case))
             position += 0.8
         axes.set_yticks([at for at, _ in ticks], [case for _, case in ticks], fontsize=8)
         axes.set_xscale("log")
         better = "less" if self._less_is_better else "more"
-        axes.set_title(f"{self._name}: {self._unit} ({better} is better)", fontsize=10)
-        axes.margins(x=0.15)
+        title = f"{self._name}: {self._unit} ({better} is better; medians, error bars: quartiles)"
+        axes.set_title(title, fontsize=10)
+        axes.margins(x=0.2)
         figure.text(
             0.01, 0.005, f"{machine()}; {', '.join(f'{k} {v}' for k, v in versions().items())}", fontsize=5
         )
@@ -248,7 +290,7 @@ class Report:
 
 
 def write_results(name: str, results: Mapping[str, object], *, quick: bool) -> None:
-    """Writes a benchmark's JSON."""
+    """Writes the result file of a benchmark."""
     RESULTS.mkdir(exist_ok=True)
     suffix = "-quick" if quick else ""
     everything = {"machine": machine(), "versions": versions(), **results}
@@ -256,7 +298,7 @@ def write_results(name: str, results: Mapping[str, object], *, quick: bool) -> N
 
 
 def machine() -> str:
-    """The processor, and the versions of what runs on it."""
+    """Returns the processor, the Python version and the date."""
     model = next(
         (
             line.split(":")[1].strip()
@@ -270,7 +312,7 @@ def machine() -> str:
 
 
 def versions() -> dict[str, str]:
-    """The releases that were measured."""
+    """Returns the version of each peer."""
     found = {
         name: metadata.version(name)
         for name in ("websockets", "wsproto", "aiohttp", "picows", "python-socketio")

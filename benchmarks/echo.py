@@ -1,4 +1,4 @@
-"""Echo over loopback, plain asyncio: the server's CPU time a message."""
+"""Echo over loopback, on asyncio's own event loop: the server's CPU time per message."""
 
 from benchmarks.common import FLOOR, Report, ServerProcess, interleaved, options, servers
 from benchmarks.load import EchoLoad
@@ -15,16 +15,16 @@ CASES = [
 
 
 def main() -> None:
-    """Prints µs a message and the ratios."""
-    asked = options(__doc__)
-    report = Report("echo", "µs of server CPU a message", quick=asked.quick)
+    """Prints µs per message, and the ratios."""
+    args = options(__doc__)
+    report = Report("echo", "µs of server CPU per message", quick=args.quick)
     for case, connections, in_flight, size, messages, targets in CASES:
-        count = messages // 4 if asked.quick else messages
-        # Each case has servers of its own: asyncio makes room for 256 KiB a read, and whether malloc has
-        # that at hand depends on the traffic before.
-        # With one in flight, most of the time is spent outside of any protocol: how much, the floor shows.
+        count = messages // 4 if args.quick else messages
+        # Each case starts new servers: asyncio allocates 256 KiB for each read, and what that costs in malloc
+        # depends on the traffic before.
+        # With one message in flight, most of the time is spent outside the protocol; FLOOR shows how much.
         names = [*PEERS, FLOOR] if in_flight == 1 else PEERS
-        with servers(names, asked.only) as running:
+        with servers(names, args.only) as running:
             loads = {
                 name: EchoLoad(server.port, connections, in_flight, size) for name, server in running.items()
             }
@@ -40,7 +40,7 @@ def main() -> None:
                 done = loads[name].run(count)
                 return (running[name].cpu() - begin) / done * 1e6
 
-            figures = interleaved(list(running), 3 if asked.quick else 9, measure, case)
+            figures = interleaved(list(running), 3 if args.quick else 9, measure, case)
             wanted = {peer: target for peer, target in zip(PEERS[1:], targets, strict=True) if target}
             report.add(case, figures, wanted)
             for load in loads.values():

@@ -1,4 +1,4 @@
-"""Opening handshake and close: the server's CPU time a connection."""
+"""Opening and closing handshake: the server's CPU time per connection."""
 
 import socket
 
@@ -7,12 +7,11 @@ from rfc6455 import Opcode, encode_frame
 
 PEERS = ["rfc6455", "websockets", "aiohttp", "picows", "Node ws"]
 
-
 AT_ONCE = 20
 
 
 def connect_and_close(port: int, count: int) -> None:
-    """Waves of connections, each with both handshakes in full."""
+    """Opens and closes ``count`` connections, `AT_ONCE` at a time, with both handshakes complete."""
     close = encode_frame(Opcode.CLOSE, b"\x03\xe8", mask_key=b"abcd")
     for _ in range(count // AT_ONCE):
         wave = [socket.create_connection(("127.0.0.1", port)) for _ in range(AT_ONCE)]
@@ -29,11 +28,11 @@ def connect_and_close(port: int, count: int) -> None:
 
 
 def main() -> None:
-    """Prints µs a connection and the ratios."""
-    asked = options(__doc__)
-    report = Report("handshake", "µs of server CPU a connection", quick=asked.quick)
-    count = 200 if asked.quick else 1000
-    with servers(PEERS, asked.only) as running:
+    """Prints µs per connection, and the ratios."""
+    args = options(__doc__)
+    report = Report("handshake", "µs of server CPU per connection", quick=args.quick)
+    count = 200 if args.quick else 1000
+    with servers(PEERS, args.only) as running:
 
         def measure(name: str) -> float:
             connect_and_close(running[name].port, count // 10)
@@ -41,7 +40,7 @@ def main() -> None:
             connect_and_close(running[name].port, count)
             return (running[name].cpu() - begin) / count * 1e6
 
-        figures = interleaved(list(running), 3 if asked.quick else 21, measure, "connections")
+        figures = interleaved(list(running), 3 if args.quick else 21, measure, "connections")
     report.add("open and close", figures, {"websockets": 0.6, "aiohttp": 0.8})
     report.finish()
 

@@ -1,4 +1,4 @@
-"""The load: frames encoded beforehand, over plain sockets; what comes back is counted in bytes."""
+"""The load: sends frames that are encoded beforehand, and counts the bytes of the answers."""
 
 import os
 import selectors
@@ -9,11 +9,11 @@ from benchmarks.common import upgrade
 from rfc6455 import Opcode, encode_frame
 
 TIME_LIMIT = 60.0
-"""Seconds after which a run is given up."""
+"""Seconds after which a run fails."""
 
 
 class EchoLoad:
-    """Connections that each keep a number of messages in flight."""
+    """Connections, each of which keeps a number of messages in flight."""
 
     def __init__(self, port: int, connections: int, in_flight: int, size: int) -> None:
         payload = os.urandom(size // 2).hex().encode().ljust(size, b"x")
@@ -26,19 +26,19 @@ class EchoLoad:
         self._sockets = [upgrade(port, "/echo") for _ in range(connections)]
 
     def run(self, messages: int) -> int:
-        """Echoes that many messages, some more at the end; gives the number that came back."""
+        """Sends ``messages`` or slightly more, the same number on each connection; returns the number."""
         per_connection = -(-messages // len(self._sockets))
         selector = selectors.DefaultSelector()
         left = {}
         for connection in self._sockets:
-            selector.register(connection, selectors.EVENT_READ)
+            selector.register(connection, selectors.EVENT_READ, connection)
             left[connection] = [per_connection - self._in_flight, per_connection * self._echo_size, 0]
             _send_all(connection, self._wire)
         open_count = len(self._sockets)
-        give_up = time.monotonic() + TIME_LIMIT
+        deadline = time.monotonic() + TIME_LIMIT
         while open_count:
             for key, _ in selector.select(1.0):
-                connection: socket.socket = key.fileobj
+                connection = key.data
                 state = left[connection]
                 received = len(connection.recv(1 << 20))
                 if not received:
@@ -52,13 +52,12 @@ class EchoLoad:
                     _send_all(connection, self._wire[: more * self._frame_size])
                 if state[1] == 0:
                     open_count -= 1
-            if time.monotonic() > give_up:
+            if time.monotonic() > deadline:
                 raise TimeoutError("the server did not answer")
         selector.close()
         return per_connection * len(self._sockets)
 
     def close(self) -> None:
-        """Closes the sockets."""
         for connection in self._sockets:
             connection.close()
 
@@ -68,16 +67,16 @@ def _send_all(connection: socket.socket, data: bytes) -> None:
 
 
 def receive_from_all(sockets: list[socket.socket], size: int) -> None:
-    """Reads ``size`` bytes from each."""
+    """Reads ``size`` bytes from each socket."""
     selector = selectors.DefaultSelector()
     left = dict.fromkeys(sockets, size)
     for connection in sockets:
-        selector.register(connection, selectors.EVENT_READ)
+        selector.register(connection, selectors.EVENT_READ, connection)
     waiting = len(sockets)
-    give_up = time.monotonic() + TIME_LIMIT
+    deadline = time.monotonic() + TIME_LIMIT
     while waiting:
         for key, _ in selector.select(1.0):
-            connection: socket.socket = key.fileobj
+            connection = key.data
             received = len(connection.recv(1 << 18))
             if not received:
                 raise ConnectionError("the server closed")
@@ -85,6 +84,6 @@ def receive_from_all(sockets: list[socket.socket], size: int) -> None:
             if left[connection] <= 0:
                 selector.unregister(connection)
                 waiting -= 1
-        if time.monotonic() > give_up:
+        if time.monotonic() > deadline:
             raise TimeoutError("the server did not deliver")
     selector.close()

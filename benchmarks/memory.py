@@ -1,22 +1,22 @@
-"""Memory of an idle connection: 5,000 of them."""
+"""Memory of an idle connection: 5,000 of them, on a new server in each round."""
 
 import socket
 import time
 from collections.abc import Callable
 
-from benchmarks.common import Report, ServerProcess, options, servers, upgrade
+from benchmarks.common import OURS, Report, ServerProcess, interleaved, options, servers, upgrade
 
 PEERS = ["rfc6455", "websockets", "aiohttp", "picows", "Node ws", "streams"]
 TARGET = 8.0  # KiB
 
 
 def idle_memory(server: ServerProcess, count: int, connect: Callable[[int], socket.socket]) -> float:
-    """KiB of the server's memory for each of ``count`` connections; ``connect`` makes one to a port."""
+    """Returns KiB of server memory per connection, with ``count`` of them. ``connect`` opens one."""
     warm = [connect(server.port) for _ in range(100)]
-    time.sleep(0.5)  # for the server to finish what a handshake leaves behind
+    time.sleep(0.5)  # until the server has freed what the handshakes needed
     before = server.memory()
     idle = [connect(server.port) for _ in range(count)]
-    time.sleep(1.5)  # the same for all of them
+    time.sleep(1.5)  # as above, for more connections
     growth = server.memory() - before
     for connection in (*warm, *idle):
         connection.close()
@@ -24,24 +24,26 @@ def idle_memory(server: ServerProcess, count: int, connect: Callable[[int], sock
 
 
 def plain(port: int) -> socket.socket:
-    """A connection without extensions."""
+    """Opens a connection without extensions."""
     return upgrade(port, "/echo")
 
 
 def main() -> None:
-    """Prints KiB a connection."""
-    asked = options(__doc__)
-    count = 1000 if asked.quick else 5000
-    report = Report("memory", "KiB a connection", quick=asked.quick)
-    figures = {}
-    for name in PEERS:
-        with servers(["rfc6455", name][name == "rfc6455" :], asked.only) as running:
-            if name not in running:
-                continue
-            figures[name] = idle_memory(running[name], count, plain)
-    report.add(f"{count} idle connections", figures)
+    """Prints KiB per connection."""
+    args = options(__doc__)
+    count = 1000 if args.quick else 5000
+    report = Report("memory", "KiB per connection", quick=args.quick)
+
+    def measure(name: str) -> float:
+        with servers([name], [name]) as running:
+            return idle_memory(running[name], count, plain)
+
+    title = f"{count} idle connections"
+    names = [name for name in PEERS if name == OURS or args.only is None or name in args.only]
+    figures = interleaved(names, 2 if args.quick else 3, measure, title)
+    report.add(title, figures)
     report.finish()
-    print(f"ours: {figures['rfc6455']:.1f} KiB, to reach: {TARGET} KiB at most")
+    print(f"ours: {figures[OURS].median:.1f} KiB, target: at most {TARGET} KiB")
 
 
 if __name__ == "__main__":

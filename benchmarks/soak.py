@@ -1,8 +1,8 @@
-"""The soak: what idle connections, members that do not read, and an hour of churn do to the server.
+"""The soak test: idle connections, members that do not read, and connections that come and go.
 
-Memory is the server's resident memory. Latencies are held against rounds without stalled members, which are
-run in between: the machine is the same, and so is whatever else it does. The churn is that of an hour at ten
-connections a second, as fast as it goes.
+Memory is the resident memory of the server. Rounds with stalled members alternate with rounds without any, so
+that other load on the machine affects the latencies of both. The churn has as many connections as an hour at
+ten per second, as fast as the server takes them.
 """
 
 import json
@@ -26,7 +26,19 @@ from typing import IO, Any, NamedTuple
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.common import DEFLATE, OURS, ServerProcess, console, options, servers, upgrade, write_results
+from benchmarks.common import (
+    DEFLATE,
+    OURS,
+    Figure,
+    ServerProcess,
+    as_json,
+    console,
+    interleaved,
+    options,
+    servers,
+    upgrade,
+    write_results,
+)
 from benchmarks.load import TIME_LIMIT
 from benchmarks.memory import PEERS, idle_memory, plain
 from rfc6455 import (
@@ -48,7 +60,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Finding:
-    """A figure, the bound that it is to keep, and whether it does."""
+    """A figure, its upper bound, and whether it is within the bound."""
 
     what: str
     figure: str
@@ -57,27 +69,27 @@ class Finding:
 
 
 class Findings:
-    """What was found; ``figures`` are written as JSON."""
+    """Collects the findings. ``figures`` is written as JSON."""
 
     def __init__(self) -> None:
         self.figures: dict[str, object] = {}
         self._findings: list[Finding] = []
 
-    def hold(self, what: str, figure: float, bound: float, unit: str) -> None:
-        """A figure that is to be ``bound`` at most."""
+    def check(self, what: str, figure: float, bound: float, unit: str) -> None:
+        """Adds a figure that must be at most ``bound``."""
         self._findings.append(
             Finding(what, f"{figure:,.4g} {unit}", f"≤ {bound:,.4g} {unit}", met=figure <= bound)
         )
 
-    def miss(self, what: str, why: str) -> None:
-        """Something that went wrong altogether."""
+    def fail(self, what: str, why: str) -> None:
+        """Adds a part that could not be measured."""
         self._findings.append(Finding(what, why, "", met=False))
 
     def finish(self, *, quick: bool) -> None:
-        """Prints the verdicts, and writes the file."""
-        table = _table("the soak's targets", "what", "figure", "to reach", "verdict")
+        """Prints the verdicts and writes the file."""
+        table = _table("targets of the soak test", "what", "figure", "target", "verdict")
         for found in self._findings:
-            verdict = "[green]PASS[/]" if found.met else "[red]short[/]"
+            verdict = "[green]PASS[/]" if found.met else "[red]FAIL[/]"
             table.add_row(found.what, found.figure, found.bound, verdict)
         console.print(table)
         self.figures["targets"] = [asdict(found) for found in self._findings]
@@ -98,12 +110,12 @@ COMPRESSING = [OURS, "websockets", "aiohttp", "Node ws"]
 
 
 def _compressed(port: int) -> socket.socket:
-    """A connection that has agreed on permessage-deflate and says nothing."""
+    """Opens a connection with permessage-deflate, without any message."""
     return upgrade(port, "/echo", DEFLATE)
 
 
-def _spoken(port: int, size: int = 200) -> socket.socket:
-    """A connection on which a message and a Ping were answered."""
+def _used(port: int, size: int = 200) -> socket.socket:
+    """Opens a connection, and gets an echo and a Pong on it."""
     connection = plain(port)
     for opcode, payload in ((Opcode.TEXT, b"x" * size), (Opcode.PING, b"x" * 4)):
         connection.sendall(encode_frame(opcode, payload, mask_key=b"abcd"))
@@ -111,39 +123,49 @@ def _spoken(port: int, size: int = 200) -> socket.socket:
     return connection
 
 
-def soak_idle(asked: Namespace, findings: Findings) -> None:
-    """KiB that an idle connection costs: plain, with permessage-deflate agreed on, and over TLS."""
-    count = 1000 if asked.quick else 5000
+def soak_idle(args: Namespace, findings: Findings) -> None:
+    """Measures KiB per idle connection: without extensions, with permessage-deflate, and over TLS."""
+    count, rounds = (1000, 1) if args.quick else (5000, 3)
     cases: list[tuple[str, list[str], Callable[[int], socket.socket], list[str]]] = [
         ("plain", PEERS, plain, []),
         ("permessage-deflate", COMPRESSING, _compressed, ["--compression"]),
-        ("plain, after a message and a Ping", [OURS], _spoken, []),
+        ("plain, after a message and a Ping", [OURS], _used, []),
     ]
-    table = _table(f"{count} idle connections: KiB each", "case", *PEERS)
-    found: dict[str, dict[str, float]] = {}
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("idle connections", total=sum(len(case[1]) for case in cases))
-        for case, peers, connect, arguments in cases:
-            found[case] = {}
-            for name in peers:
-                if name == OURS or not asked.only or name in asked.only:
-                    with servers([name], [name], *arguments) as running:
-                        found[case][name] = idle_memory(running[name], count, connect)
-                progress.advance(task)
-            row = found[case]
-            table.add_row(case, *(f"{row[peer]:.1f}" if peer in row else "–" for peer in PEERS))
+    table = _table(f"{count} idle connections: KiB per connection", "case", *PEERS)
+    found: dict[str, dict[str, Figure]] = {}
+    for case, peers, connect, arguments in cases:
+
+        def measure(
+            name: str,
+            connect: Callable[[int], socket.socket] = connect,
+            arguments: list[str] = arguments,
+        ) -> float:
+            with servers([name], [name], *arguments) as running:
+                return idle_memory(running[name], count, connect)
+
+        names = [name for name in peers if name == OURS or not args.only or name in args.only]
+        row = found[case] = interleaved(names, rounds, measure, f"idle connections, {case}")
+        table.add_row(case, *(str(row[peer]) if peer in row else "–" for peer in PEERS))
     console.print(table)
     for case, target in IDLE_TARGETS.items():
-        findings.hold(f"an idle connection, {case}", found[case][OURS], target, "KiB")
-    tls = _tls_memory(100 if asked.quick else 500)
-    findings.hold(
-        "a TLS connection's share of asyncio's 256 KiB of buffer", tls["ours"], tls["asyncio"] / 2, "KiB"
+        findings.check(f"an idle connection, {case}", found[case][OURS].median, target, "KiB")
+    tls = _tls_memory(100 if args.quick else 500, rounds)
+    findings.check(
+        "an idle TLS connection, compared with half of one with asyncio's buffers",
+        tls["ours"].median,
+        tls["asyncio"].median / 2,
+        "KiB",
     )
-    findings.figures["idle"] = {"unit": "KiB a connection", "connections": count, "cases": found, "TLS": tls}
+    findings.figures["idle"] = {
+        "unit": "KiB per connection",
+        "connections": count,
+        "cases": {case: as_json(figures) for case, figures in found.items()},
+        "TLS": as_json(tls),
+    }
 
 
-def _tls_memory(count: int) -> dict[str, float]:
-    """KiB for an idle TLS connection: as ours makes it, and with the buffers that asyncio makes."""
+def _tls_memory(count: int, rounds: int) -> dict[str, Figure]:
+    """Measures KiB per idle TLS connection: with our TLS buffers, and with asyncio's."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -151,20 +173,23 @@ def _tls_memory(count: int) -> dict[str, float]:
     def connect(port: int) -> socket.socket:
         return upgrade(port, "/echo", context=context)
 
-    found = {}
+    arguments = {"ours": [], "asyncio": ["--whole-tls-buffers"]}
     with tempfile.TemporaryDirectory() as directory:
         certificate = _certificate(Path(directory))
-        for case, more in (("ours", []), ("asyncio", ["--whole-tls-buffers"])):
-            with servers([OURS], None, "--tls", str(certificate), *more) as running:
-                found[case] = idle_memory(running[OURS], count, connect)
-    table = _table(f"{count} idle TLS connections: KiB each", "ours", "with the buffers that asyncio makes")
-    table.add_row(*(f"{found[case]:.1f}" for case in ("ours", "asyncio")))
+
+        def measure(case: str) -> float:
+            with servers([OURS], None, "--tls", str(certificate), *arguments[case]) as running:
+                return idle_memory(running[OURS], count, connect)
+
+        found = interleaved(list(arguments), rounds, measure, "idle TLS connections")
+    table = _table(f"{count} idle TLS connections: KiB per connection", "our buffers", "asyncio's buffers")
+    table.add_row(*(str(found[case]) for case in arguments))
     console.print(table)
     return found
 
 
 def _certificate(directory: Path) -> Path:
-    """A certificate of our own, with its key."""
+    """Makes a self-signed certificate; returns a file with it and its key."""
     key, certificate, both = (directory / name for name in ("key.pem", "certificate.pem", "both.pem"))
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
     command += ["-subj", "/CN=localhost", "-keyout", str(key), "-out", str(certificate)]
@@ -180,9 +205,9 @@ HEALTHY = 80
 SIZE = 10_000
 RATE = 100.0  # broadcasts a second
 MAX_QUEUE = MIB
-RECEIVE_BUFFER = 1 << 14  # of a stalled member: what the operating system hides of it is little
+RECEIVE_BUFFER = 1 << 14  # of a stalled member: little is buffered outside the server
 
-BASELINE = "nobody stalled"
+BASELINE = "none stalled"
 CASES = {
     BASELINE: ("disconnect", 0),
     f"{STALLED} stalled, disconnect": ("disconnect", STALLED),
@@ -193,7 +218,7 @@ LATENCIES = ("p50", "p99", "slowest member's p50", "slowest member's p99")
 
 @dataclass(frozen=True)
 class Round:
-    """Milliseconds from broadcast to receipt at the healthy members; bytes that the server grew by."""
+    """Latencies of the healthy members in ms, from broadcast to receipt; growth of memory in bytes."""
 
     latencies: dict[str, float]
     at_end: int
@@ -203,9 +228,9 @@ class Round:
     closes: dict[str, int]
 
 
-def soak_broadcasts(asked: Namespace, findings: Findings) -> None:
-    """Broadcasts to members of whom some do not read: memory, and whether the others notice."""
-    rounds, broadcasts = (2, 250) if asked.quick else (4, 1000)
+def soak_broadcasts(args: Namespace, findings: Findings) -> None:
+    """Broadcasts to members, some of which do not read: measures memory, and the latency of the others."""
+    rounds, broadcasts = (2, 250) if args.quick else (4, 1000)
     found: dict[str, list[Round]] = {case: [] for case in CASES}
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("broadcasts", total=rounds * len(CASES))
@@ -213,8 +238,8 @@ def soak_broadcasts(asked: Namespace, findings: Findings) -> None:
             for case, (policy, stalled) in CASES.items():
                 found[case].append(_broadcast(policy, stalled, broadcasts))
                 progress.advance(task)
-    _hold_memory(found, broadcasts, findings)
-    _hold_latencies(found, findings)
+    _check_memory(found, broadcasts, findings)
+    _check_latencies(found, findings)
     findings.figures["broadcasts"] = {
         "broadcasts": broadcasts,
         "bytes": SIZE,
@@ -228,13 +253,13 @@ def _broadcast(policy: str, stalled: int, broadcasts: int) -> Round:
     arguments = ["--max-queue", str(MAX_QUEUE), "--slow-consumer", policy]
     with servers([OURS], None, *arguments) as running:
         server = running[OURS]
-        # Those who stall come first: whatever the server does for them, the others wait for.
+        # Stalled members join first, so each broadcast is queued for them before it is queued for the others.
         idle = [upgrade(server.port, "/room") for _ in range(stalled)]
         for connection in idle:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         members = [upgrade(server.port, "/room") for _ in range(HEALTHY)]
         speaker = upgrade(server.port, "/soak/speaker")
-        warm = _spoken(server.port, SIZE)  # the first large message imports numpy
+        warm = _used(server.port, SIZE)  # allocates what the first large message needs
         time.sleep(0.3)  # until all have joined
         before = server.memory()
         latencies = _speak(speaker, members, broadcasts)
@@ -248,34 +273,34 @@ def _broadcast(policy: str, stalled: int, broadcasts: int) -> Round:
 
 
 def _speak(speaker: socket.socket, members: list[socket.socket], broadcasts: int) -> list[list[float]]:
-    """Seconds from broadcast to receipt, by member. Both clocks are the machine's."""
+    """Returns seconds from broadcast to receipt, by member. Client and server read the same clock."""
     frame = encode_frame(Opcode.TEXT, b"x" * SIZE, mask_key=b"abcd")
     delivery = len(encode_frame(Opcode.TEXT, b"x" * SIZE))
     receipts: dict[socket.socket, list[float]] = {member: [] for member in members}
     received = dict.fromkeys(members, 0)
     missing = broadcasts * len(members)
-    told = bytearray()
+    stamped = bytearray()
     stamp_size = len(f"{0:020.9f}") + 2
     sent = 0
     buffer = bytearray(1 << 18)
     selector = selectors.DefaultSelector()
     for connection in (speaker, *members):
-        selector.register(connection, selectors.EVENT_READ)
+        selector.register(connection, selectors.EVENT_READ, connection)
     begin = time.monotonic()
-    while missing or len(told) < broadcasts * stamp_size:
+    while missing or len(stamped) < broadcasts * stamp_size:
         now = time.monotonic()
         if sent < broadcasts and now >= begin + sent / RATE:
             speaker.sendall(frame)
             sent += 1
         due = begin + sent / RATE - now if sent < broadcasts else 1.0
         for key, _ in selector.select(max(0.0, due)):
-            connection: socket.socket = key.fileobj
+            connection = key.data
             size = connection.recv_into(buffer)
             now = time.monotonic()
             if not size:
                 raise ConnectionError("the server closed")
             if connection is speaker:
-                told += buffer[:size]
+                stamped += buffer[:size]
                 continue
             received[connection] += size
             times = receipts[connection]
@@ -285,7 +310,7 @@ def _speak(speaker: socket.socket, members: list[socket.socket], broadcasts: int
         if now > begin + broadcasts / RATE + TIME_LIMIT:
             raise TimeoutError("the server did not deliver")
     selector.close()
-    stamps = [float(told[at + 2 : at + stamp_size]) for at in range(0, len(told), stamp_size)]
+    stamps = [float(stamped[at + 2 : at + stamp_size]) for at in range(0, len(stamped), stamp_size)]
     return [[end - stamp for stamp, end in zip(stamps, times, strict=True)] for times in receipts.values()]
 
 
@@ -305,10 +330,10 @@ def _percentile(values: Iterable[float], percent: int) -> float:
     return ordered[(len(ordered) - 1) * percent // 100]
 
 
-def _hold_memory(found: dict[str, list[Round]], broadcasts: int, findings: Findings) -> None:
+def _check_memory(found: dict[str, list[Round]], broadcasts: int, findings: Findings) -> None:
     table = _table(
-        f"{broadcasts} broadcasts of {SIZE:,} B to {HEALTHY} members and those who stall: growth of memory",
-        *("case", "at the end, MiB", "at peak, MiB", "queued at the end, MiB", "dropped", "ended by us"),
+        f"growth of memory after {broadcasts} broadcasts of {SIZE:,} B, with {HEALTHY} healthy members",
+        *("case", "at the end, MiB", "at peak, MiB", "queued at the end, MiB", "dropped", "disconnected"),
     )
     for case, (_, stalled) in CASES.items():
         rounds = found[case]
@@ -321,15 +346,15 @@ def _hold_memory(found: dict[str, list[Round]], broadcasts: int, findings: Findi
         )
         if stalled:
             bound = stalled * MAX_QUEUE / MIB
-            findings.hold(f"growth at the end, {case}", end, bound, "MiB")
-            findings.hold(f"growth at peak, {case}", peak, bound, "MiB")
+            findings.check(f"growth at the end, {case}", end, bound, "MiB")
+            findings.check(f"growth at peak, {case}", peak, bound, "MiB")
     console.print(table)
 
 
-def _hold_latencies(found: dict[str, list[Round]], findings: Findings) -> None:
-    """Later than without by no more than rounds without differ among each other."""
+def _check_latencies(found: dict[str, list[Round]], findings: Findings) -> None:
+    """Checks that stalled members add no more latency than the rounds without any differ by."""
     table = _table(
-        f"broadcast to receipt at the healthy members, ms: median of {len(found[BASELINE])} rounds",
+        f"from broadcast to receipt by healthy members, ms: median of {len(found[BASELINE])} rounds",
         *("case", *LATENCIES),
     )
     noise = {}
@@ -348,11 +373,11 @@ def _hold_latencies(found: dict[str, list[Round]], findings: Findings) -> None:
             value = statistics.median(one.latencies[name] for one in found[case])
             cells.append(f"{value:.2f} (× {value / without[name]:.2f})")
             later = max(0.0, value - without[name])
-            findings.hold(f"later than without: {name}, {case}", later, noise[name], "ms")
+            findings.check(f"added latency: {name}, {case}", later, noise[name], "ms")
         table.add_row(case, *cells)
     console.print(table)
     console.print(
-        "noise: between the fastest and the slowest round without; × is with divided by without",
+        f"noise: difference of the fastest and the slowest round with {BASELINE}; ×: ratio to their median",
         style="dim",
     )
 
@@ -363,37 +388,36 @@ OPEN = 200  # at a time
 ROOMS = 20
 ROUTE = "/soak/rooms/{}"
 PING_INTERVAL = 0.5
-PING_TIMEOUT = 3.0  # longer than a visitor stays who answers none
-SETTLE_TIME = PING_TIMEOUT + 5.0  # until the last timers of those who are gone are done
-ANSWER_TIME = 15.0  # seconds in which the server is to do what a visitor waits for
+PING_TIMEOUT = 3.0  # longer than a visitor stays that does not answer Pings
+SETTLE_TIME = PING_TIMEOUT + 5.0  # until the last timers of ended connections have run
+ANSWER_TIME = 15.0  # seconds that a visitor waits for the server
 SAMPLE_INTERVAL = 0.25
-FLAT = 0.05  # growth between the thirds, of the first: malloc keeps what a rare moment took
-SLOPE = 512.0  # bytes a connection: 8 KiB, if one way of ending in 16 left a connection behind
-OBJECTS = 0.05  # that a connection may leave behind: a leak is one at least
-EXPECTED = "RuntimeError: as asked"  # what stands in the log because a visitor asked for it
+FLAT = 0.05  # growth relative to the first third: malloc keeps the memory of a rare peak
+SLOPE = 512.0  # bytes per connection: as if one of the 16 ways to end leaked the 8 KiB of a connection
+OBJECTS = 0.05  # per connection; one of the 16 ways to end leaks 0.06 or more, if it leaks
+EXPECTED = "RuntimeError: requested by a visitor"  # in the log
 
 
 class Visitor:
-    """A connection of the churn: it joins a room, talks, and ends in one of many ways."""
+    """A connection of the churn: joins a room, sends messages, and ends in one of many ways."""
 
     def __init__(self, port: int, path: str, *, deflate: bool = False) -> None:
         self.socket = upgrade(port, path, DEFLATE if deflate else "")
         self._codec = Connection(Role.CLIENT, deflate=DeflateParameters() if deflate else None)
 
     def talk(self, text: str) -> None:
-        """Says something to the room, and waits until that is heard there."""
+        """Sends a message to the room and waits until it comes back."""
         self.say(text)
         while (heard := self.hear()) != TextMessage(text):
             if isinstance(heard, ConnectionClosed):
                 raise ConnectionResetError(f"the server closed: {heard}")
 
     def say(self, text: str) -> None:
-        """Says something."""
         self._codec.send_text(text)
         self._write()
 
     def hear(self) -> Event:
-        """The next message, or the end; control frames are answered."""
+        """Returns the next message or the end of the connection; answers control frames."""
         while True:
             event = self._codec.next_event()
             if isinstance(event, TextMessage | BinaryMessage | ConnectionClosed):
@@ -407,89 +431,89 @@ class Visitor:
                     self._codec.receive_eof()
 
     def vanish(self) -> None:
-        """Resets the connection."""
+        """Resets the TCP connection."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
-    # The ways in which it ends.
+    # The ways to end.
 
     def close(self) -> None:
-        """With a closing handshake."""
+        """Performs the closing handshake."""
         self._codec.close(CloseCode.NORMAL_CLOSURE)
         self._see_the_end()
 
     def go_away(self) -> None:
-        """The same, as a browser leaves a page, with a message before it."""
+        """Sends a message, then closes with 1001, as a browser does that leaves a page."""
         self._codec.send_text("bye")
         self._codec.close(CloseCode.GOING_AWAY, "bye")
         self._see_the_end()
 
     def hang_up(self) -> None:
-        """Ends TCP in order, but without a Close."""
+        """Closes TCP without a Close frame."""
         self.socket.close()
 
     def break_off(self) -> None:
-        """Vanishes in the middle of a frame."""
+        """Resets TCP in the middle of a frame."""
         self.socket.sendall(encode_frame(Opcode.BINARY, os.urandom(20_000), mask_key=b"abcd")[:12_345])
         self.vanish()
 
     def hang_up_inside(self) -> None:
-        """Ends TCP between two fragments of a message."""
+        """Closes TCP between two fragments of a message."""
         self.socket.sendall(encode_frame(Opcode.TEXT, b"one, " * 1000, fin=False, mask_key=b"abcd"))
         self.socket.close()
 
     def break_rules(self) -> None:
-        """Sends a frame that is not masked: 1002."""
+        """Sends an unmasked frame: 1002."""
         self.socket.sendall(encode_frame(Opcode.TEXT, b"hello"))
         self._see_the_end()
 
     def send_bad_text(self) -> None:
-        """Sends what is not UTF-8: 1007."""
+        """Sends invalid UTF-8: 1007."""
         self.socket.sendall(encode_frame(Opcode.TEXT, b"\xff", mask_key=b"abcd"))
         self._see_the_end()
 
     def send_too_much(self) -> None:
-        """Announces more than may be: 1009."""
+        """Sends the header of a frame over the size limit: 1009."""
         self.socket.sendall(encode_header(FIN | Opcode.BINARY, 1 << 25, b"abcd") + b"and so on")
         self._see_the_end()
 
     def ask_to_leave(self) -> None:
-        """Its handler returns."""
+        """Makes its handler return."""
         self.say("leave")
         self._see_the_end()
 
     def ask_to_fail(self) -> None:
-        """Its handler raises: 1011."""
+        """Makes its handler raise: 1011."""
         self.say("fail")
         self._see_the_end()
 
     def ask_to_cancel(self) -> None:
-        """Its handler is cancelled."""
+        """Makes its handler raise CancelledError."""
         self.say("cancel")
         self._see_the_end()
 
     def stall(self) -> None:
-        """Is sent more than it reads, without waiting: its queue is full, and it is let go."""
+        """Does not read while the handler posts more than the queue holds: a slow consumer."""
         self._do_not_read("post")
 
     def stall_a_sender(self) -> None:
-        """Is sent more than it reads, by a handler that waits."""
+        """Does not read while the handler sends and waits."""
         self._do_not_read("send")
 
     def leave_a_stream(self) -> None:
-        """Reads for a while what a handler sends without end, and vanishes."""
+        """Reads some of an endless stream of messages, then resets TCP."""
         self.say("send")
         for _ in range(20):
             self.hear()
         self.vanish()
 
     def fall_silent(self) -> None:
-        """Answers no Ping. The socket is closed by whoever has kept it."""
+        """Stops answering Pings. `Churn` closes the socket later."""
 
     def _do_not_read(self, how: str) -> None:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         self.say(how)
-        time.sleep(0.005)  # for the server to find out
+        time.sleep(0.005)  # for the server to send
         self.vanish()
 
     def _write(self) -> None:
@@ -500,7 +524,7 @@ class Visitor:
             while not isinstance(self.hear(), ConnectionClosed):
                 pass
         except ConnectionError:
-            pass  # we, or the server, had more to say than the other wanted to hear
+            pass  # one side closed TCP while the other was still sending
         self.socket.close()
 
 
@@ -530,18 +554,18 @@ OPENINGS = [
     b"GET /soak/rooms/0 HTTP/1.1\r\nHost: example.com\r\n\r\n",
     b"GET /nowhere HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n",
 ]
-"""What may come in place of an opening handshake."""
+"""What clients send instead of an opening handshake."""
 
 
 class Sample(NamedTuple):
-    """The server's memory in bytes after that many connections."""
+    """The server's memory in bytes after a number of connections."""
 
     connections: int
     memory: int
 
 
 class Churn:
-    """Visitors of one server, a steady number of them; ``advance`` is called for each that has ended."""
+    """Keeps a constant number of visitors on a server. Calls ``advance`` for each that has ended."""
 
     def __init__(self, server: ServerProcess, advance: Callable[[], None]) -> None:
         self.done = 0
@@ -553,7 +577,7 @@ class Churn:
         self._ways: list[Callable[[Visitor], None]] = []
 
     def run(self, count: int) -> list[Sample]:
-        """Lets that many come and go, and samples the server's memory while the most are there."""
+        """Opens and ends at least ``count`` visitors; samples the memory while `OPEN` are connected."""
         samples = []
         sampled = 0.0
         self.done = 0
@@ -591,7 +615,7 @@ class Churn:
         try:
             way(visitor)
         except ConnectionError:
-            visitor.socket.close()  # the server was first: it answers no Ping, and was here for too long
+            visitor.socket.close()  # the server closed first: a waiting visitor does not answer Pings
         if way is Visitor.fall_silent:
             self._silent.append((time.monotonic(), visitor))
         self.done += 1
@@ -604,9 +628,9 @@ class Churn:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-def soak_churn(asked: Namespace, findings: Findings) -> None:
-    """Connections come and go; the server's memory, sampled, is to be flat, and nothing is to stay behind."""
-    count = 2400 if asked.quick else 36_000
+def soak_churn(args: Namespace, findings: Findings) -> None:
+    """Opens and ends many connections: checks memory, leaked objects and the log."""
+    count = 2400 if args.quick else 36_000
     arguments = ["--compression", "--ping-interval", str(PING_INTERVAL), "--ping-timeout", str(PING_TIMEOUT)]
     socket.setdefaulttimeout(ANSWER_TIME)
     with (
@@ -618,37 +642,38 @@ def soak_churn(asked: Namespace, findings: Findings) -> None:
         task = progress.add_task("churn", total=count)
         churn = Churn(server, lambda: progress.advance(task))
         try:
-            churn.run(count // 5)  # what the first connections need stays for those to come
+            churn.run(count // 5)  # warm-up
             before = _settle(server)
             samples = churn.run(count - count // 5)
             after = _settle(server)
         except TimeoutError:
-            findings.miss("churn", f"no answer in {ANSWER_TIME:g} s after {churn.done:,} connections")
+            findings.fail("churn", f"no answer in {ANSWER_TIME:g} s after {churn.done:,} connections")
             return
         finally:
             socket.setdefaulttimeout(None)
-        complaints = _complaints(errors)
-    _hold_churn(samples, before, after, complaints, findings, long_enough=not asked.quick)
+        unexpected = _unexpected_lines(errors)
+    _check_churn(samples, before, after, unexpected, findings, long_enough=not args.quick)
 
 
 def _settle(server: ServerProcess) -> dict[str, Any]:
-    """The server's state when everybody is gone, and with them what they leave for a while."""
-    time.sleep(SETTLE_TIME)  # the last timers are those of visitors who vanished
+    """Waits until the timers of ended connections have run; returns the server's state."""
+    time.sleep(SETTLE_TIME)
     return _state(server)
 
 
 def _state(server: ServerProcess) -> dict[str, Any]:
-    """What the server says of itself."""
+    """Returns what /soak/state reports."""
     visitor = Visitor(server.port, "/soak/state")
     visitor.say("?")
     heard = visitor.hear()
     visitor.close()
     assert isinstance(heard, TextMessage)
-    return json.loads(heard.data)
+    state: dict[str, Any] = json.loads(heard.data)
+    return state
 
 
-def _complaints(errors: IO[str]) -> Counter[str]:
-    """What the server wrote to stderr, apart from what it was asked for: messages, and what was raised."""
+def _unexpected_lines(errors: IO[str]) -> Counter[str]:
+    """Counts the lines of the server's log, without tracebacks and what the visitors caused on purpose."""
     errors.seek(0)
     return Counter(
         line.rstrip()
@@ -657,11 +682,11 @@ def _complaints(errors: IO[str]) -> Counter[str]:
     )
 
 
-def _hold_churn(
+def _check_churn(
     samples: list[Sample],
     before: dict[str, Any],
     after: dict[str, Any],
-    complaints: Counter[str],
+    unexpected: Counter[str],
     findings: Findings,
     *,
     long_enough: bool,
@@ -678,50 +703,50 @@ def _hold_churn(
 
     closes = Counter(after["closes"])
     closes.subtract(before["closes"])
-    ends = _table(f"{count:,} connections, {OPEN} at a time: how they ended", "cause", "count")
+    ends = _table(f"{count:,} connections, {OPEN} at a time, by how they ended", "cause", "count")
     for cause, number in closes.most_common():
         ends.add_row(cause, f"{number:,}")
     console.print(ends)
     table = _table(
         "the server's memory",
-        *("first third, MiB", "last third, MiB", "slope, B a connection"),
-        *("objects left behind, a connection", "blocks"),
+        *("first third, MiB", "last third, MiB", "slope, B per connection"),
+        *("leaked objects per connection", "leaked blocks per connection"),
     )
     table.add_row(f"{first:.2f}", f"{last:.2f}", f"{slope:+.1f}", f"{objects:+.4f}", f"{blocks:+.4f}")
     console.print(table)
     if objects > OBJECTS:
         most = ", ".join(f"{number:,} {kind}" for kind, number in kinds.most_common(20))
-        console.print(f"left behind: {most}", style="red")
-    for line, number in complaints.most_common(10):
-        console.print(f"the log, {number} times: {line}", style="red", markup=False)
+        console.print(f"leaked: {most}", style="red")
+    for line, number in unexpected.most_common(10):
+        console.print(f"log, {number} times: {line}", style="red", markup=False)
 
-    if long_enough:  # the heap takes some thousands of connections to find its size
+    if long_enough:  # the heap grows during the first thousands of connections
         growth = max(0.0, last - first)
-        findings.hold("churn: growth from the first third to the last", growth, FLAT * first, "MiB")
-        findings.hold("churn: slope", max(0.0, slope), SLOPE, "B a connection")
-    findings.hold("churn: objects that a connection leaves behind", max(0.0, objects), OBJECTS, "")
-    findings.hold("churn: what the log complains of", complaints.total(), 0, "lines")
+        findings.check("churn: growth from the first third to the last", growth, FLAT * first, "MiB")
+        findings.check("churn: slope", max(0.0, slope), SLOPE, "B per connection")
+    findings.check("churn: leaked objects per connection", max(0.0, objects), OBJECTS, "")
+    findings.check("churn: unexpected lines in the log", unexpected.total(), 0, "lines")
     findings.figures["churn"] = {
         "connections": count,
         "open": OPEN,
         "first third, MiB": first,
         "last third, MiB": last,
-        "slope, B a connection": slope,
-        "left behind a connection": {"objects": objects, "blocks": blocks},
+        "slope, B per connection": slope,
+        "leaked per connection": {"objects": objects, "blocks": blocks},
         "closes": closes,
-        "complaints": complaints,
+        "unexpected": unexpected,
         "samples": samples[:: max(1, len(samples) // 100)],
     }
 
 
 def main() -> None:
-    """Prints it all."""
-    asked = options(__doc__)
+    """Runs all parts and prints the verdicts."""
+    args = options(__doc__)
     findings = Findings()
-    soak_idle(asked, findings)
-    soak_broadcasts(asked, findings)
-    soak_churn(asked, findings)
-    findings.finish(quick=asked.quick)
+    soak_idle(args, findings)
+    soak_broadcasts(args, findings)
+    soak_churn(args, findings)
+    findings.finish(quick=args.quick)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Conformance: the Autobahn test suite in both directions, and the map of the RFC's clauses."""
+"""Conformance: the Autobahn test suite for both roles, and the map of the RFCs' clauses."""

@@ -14,13 +14,13 @@ from conformance.suite import SuiteMissingError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0, 1 where something is not as expected, 2 where it cannot be run."""
+    """Returns the exit status: 0; 1 if a result is not the expected one; 2 if the suite cannot run."""
     parser = argparse.ArgumentParser(prog="python -m conformance")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("run", help="run the Autobahn test suite")
-    command.add_argument("--quick", action="store_true", help="a sample of the compression cases only")
-    command.add_argument("--role", choices=["server", "client"], help="one of our roles (both)")
-    command.add_argument("--without-numpy", action="store_true", help="as if it were not installed")
+    command.add_argument("--quick", action="store_true", help="run only a sample of the compression cases")
+    command.add_argument("--role", choices=["server", "client"], help="test only this role (both)")
+    command.add_argument("--without-numpy", action="store_true", help="run as if numpy were not installed")
     command = commands.add_parser("clauses", help="show the map of the RFCs' clauses")
     command.add_argument("--markdown", action="store_true", help="write docs/rfc-clauses.md")
     command = commands.add_parser("slugs", help="show the table of the errors' slugs")

@@ -1,6 +1,6 @@
-"""The map of clauses: every normative statement of the RFCs, where the code does it, which tests show it.
+"""The map of clauses: every normative statement of the RFCs, with the code that implements it and its tests.
 
-``clauses.toml`` is the map; this reads it, checks that what it names exists, and shows it.
+The map is ``clauses.toml``. This module reads it, checks that the names in it exist, and shows it.
 """
 
 import ast
@@ -23,7 +23,7 @@ _MARKDOWN = _ROOT / "docs" / "rfc-clauses.md"
 LEVELS = ("MUST", "MUST NOT", "SHOULD", "SHOULD NOT", "MAY")
 ROLES = ("client", "server", "both", "intermediary")
 
-# The sections that have normative statements.
+# The sections with normative statements.
 SECTIONS = {
     6455: "4.1 4.2 4.2.1 4.2.2 4.3 4.4 5.1 5.2 5.3 5.4 5.5 5.5.1 5.5.2 5.5.3 5.6 5.8 6.1 6.2 "
     "7.1.1 7.1.2 7.1.7 7.2.1 7.2.2 7.2.3 7.3 7.4 7.4.1 8.1 9 9.1 9.2 10.2 10.3 10.4 10.6 10.7",
@@ -33,7 +33,7 @@ SECTIONS = {
 
 @dataclass(frozen=True)
 class Clause:
-    """One statement: either ``code`` and ``tests`` are given, or ``left`` says why not."""
+    """One statement. It has either ``code`` and ``tests``, or ``left``, the reason why not."""
 
     rfc: int
     section: str
@@ -46,7 +46,7 @@ class Clause:
 
 
 def read_clauses(path: Path = _HERE / "clauses.toml") -> list[Clause]:
-    """The map, in its order."""
+    """Returns the map in the order of the file."""
     entries = tomllib.loads(path.read_text())["clause"]
     return [_clause(entry) for entry in entries]
 
@@ -57,7 +57,7 @@ def _clause(entry: dict[str, Any]) -> Clause:
 
 
 def problems(clauses: Iterable[Clause]) -> list[str]:
-    """What is wrong with the map, a line each: gaps, names that do not exist, sections without a clause."""
+    """Returns the problems of the map, one line each: gaps, unknown names, sections without a clause."""
     found = []
     clauses = list(clauses)
     for clause in clauses:
@@ -65,7 +65,7 @@ def problems(clauses: Iterable[Clause]) -> list[str]:
         if clause.level not in LEVELS or clause.role not in ROLES:
             found.append(f"{where}: unknown level or role")
         if bool(clause.left) is bool(clause.code and clause.tests):
-            found.append(f"{where}: needs code and tests, or a reason why it is left")
+            found.append(f"{where}: needs code and tests, or a reason in left")
         found += [f"{where}: no {name} in the code" for name in clause.code if not _in_code(name)]
         found += [f"{where}: no test {name}" for name in clause.tests if not _in_tests(name)]
     for rfc, names in SECTIONS.items():
@@ -105,18 +105,18 @@ def _names_of_tests(module_name: str) -> frozenset[str]:
 
 
 def counts(clauses: Iterable[Clause]) -> Counter[tuple[int, str]]:
-    """How many clauses there are by RFC, and by whether they are ours or left to others."""
+    """Counts the clauses by RFC and by whether this project implements them or leaves them to others."""
     return Counter((clause.rfc, "left" if clause.left else "ours") for clause in clauses)
 
 
 def markdown(clauses: Iterable[Clause]) -> str:
-    """The map as a page."""
+    """Returns the map as a page."""
     clauses = list(clauses)
     lines = [
-        "# The clauses of the RFCs, and where they are kept",
+        "# The clauses of the RFCs, and the code that implements them",
         "",
-        "Written by `python -m conformance clauses --markdown`; the source is `conformance/clauses.toml`.",
-        "The statements are paraphrases: what binds is the RFC.",
+        "Generated from `conformance/clauses.toml` by `python -m conformance clauses --markdown`.",
+        "The statements are paraphrases; the RFCs are authoritative.",
     ]
     for rfc in SECTIONS:
         of_rfc = [clause for clause in clauses if clause.rfc == rfc]
@@ -128,7 +128,7 @@ def markdown(clauses: Iterable[Clause]) -> str:
             f"{len(of_rfc)} clauses: {counted[rfc, 'ours']} with code and tests, "
             f"{counted[rfc, 'left']} left to others.",
             "",
-            "| § | level | role | what it asks | where | tests |",
+            "| § | level | role | statement | code | tests |",
             "|---|---|---|---|---|---|",
         ]
         for clause in of_rfc:
@@ -141,14 +141,14 @@ def markdown(clauses: Iterable[Clause]) -> str:
 
 
 def show(*, markdown_file: bool) -> int:
-    """Prints the map and its counts, or writes the page; the exit status is 1 when the map has problems."""
+    """Prints the map and its counts, or writes the page. Returns the exit status: 1 if there are problems."""
     console = Console()
     clauses = read_clauses()
     if markdown_file:
         _MARKDOWN.write_text(markdown(clauses))
-        console.print(f"written: {_MARKDOWN.relative_to(_ROOT)}")
+        console.print(f"wrote {_MARKDOWN.relative_to(_ROOT)}")
     else:
-        table = Table("RFC", "§", "level", "role", "what it asks", "where")
+        table = Table("RFC", "§", "level", "role", "statement", "code")
         for clause in clauses:
             where = clause.left or "\n".join(clause.code)
             table.add_row(str(clause.rfc), clause.section, clause.level, clause.role, clause.says, where)

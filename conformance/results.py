@@ -1,4 +1,4 @@
-"""Results of the suite: read, counted by group, and held against what is expected."""
+"""Reads the results of the suite, counts them by group, and compares them with the expected ones."""
 
 import json
 from collections import Counter
@@ -15,24 +15,24 @@ _RANKS = ("OK", "INFORMATIONAL", "NON-STRICT", "UNIMPLEMENTED", "FAILED", "MISSI
 
 
 class Result(NamedTuple):
-    """What the suite says of one case: of the messages, and of how the connection was closed."""
+    """The result of one case: for the messages, and for the end of the connection."""
 
     behavior: str
     behavior_close: str
 
     @property
     def worst(self) -> str:
-        """The worse of the two, in the suite's words."""
+        """The worse of the two."""
         return max(self.behavior, self.behavior_close, key=_rank)
 
 
 def _rank(behavior: str) -> int:
-    # WRONG CODE, UNCLEAN and FAILED BY CLIENT are failures to close.
+    # WRONG CODE, UNCLEAN and FAILED BY CLIENT (results of the close) count as FAILED.
     return _RANKS.index(behavior) if behavior in _RANKS else _RANKS.index("FAILED")
 
 
 def read_results(folder: Path) -> dict[str, Result]:
-    """The results of the one agent in a folder of reports; empty when there is no report."""
+    """Returns the results of the only agent in a folder of reports; empty if there is no report."""
     index = folder / "index.json"
     if not index.exists():
         return {}
@@ -42,7 +42,7 @@ def read_results(folder: Path) -> dict[str, Result]:
 
 
 def differences(role: str, results: Mapping[str, Result], *, full: bool) -> tuple[list[str], list[str]]:
-    """(worse, better): cases whose result is not what ``expected.json`` has, a line each."""
+    """Returns (worse, better): a line for each case whose result differs from ``expected.json``."""
     expected = json.loads(EXPECTED.read_text())
     exceptions: dict[str, str] = expected["roles"][role]
     worse, better = [], []
@@ -61,12 +61,12 @@ def differences(role: str, results: Mapping[str, Result], *, full: bool) -> tupl
 
 
 def case_key(case: str) -> tuple[int, ...]:
-    """Orders 9.1.10 behind 9.1.9."""
+    """Returns a key that sorts 9.1.10 after 9.1.9."""
     return tuple(map(int, case.split(".")))
 
 
 def table(role: str, results: Mapping[str, Result]) -> Table:
-    """The counts by group of cases."""
+    """Returns a table of the counts by group of cases."""
     columns = [rank for rank in _RANKS if rank != "MISSING"]
     shown = Table(title=f"our {role}", title_justify="left")
     shown.add_column("group")

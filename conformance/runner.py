@@ -1,7 +1,7 @@
 """Runs the suite against our server and our client.
 
-The fuzzing client tests a server: ours is the command ``rfc6455-server``. The fuzzing server tests a client:
-ours is `rfc6455_server.connect`. Both take a free port.
+The suite's fuzzing client tests our server, the command ``rfc6455-server``. Its fuzzing server tests our
+client, `rfc6455_server.connect`. Both use a free port.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ AGENT: Final = "rfc6455"
 
 ALL: Final = ("*",)
 
-# Everything but compression, and a sample of that which covers each kind of message and each parameter.
+# All cases without compression, and a sample of those with it: each kind of message and each parameter.
 QUICK: Final = (
     *(f"{group}.*" for group in (1, 2, 3, 4, 5, 6, 7, 9, 10)),
     *(f"12.{group}.{case}" for group in range(1, 6) for case in (5, 9, 13)),
@@ -37,33 +37,35 @@ QUICK: Final = (
 COUNTS: Final = {ALL: 517, QUICK: 337}
 
 MAX_MESSAGE_SIZE: Final = 16 << 20
-"""Bytes: what the largest case of group 9 sends."""
+"""In bytes; the largest message of group 9 has this size."""
 
 _TIME_LIMITS: Final = {ALL: 3 * 3600, QUICK: 1200}
 """Seconds for one role."""
 
+REPORT_TIMEOUT: Final = 300.0
+"""Seconds for the suite to write its report, which it does before it answers our opening handshake."""
 
 _OUR_SERVER: Final = "import sys; from rfc6455_server.command.cli import main; {}sys.exit(main())"
 
 _HIDE_NUMPY: Final = "sys.modules['numpy'] = None; "
-"""It is looked for when it is needed, and not found then: so that each of the two ways to mask is tested."""
+"""Makes the import of numpy fail, to test masking with the standard library."""
 
 
 def run(cases: tuple[str, ...], roles: Sequence[str], *, without_numpy: bool = False) -> int:
-    """Runs ``cases`` for each role; the exit status is 1 when a result is not the expected one."""
+    """Runs ``cases`` for each role. Returns the exit status: 1 if a result is not the expected one."""
     console = Console()
     suite = find_suite()
     if without_numpy:
-        sys.modules["numpy"] = None  # type: ignore[assignment]  # for our client, which runs here
-    console.print(f"Autobahn test suite ({suite.name}), {COUNTS[cases]} cases a role")
+        sys.modules["numpy"] = None  # type: ignore[assignment]  # for our client, which runs in this process
+    console.print(f"Autobahn test suite ({suite.name}), {COUNTS[cases]} cases for each role")
     unexpected: list[str] = []
     for role in roles:
         results = _run_role(suite, role, cases, console, without_numpy)
         worse, better = differences(role, results, full=cases == ALL)
         again = [line.split()[1].rstrip(":") for line in worse if re.match(r"\w+ [\d.]+:", line)]
         if again:
-            # Cases that send a byte at a time depend on timing: a difference must show twice.
-            console.print(f"once more: {', '.join(again)}")
+            # Cases that send one byte at a time depend on timing, so a difference must occur twice.
+            console.print(f"running again: {', '.join(again)}")
             results.update(_run_role(suite, role, tuple(again), console, without_numpy))
             worse, better = differences(role, results, full=cases == ALL)
         console.print(table(role, results))
@@ -100,7 +102,7 @@ def _config(cases: tuple[str, ...], **more: object) -> dict[str, object]:
     }
 
 
-def _test_server(  # noqa: PLR0917 - what and how, for one function
+def _test_server(  # noqa: PLR0917 - all are needed, and it has one caller
     suite: Suite, folder: str, cases: tuple[str, ...], limit: float, url: str, advance: Callable[[], None]
 ) -> None:
     config = _config(cases, servers=[{"agent": AGENT, "url": url}])
@@ -119,13 +121,13 @@ def _test_client(
     url = f"ws://127.0.0.1:{port}"
     fuzzer = suite.start("fuzzingserver", _config(cases, url=url), folder)
     with _ended(fuzzer, limit):
-        # Its output must be read, or it would wait at a full pipe.
+        # Its output must be read, or a full pipe would block it.
         threading.Thread(target=fuzzer.communicate, daemon=True).start()
         asyncio.run(_run_client(url, limit, advance))
 
 
 async def _run_client(url: str, limit: float, advance: Callable[[], None]) -> None:
-    """Our client: asks how many cases there are, echoes in each, and has the report written."""
+    """Runs our client: gets the number of cases, echoes in each, and makes the suite write its report."""
     async with asyncio.timeout(limit):
         count = await _case_count(url)
         for case in range(1, count + 1):
@@ -138,9 +140,9 @@ async def _run_client(url: str, limit: float, advance: Callable[[], None]) -> No
                     async for message in ws:
                         await ws.send(message)
                 except ConnectionClosedError:
-                    pass  # the suite closed before it had our answer
+                    pass  # the suite closed before we had sent the echo
             advance()
-        async with connect(f"{url}/updateReports?agent={AGENT}") as ws:
+        async with connect(f"{url}/updateReports?agent={AGENT}", open_timeout=REPORT_TIMEOUT) as ws:
             await ws.wait_closed()
 
 
@@ -170,7 +172,7 @@ def _our_server(without_numpy: bool) -> Iterator[str]:
 
 @contextmanager
 def _ended(process: subprocess.Popen[str], limit: float | None) -> Iterator[None]:
-    """Ends the process with the block; with ``limit``, in that many seconds whatever the block does."""
+    """Stops the process at the end of the block, and kills it after ``limit`` seconds."""
     timer = threading.Timer(limit, process.kill) if limit else None
     if timer:
         timer.daemon = True

@@ -1,7 +1,7 @@
-"""Where the Autobahn test suite comes from: a Docker image, or an environment of Python 2.7 made here.
+"""Finds the Autobahn test suite: a Docker image, or an environment with Python 2.7.
 
-The suite is written for Python 2. Its Docker image is the usual way; without a Docker engine, an environment
-with the pinned releases of ``requirements-python27.txt`` is made once, under ``conformance/.wstest``.
+The suite is written for Python 2, and usually runs from its Docker image. Without a Docker engine, this
+module installs the pinned releases of ``requirements-python27.txt`` once, under ``conformance/.wstest``.
 """
 
 import json
@@ -20,19 +20,19 @@ _CONTAINER_REPORTS = "/reports"
 
 
 class SuiteMissingError(Exception):
-    """Neither Docker nor a Python 2.7 to make an environment with."""
+    """There is neither a Docker engine nor a Python 2.7."""
 
 
 class Suite:
-    """A way to run ``wstest``: ``command`` comes before its arguments."""
+    """A way to run ``wstest``: ``command`` is put before its arguments."""
 
     def __init__(self, name: str, command: list[str], reports: str) -> None:
         self.name = name
         self._command = command
-        self._reports = reports  # the folder of reports, as the suite sees it
+        self._reports = reports  # the path of the reports folder inside the container, or on this machine
 
     def start(self, mode: str, config: dict[str, object], folder: str) -> subprocess.Popen[str]:
-        """Starts the suite; its reports go to ``folder`` below `REPORTS`, its output to a pipe."""
+        """Starts the suite. It writes its reports to ``folder`` below `REPORTS`, and its output to a pipe."""
         target = REPORTS / folder
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
@@ -41,7 +41,7 @@ class Suite:
         )
         arguments = ["-m", mode, "-s", f"{self._reports}/{folder}/config.json"]
         if mode == "fuzzingserver":
-            arguments += ["-u", "0"]  # it would take port 8080 for a page of its own
+            arguments += ["-u", "0"]  # otherwise it serves a page on port 8080
         return subprocess.Popen(
             [*self._command, *arguments],
             stdout=subprocess.PIPE,
@@ -52,7 +52,7 @@ class Suite:
 
 
 def find_suite() -> Suite:
-    """Docker where an engine answers, else the local environment; raises `SuiteMissingError`."""
+    """Returns the Docker image if an engine runs, else the local environment. Raises `SuiteMissingError`."""
     REPORTS.mkdir(exist_ok=True)
     if _docker_answers():
         command = ["docker", "run", "--rm", "--init", "--network", "host"]
@@ -67,21 +67,21 @@ def find_suite() -> Suite:
 def _docker_answers() -> bool:
     if shutil.which("docker") is None:
         return False
-    asked = subprocess.run(["docker", "info"], capture_output=True, check=False, timeout=60)
-    return asked.returncode == 0
+    answer = subprocess.run(["docker", "info"], capture_output=True, check=False, timeout=60)
+    return answer.returncode == 0
 
 
 def _make_environment() -> None:
     python27 = next(_candidates(), None)
     if python27 is None:
         raise SuiteMissingError(
-            "no Docker engine, and no Python 2.7: put python2.7 on the PATH, or its path into PYTHON27"
+            "no Docker engine and no Python 2.7: put python2.7 on the PATH, or set PYTHON27 to its path"
         )
-    print(f"making an environment for the suite with {python27.name}, once", flush=True)
+    print(f"installing the suite for {python27.name} (only once)", flush=True)
     shutil.rmtree(_ENVIRONMENT, ignore_errors=True)
     boot = _ENVIRONMENT / "boot"
     pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    # Newer releases of virtualenv cannot make an environment for Python 2.7.
+    # Newer releases of virtualenv do not support Python 2.7.
     for command in (
         [sys.executable, "-m", "venv", str(boot)],
         [str(boot / "bin" / "python"), *pip, "virtualenv==20.21.1"],
@@ -101,7 +101,7 @@ def _candidates() -> Iterator[Path]:
     if "PYTHON27" in os.environ:
         yield Path(os.environ["PYTHON27"])
     on_path = shutil.which("python2.7")
-    # A shim of pyenv stands on the PATH whether or not that version is active.
+    # A shim of pyenv is on the PATH even if that version is not active.
     if (
         on_path is not None
         and subprocess.run([on_path, "-V"], capture_output=True, check=False).returncode == 0

@@ -1,6 +1,6 @@
-"""A chat with named events: rooms, direct messages, an image, acknowledgements, lost connections.
+"""A Socket.IO chat: rooms, direct messages, images, acknowledgements, recovery of lost connections.
 
-Any Socket.IO client does: in a browser, ``const socket = io({auth: {name: "Ann"}})``.
+Any Socket.IO client can connect. In a browser: ``const socket = io({auth: {name: "Ann"}})``.
 """
 
 from datetime import UTC, datetime
@@ -9,13 +9,13 @@ from typing import Any
 from rfc6455_server import Server
 from rfc6455_server.socketio import ConnectError, Socket, SocketIO
 
-io = SocketIO(recovery=120)  # who comes back within two minutes has missed nothing
+io = SocketIO(recovery=120)  # seconds within which a lost socket can come back without missing an event
 
 
 @io.use
 def check(socket: Socket) -> None:
     if not socket.handshake.auth.get("name"):
-        raise ConnectError("say who you are")
+        raise ConnectError("auth needs a name")
     socket.data["name"] = socket.handshake.auth["name"]
 
 

@@ -30,7 +30,6 @@ from rfc6455.events import (
     ConnectionFailed,
     DataEvent,
     Event,
-    EventBatch,
     Ping,
     Pong,
     TextFragment,
@@ -53,7 +52,7 @@ from rfc6455.masking import apply_mask, new_mask_key, preload_masking
 from rfc6455.messages import PreparedMessage
 from rfc6455.uri import WebSocketURI, parse_uri
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "DEFAULT_MAX_HEAD_SIZE",
@@ -70,7 +69,6 @@ __all__ = [
     "DataEvent",
     "DeflateParameters",
     "Event",
-    "EventBatch",
     "Extension",
     "FrameHeader",
     "HandshakeAccepted",

@@ -53,17 +53,17 @@ def _explain_header(header: bytes, frame: FrameHeader) -> list[str]:
 def _explain_payload(payload: bytes, frame: FrameHeader) -> list[str]:
     missing = frame.length - len(payload)
     if missing:
-        return [f"{_hex(payload)}  payload, {missing} bytes missing"]
+        return [f"{_hex(payload)}  payload, {missing} more to come"]
     if not payload:
         return []
-    plain = payload if frame.mask_key is None else apply_mask(payload, frame.mask_key)
+    unmasked = payload if frame.mask_key is None else apply_mask(payload, frame.mask_key)
     if frame.opcode is Opcode.CLOSE:
-        code, reason = decode_close(plain)
+        code, reason = decode_close(unmasked)
         meaning = f"close code {code}, reason {reason!r}"
     elif frame.rsv1:
-        meaning = f"compressed: {_hex(plain)}"
+        meaning = f"compressed: {_hex(unmasked)}"
     else:
-        meaning = repr(plain[:_SHOWN].decode("utf-8", "backslashreplace"))
+        meaning = repr(unmasked[:_SHOWN].decode("utf-8", "backslashreplace"))
     return [f"{_hex(payload)}  payload: {meaning}"]
 
 
@@ -73,9 +73,11 @@ def _hex(data: bytes) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 1 if a frame breaks the protocol, 2 for bad arguments."""
-    parser = argparse.ArgumentParser(prog="python -m rfc6455", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m rfc6455", description="Tools of the rfc6455 codec.")
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("explain", help="explain the bytes of frames")
+    command = commands.add_parser(
+        "explain", help="explain the bytes of frames", description="Explains the bytes of frames."
+    )
     command.add_argument("hex", nargs="+", help="bytes in hexadecimal, with or without spaces")
     options = parser.parse_args(arguments)
     try:

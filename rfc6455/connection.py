@@ -18,6 +18,7 @@ CLOSED means that there is nothing left to wait for: close TCP, if it is not clo
 `ConnectionClosed` is yielded on the way into that state, and only there.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -38,7 +39,6 @@ from rfc6455.events import (
     ConnectionClosed,
     ConnectionFailed,
     Event,
-    EventBatch,
     Ping,
     Pong,
 )
@@ -59,8 +59,10 @@ _JOINED_SIZE: Final = 2048
 
 # The headers of a server's whole, uncompressed messages by payload length. A table lookup takes 70 ns less
 # than packing a header of a medium frame, a tenth of sending 1 KiB (``benchmarks/codec.py``).
-_TEXT_HEADERS: Final = tuple(encode_header(FIN | Opcode.TEXT, length) for length in range(_JOINED_SIZE))
-_BINARY_HEADERS: Final = tuple(encode_header(FIN | Opcode.BINARY, length) for length in range(_JOINED_SIZE))
+_WHOLE_TEXT: Final = FIN | Opcode.TEXT
+_WHOLE_BINARY: Final = FIN | Opcode.BINARY
+_TEXT_HEADERS: Final = tuple(encode_header(_WHOLE_TEXT, length) for length in range(_JOINED_SIZE))
+_BINARY_HEADERS: Final = tuple(encode_header(_WHOLE_BINARY, length) for length in range(_JOINED_SIZE))
 
 
 class Connection:
@@ -140,7 +142,7 @@ class Connection:
 
         # Output: encoded frames in order, and the type of the message that is being sent in fragments.
         self._output: list[bytes] = []
-        self._new_mask_key = mask_key_source
+        self._new_mask_key = mask_key_source if role is Role.CLIENT else None  # RFC 6455 §5.1
         self._sending: Opcode | None = None
         self._sending_compressed = False
         self._deflater = Deflater(deflate, role) if deflate else None
@@ -212,7 +214,7 @@ class Connection:
         self._events = batch
         return batch.popleft()
 
-    def next_batch(self) -> EventBatch:
+    def next_batch(self) -> deque[Event]:
         """Returns the events that `next_event` would return next without parsing more; empty if none.
 
         Whole messages are returned together. A frame that may end the connection is never returned together
@@ -221,17 +223,24 @@ class Connection:
         events = self._events
         if not events:
             return self._reader.read_messages() or self._read_batch()
-        batch = EventBatch(events)
-        batch.size = events.size
+        batch = events.copy()
         events.clear()  # `events` may be iterating over it
         return batch
+
+    @property
+    def batch_size(self) -> int:
+        """Bytes of the messages that `next_batch` returned last, after inflation.
+
+        Frame headers are included if the messages came by the hot path (`reader`).
+        """
+        return self._reader.batch_size
 
     @property
     def unread(self) -> bool:
         """Whether pulling again may return an event: there is unparsed input, or EOF."""
         return self._reader.unread or (self._eof and self._state is not State.CLOSED)
 
-    def _read_batch(self) -> EventBatch:
+    def _read_batch(self) -> deque[Event]:
         """Parses by the general path until there is an event, or no more input."""
         if self._state is State.CLOSED:
             return NO_EVENTS
@@ -240,24 +249,26 @@ class Connection:
         except RemoteProtocolError as error:
             return self._fail_remote(error)
 
-    def _read(self) -> EventBatch:
+    def _read(self) -> deque[Event]:
         reader = self._reader
         while self._close_received is None:
             item = reader.read()
             if isinstance(item, ControlFrame):
+                reader.batch_size = 0
                 return self._receive_control_frame(item)
             if item is not None:
-                return _batch(item, size=reader.message_size)
+                return deque((item,))
             if not reader.refill():
                 break
             messages = reader.read_messages()
             if messages:
                 return messages
         if self._eof:
-            return _batch(self._enter_closed(clean=self._close_sent and self._close_received is not None))
+            clean = self._close_sent and self._close_received is not None
+            return deque((self._enter_closed(clean=clean),))
         return NO_EVENTS
 
-    def _receive_control_frame(self, frame: ControlFrame) -> EventBatch:
+    def _receive_control_frame(self, frame: ControlFrame) -> deque[Event]:
         self._control_frames += 1
         if self._control_frames > self._max_control_frames:
             raise RemoteProtocolError(
@@ -267,21 +278,21 @@ class Connection:
         if frame.opcode is Opcode.PING:
             # RFC 6455 §5.5.2: a Ping MUST be answered unless a Close was received; none was.
             self._send_frame(FIN | Opcode.PONG, payload)
-            return _batch(Ping(payload))
+            return deque((Ping(payload),))
         if frame.opcode is Opcode.PONG:
-            return _batch(Pong(payload))
+            return deque((Pong(payload),))
         return self._receive_close(payload)
 
-    def _receive_close(self, payload: bytes) -> EventBatch:
+    def _receive_close(self, payload: bytes) -> deque[Event]:
         code, reason = self._close_received = decode_close(payload)
         self._reader.discard_input()
         # RFC 6455 §5.5.1: a Close MUST be answered with a Close, once; the answer echoes the code.
         self._send_close(payload[:2])
         received = CloseReceived(code, reason)
         if self.role is Role.CLIENT:
-            return _batch(received)
+            return deque((received,))
         # RFC 6455 §5.5.1: the server MUST close TCP immediately; the client waits for it.
-        return _batch(received, self._enter_closed(clean=True))
+        return deque((received, self._enter_closed(clean=True)))
 
     def _enter_closed(self, *, clean: bool) -> ConnectionClosed:
         self._state = State.CLOSED
@@ -292,11 +303,11 @@ class Connection:
         code, reason = self._close_received or (CloseCode.ABNORMAL_CLOSURE, "")
         return ConnectionClosed(code, reason, clean)
 
-    def _fail_remote(self, error: RemoteProtocolError) -> EventBatch:
+    def _fail_remote(self, error: RemoteProtocolError) -> deque[Event]:
         reason = str(error)
         error.__traceback__ = None  # the event must not keep the frames of the call stack alive
         self._send_close(encode_close(error.code, reason))
-        return _batch(ConnectionFailed(error.code, reason, error), self._enter_closed(clean=False))
+        return deque((ConnectionFailed(error.code, reason, error), self._enter_closed(clean=False)))
 
     # Output. ``fin`` is not keyword-only: on Python 3.11 that would cost a twentieth of sending 32 bytes
     # (``benchmarks/codec.py``).
@@ -312,13 +323,14 @@ class Connection:
         except UnicodeEncodeError:
             raise LocalProtocolError("the text has a surrogate", slug="bad-text") from None
         except AttributeError:
-            raise TypeError(f"a text is a str, not {type(data).__name__}") from None
-        # The hot path: a small message of a server leaves without a further call, which would cost an eighth
-        # of sending 32 bytes (``benchmarks/codec.py``).
-        if fin and self._sends_plain and len(payload) < _JOINED_SIZE:
+            raise TypeError(f"send_text needs a str, not {type(data).__name__}") from None
+        if not (fin and self._sends_plain):
+            self._send_data(Opcode.TEXT, payload, fin)
+        elif len(payload) < _JOINED_SIZE:
+            # One call more would cost an eighth of sending 32 bytes (``benchmarks/codec.py``).
             self._output.append(_TEXT_HEADERS[len(payload)] + payload)
         else:
-            self._send_data(Opcode.TEXT, payload, fin=fin)
+            self._send_frame(_WHOLE_TEXT, payload)
 
     def send_binary(self, data: bytes | bytearray | memoryview, fin: bool = True) -> None:
         """Queues a binary message, or with ``fin=False`` a fragment of one.
@@ -327,10 +339,12 @@ class Connection:
         """
         # Not ``bytes(data)``: ``bytes(5)`` is five zero bytes.
         payload = data if type(data) is bytes else bytes(memoryview(data))
-        if fin and self._sends_plain and len(payload) < _JOINED_SIZE:
+        if not (fin and self._sends_plain):
+            self._send_data(Opcode.BINARY, payload, fin)
+        elif len(payload) < _JOINED_SIZE:
             self._output.append(_BINARY_HEADERS[len(payload)] + payload)
         else:
-            self._send_data(Opcode.BINARY, payload, fin=fin)
+            self._send_frame(_WHOLE_BINARY, payload)
 
     def send_prepared(self, message: PreparedMessage) -> None:
         """Queues a message that is encoded, and compressed, once for many connections.
@@ -348,7 +362,7 @@ class Connection:
         frame = message.frame(self.deflate)
         if frame is None:
             for opcode, payload in message.parts:
-                self._send_data(opcode, payload, fin=True)
+                self._send_data(opcode, payload, True)
         else:
             self._output.append(frame)
 
@@ -383,7 +397,7 @@ class Connection:
         if self._state is not State.CLOSED:
             self._send_close(payload)
             self._events.clear()  # `events` may be iterating over it
-            self._events = _batch(self._enter_closed(clean=False))
+            self._events = deque((self._enter_closed(clean=False),))
 
     def data_to_send(self) -> bytes:
         """Returns the bytes to write to the socket now; each byte is returned once."""
@@ -411,7 +425,7 @@ class Connection:
             # RFC 6455 §5.4: fragments of two messages MUST NOT be interleaved.
             raise LocalProtocolError("another message is unfinished", slug="unfinished-message")
 
-    def _send_data(self, opcode: Opcode, payload: bytes, *, fin: bool) -> None:
+    def _send_data(self, opcode: Opcode, payload: bytes, fin: bool) -> None:
         self._check_can_send(opcode)
         begins = self._sending is None
         self._sending = None if fin else opcode
@@ -442,15 +456,9 @@ class Connection:
             self._send_frame(FIN | Opcode.CLOSE, payload)
 
     def _send_frame(self, first: int, payload: bytes) -> None:
-        if self.role is Role.SERVER:
+        if self._new_mask_key is None:
             self._output += encode_header(first, len(payload)), payload
         else:
             # RFC 6455 §5.1, §5.3: a client MUST mask every frame, with a fresh key.
             mask_key = self._new_mask_key()
             self._output += encode_header(first, len(payload), mask_key), apply_mask(payload, mask_key)
-
-
-def _batch(*events: Event, size: int = 0) -> EventBatch:
-    batch = EventBatch(events)
-    batch.size = size
-    return batch

@@ -45,8 +45,8 @@ _SHORT_SLICE: Final = 2048
 # window-bits = "8" / "9" / "10" / … / "15", without leading zeros (RFC 7692 §7.1.2)
 _WINDOW_BITS: Final = re.compile(r"[89]|1[0-5]")
 
-_SERVER_TAKEOVER: Final = "server_no_context_takeover"
-_CLIENT_TAKEOVER: Final = "client_no_context_takeover"
+_SERVER_NO_TAKEOVER: Final = "server_no_context_takeover"
+_CLIENT_NO_TAKEOVER: Final = "client_no_context_takeover"
 _SERVER_BITS: Final = "server_max_window_bits"
 _CLIENT_BITS: Final = "client_max_window_bits"
 
@@ -138,9 +138,9 @@ class PerMessageDeflate(_Parameters):
         )
         parameters: list[tuple[str, str | None]] = []
         if agreed.server_no_context_takeover:
-            parameters.append((_SERVER_TAKEOVER, None))
+            parameters.append((_SERVER_NO_TAKEOVER, None))
         if agreed.client_no_context_takeover:
-            parameters.append((_CLIENT_TAKEOVER, None))
+            parameters.append((_CLIENT_NO_TAKEOVER, None))
         if offered.server_max_window_bits or agreed.server_max_window_bits < MAX_WINDOW_BITS:
             parameters.append((_SERVER_BITS, str(agreed.server_max_window_bits)))
         if agreed.client_max_window_bits < MAX_WINDOW_BITS:
@@ -153,9 +153,9 @@ class PerMessageDeflate(_Parameters):
         """Returns the client's offer; it always allows the server to limit the client's window."""
         parameters: list[tuple[str, str | None]] = []
         if self.server_no_context_takeover:
-            parameters.append((_SERVER_TAKEOVER, None))
+            parameters.append((_SERVER_NO_TAKEOVER, None))
         if self.client_no_context_takeover:
-            parameters.append((_CLIENT_TAKEOVER, None))
+            parameters.append((_CLIENT_NO_TAKEOVER, None))
         if self.server_max_window_bits < MAX_WINDOW_BITS:
             parameters.append((_SERVER_BITS, str(self.server_max_window_bits)))
         bits = self.client_max_window_bits
@@ -174,7 +174,7 @@ class PerMessageDeflate(_Parameters):
         answer = _parse(answers[0], in_response=True)
         if self.server_no_context_takeover and not answer.server_no_context_takeover:
             # RFC 7692 §7.1.1.1: a server that accepts the offer MUST include the parameter.
-            raise _bad_parameter(_SERVER_TAKEOVER)
+            raise _bad_parameter(_SERVER_NO_TAKEOVER)
         server_bits = answer.server_max_window_bits or MAX_WINDOW_BITS
         if server_bits > self.server_max_window_bits:
             # RFC 7692 §7.1.2.1: the value of the offer, or a smaller one.
@@ -227,7 +227,7 @@ def _parse(extension: Extension, *, in_response: bool) -> _Parsed:
         if name in seen:
             raise _bad_parameter(name)
         seen.add(name)
-        if name in (_SERVER_TAKEOVER, _CLIENT_TAKEOVER) and value is None:
+        if name in (_SERVER_NO_TAKEOVER, _CLIENT_NO_TAKEOVER) and value is None:
             setattr(parsed, name, True)
         elif name == _CLIENT_BITS and value is None and not in_response:
             # RFC 7692 §7.1.2.2: in an offer, the value is optional.

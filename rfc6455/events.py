@@ -100,20 +100,5 @@ class ConnectionClosed:
 DataEvent = TextMessage | BinaryMessage | TextFragment | BinaryFragment
 Event = DataEvent | Ping | Pong | CloseReceived | ConnectionFailed | ConnectionClosed
 
-
-class EventBatch(deque[Event]):
-    """Events that `Connection.next_batch` returns together.
-
-    ``size``: bytes of the messages, after inflation. If many were parsed together, frame headers are
-    included.
-    """
-
-    __slots__ = ("size",)
-
-    size: int
-
-
-NO_EVENTS: Final = EventBatch(maxlen=0)
+NO_EVENTS: Final[deque[Event]] = deque(maxlen=0)
 """Shared by all connections that have no events: an empty deque of its own would hold 600 bytes."""
-
-NO_EVENTS.size = 0

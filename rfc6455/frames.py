@@ -101,7 +101,7 @@ def decode_header(
         if length < (_LENGTH_16 if extended == 2 else 1 << 16):
             raise RemoteProtocolError("a length not in its shortest form", slug="bad-length")
         if length > MAX_PAYLOAD:
-            raise RemoteProtocolError("a length above 63 bits", slug="length-too-long")
+            raise RemoteProtocolError("a payload length above 63 bits", slug="length-too-long")
 
     mask_key = None
     if masked:

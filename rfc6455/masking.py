@@ -37,9 +37,10 @@ _PIECE: Final = 1 << 16
 
 
 class _Masks(dict[int, tuple[int, int]]):
-    """By payload size: what repeats a key over it, and the excess bits of that; filled as sizes occur.
+    """For each payload size: the multiplier that repeats a key over it, and the bits to shift away.
 
-    ``key * repeated >> excess`` is the key repeated over the payload. All sizes together take 600 KB.
+    ``key * repeated >> excess`` is the key repeated over the payload. Entries are made on first use; all
+    together take 600 KB.
     """
 
     def __missing__(self, size: int) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from rfc6455.constants import CloseCode, Opcode, Role
 from rfc6455.deflate import DeflateParameters, Deflater, Inflater
 from rfc6455.errors import LocalProtocolError, RemoteProtocolError
 from rfc6455.events import BinaryFragment, BinaryMessage, DataEvent, TextFragment, TextMessage
-from rfc6455.frames import FIN, RSV1, FrameHeader, encode_frame, encode_header
+from rfc6455.frames import FIN, RSV1, FrameHeader, decode_header, encode_frame, encode_header
 
 _PIECE: Final = 65536
 """Bytes that are inflated in one step."""
@@ -98,7 +98,7 @@ class MessageAssembler:
                 raise RemoteProtocolError("a continuation without a message", slug="unexpected-continuation")
         elif self.opcode is not None:
             # RFC 6455 §5.4: fragments of two messages MUST NOT be interleaved.
-            raise RemoteProtocolError("a message inside a message", slug="expected-continuation")
+            raise RemoteProtocolError("a new message inside an unfinished one", slug="expected-continuation")
         else:
             self.opcode = frame.opcode
             self._compressed = frame.rsv1
@@ -123,7 +123,7 @@ class MessageAssembler:
         message exceeds the limit.
         """
         if not self._compressed or self._inflater is None:
-            return self._receive_plain(data, final)
+            return self._receive_uncompressed(data, final)
         self._inflater.feed(data, final=final)
         self._final = final
         return self.resume()
@@ -147,10 +147,10 @@ class MessageAssembler:
             self._inflated += len(data)
             if self._inflated > self._max_size:
                 raise self._too_big()
-            event = self._receive_plain(data, self._final and inflater.exhausted)
+            event = self._receive_uncompressed(data, self._final and inflater.exhausted)
         return event
 
-    def _receive_plain(self, data: bytes, final: bool) -> DataEvent | None:
+    def _receive_uncompressed(self, data: bytes, final: bool) -> DataEvent | None:
         piece = self._decode(data, final) if self.opcode is Opcode.TEXT else data
         if not self._assemble:
             self.finished_size = len(data)
@@ -164,7 +164,7 @@ class MessageAssembler:
 
     def _too_big(self) -> RemoteProtocolError:
         return RemoteProtocolError(
-            f"a message above {self._max_size} bytes",
+            f"the message exceeds {self._max_size} bytes",
             slug="message-too-big",
             code=CloseCode.MESSAGE_TOO_BIG,
         )
@@ -215,25 +215,36 @@ class PreparedMessage:
     nor bytes, and for no message.
     """
 
-    __slots__ = ("_compressed_frames", "parts", "plain_frame", "size")
+    __slots__ = ("_compressed_frames", "plain_frame", "size")
 
     def __init__(self, *messages: str | bytes | bytearray | memoryview) -> None:
         if not messages:
-            raise TypeError("no message")
+            raise TypeError("at least one message is needed")
         try:
-            self.parts = [
-                (Opcode.TEXT, message.encode())
+            frames = [
+                encode_frame(Opcode.TEXT, message.encode())
                 if isinstance(message, str)
-                else (Opcode.BINARY, bytes(memoryview(message)))
+                else encode_frame(Opcode.BINARY, bytes(memoryview(message)))
                 for message in messages
             ]
         except UnicodeEncodeError:
             raise LocalProtocolError("the text has a surrogate", slug="bad-text") from None
-        """The opcode and the payload of each message."""
-        self.plain_frame = b"".join([encode_frame(opcode, payload) for opcode, payload in self.parts])
+        # The payloads are held once, inside the frames: many messages may wait for many peers.
+        self.plain_frame = frames[0] if len(frames) == 1 else b"".join(frames)
         self.size = len(self.plain_frame)
         """Bytes of the frames, uncompressed."""
-        self._compressed_frames: dict[DeflateParameters, bytes] = {}
+        self._compressed_frames: dict[DeflateParameters, bytes] | None = None
+
+    @property
+    def parts(self) -> list[tuple[Opcode, bytes]]:
+        """The opcode and the payload of each message."""
+        parts = []
+        start = 0
+        while header := decode_header(self.plain_frame, start, masked=False):
+            end = start + header.size + header.length
+            parts.append((header.opcode, self.plain_frame[start + header.size : end]))
+            start = end
+        return parts
 
     @property
     def message(self) -> str | bytes:
@@ -246,14 +257,20 @@ class PreparedMessage:
 
         ``None`` if compression depends on what the connection was sent before (context takeover).
         """
-        if deflate is None or all(len(payload) < deflate.threshold for _, payload in self.parts):
+        if deflate is None:
+            return self.plain_frame
+        frame = None if self._compressed_frames is None else self._compressed_frames.get(deflate)
+        if frame is not None:
+            return frame
+        parts = self.parts
+        if all(len(payload) < deflate.threshold for _, payload in parts):
             return self.plain_frame
         if not deflate.server_no_context_takeover:
             return None
-        frame = self._compressed_frames.get(deflate)
-        if frame is None:
-            frame = b"".join([_compressed_frame(deflate, *part) for part in self.parts])
-            self._compressed_frames[deflate] = frame
+        frame = b"".join([_compressed_frame(deflate, *part) for part in parts])
+        if self._compressed_frames is None:
+            self._compressed_frames = {}
+        self._compressed_frames[deflate] = frame
         return frame
 
 

@@ -6,18 +6,19 @@ Left to others: answering control frames, states, close codes on the wire (`conn
 There are two paths through this file.
 
 The general path, `FrameReader.read`, takes one frame at a time, in pieces if need be: `_start_frame` decodes
-a header and rejects what must not come now, `_continue_frame` unmasks the part of the payload that is there
-and passes it to the message (`messages`), or collects a control frame. It handles everything, and raises
-`RemoteProtocolError` for every violation.
+a header and raises for a frame that is not allowed here, `_continue_frame` unmasks the part of the payload
+that is there and passes it to the message (`messages`), or collects a control frame. It handles everything,
+and raises `RemoteProtocolError` for every violation.
 
 The hot path, `FrameReader.read_messages`, takes what servers receive all day: whole messages, each in one
-frame, not compressed, many in one go. It judges nothing: the first frame that is anything else, or
-incomplete, or wrong, stays in the buffer for the general path.
+frame, not compressed, many in one go. It detects no violations. It stops at the first frame that is
+anything else, incomplete or wrong, and leaves it in the buffer for the general path.
 
 Each byte is copied once from the caller's data into the buffer. Data that arrives while the buffer is not
 empty waits in a second one, and `refill` joins the two when the first is parsed as far as possible.
 """
 
+from collections import deque
 from collections.abc import Callable
 from itertools import repeat
 from struct import Struct
@@ -25,7 +26,7 @@ from typing import Final, NamedTuple
 
 from rfc6455.constants import Opcode, Role
 from rfc6455.deflate import DeflateParameters, Inflater
-from rfc6455.events import NO_EVENTS, BinaryMessage, DataEvent, Event, EventBatch, TextMessage
+from rfc6455.events import NO_EVENTS, BinaryMessage, DataEvent, Event, TextMessage
 from rfc6455.frames import FIN, MASK, FrameHeader, decode_header
 from rfc6455.masking import INTEGERS_SIZE, MASKS, apply_mask, bulk_xor
 from rfc6455.messages import MessageAssembler
@@ -54,31 +55,27 @@ _unpack_masked_16 = Struct(">BBH4s").unpack_from
 _MASKED_16_SIZE: Final = 8
 
 # ``_new(TextMessage)`` and an assignment take two thirds of the time of ``TextMessage(data)``, because the
-# dataclass's ``__init__`` is a call of a Python function: 50 of 350 ns for a message of 32 bytes
+# dataclass's ``__init__`` is a call of a Python function: a seventh of the time for a message of 32 bytes
 # (``benchmarks/codec.py``).
 _new = object.__new__
 
 
-class _SmallFrame(NamedTuple):
-    """What the hot path needs of a frame with the shortest header, found by the header's second byte.
+_SmallFrame = tuple[int, int, int, int, int]
+"""What the hot path needs of a frame with the shortest header.
 
-    ``size`` counts the bytes behind the first two; ``bits``, ``repeated`` and ``excess`` are for unmasking.
-    """
-
-    size: int
-    bits: int
-    repeated: int
-    excess: int
-    length: int
+Bytes behind the two of the header; bits of the payload; `MASKS` for key and payload; bytes of the payload. It
+is not a NamedTuple, because Python unpacks that more slowly: a tenth of the time for a message of 32 bytes
+(``benchmarks/before_after.py``).
+"""
 
 
 def _small_frames(*, masked: bool) -> tuple[_SmallFrame | None, ...]:
     frames: list[_SmallFrame | None] = [None] * 256
     for length in range(_SMALL + 1):
         if masked:
-            frames[MASK | length] = _SmallFrame(4 + length, 8 * length, *MASKS[4 + length], length)
+            frames[MASK | length] = (4 + length, 8 * length, *MASKS[4 + length], length)
         else:
-            frames[length] = _SmallFrame(length, 0, 0, 0, length)
+            frames[length] = (length, 0, 0, 0, length)
     return tuple(frames)
 
 
@@ -111,6 +108,7 @@ class FrameReader:
         "_max_message_size",
         "_message",
         "_position",
+        "batch_size",
     )
 
     def __init__(
@@ -127,11 +125,13 @@ class FrameReader:
         self._max_message_size = max_message_size
         self._assemble = assemble
         self._buffer = b""
-        self._position = 0  # what stands before it is parsed
-        self._incoming = bytearray()  # what arrived while the buffer was not parsed to its end
+        self._position = 0  # everything before it is parsed
+        self._incoming = bytearray()  # data that arrived while the buffer still had unparsed bytes
         self._frame: FrameHeader | None = None  # the frame whose payload is being read
         self._frame_read = 0
         self._control_payload = b""
+        self.batch_size = 0
+        """Bytes of the messages that were returned last; see `Connection.batch_size`."""
         peer = Role.CLIENT if self._masked else Role.SERVER
         self._message = MessageAssembler(
             max_size=max_message_size,
@@ -146,11 +146,6 @@ class FrameReader:
         if self._position < len(self._buffer) or self._incoming:
             return True
         return self._deflated and self._message.pending
-
-    @property
-    def message_size(self) -> int:
-        """Bytes of the last message that `read` returned, uncompressed."""
-        return self._message.finished_size
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Takes bytes from the network."""
@@ -182,6 +177,7 @@ class FrameReader:
             if self._message.pending:
                 event = self._message.resume()
                 if event is not None:
+                    self.batch_size = self._message.finished_size
                     return event
             if self._frame is None:
                 self._start_frame()
@@ -192,7 +188,7 @@ class FrameReader:
                 return item
 
     def refill(self) -> bool:
-        """Moves what arrived behind what is left in the buffer; returns False if nothing arrived.
+        """Appends newly arrived data to the unparsed rest of the buffer; returns False if none arrived.
 
         What is left is at most a part of a header or of a small frame, so each byte moves once.
         """
@@ -205,7 +201,7 @@ class FrameReader:
         return True
 
     def _start_frame(self) -> None:
-        """Decodes the next header, if all of it is there, and rejects what must not come now."""
+        """Decodes the next header, if all of it is there; raises for a frame that is not allowed here."""
         frame = decode_header(self._buffer, self._position, masked=self._masked, rsv1_allowed=self._deflated)
         if frame is None:
             return
@@ -237,7 +233,9 @@ class FrameReader:
         if finished:
             self._frame = None
         if frame.opcode < Opcode.CLOSE:
-            return self._message.receive(chunk, final=finished and frame.fin)
+            event = self._message.receive(chunk, final=finished and frame.fin)
+            self.batch_size = self._message.finished_size
+            return event
         self._control_payload += chunk
         if not finished:
             return None
@@ -246,7 +244,7 @@ class FrameReader:
 
     # The hot path.
 
-    def read_messages(self) -> EventBatch:
+    def read_messages(self) -> deque[Event]:
         """Returns the plain messages at the head of the buffer, at most 256; empty if there are none."""
         max_size = self._max_message_size
         data, position, end = self._buffer, self._position, len(self._buffer)
@@ -256,7 +254,7 @@ class FrameReader:
             return NO_EVENTS
         if max_size < _SMALL:
             return NO_EVENTS  # small frames are not compared with the limit here
-        events = EventBatch()
+        events: deque[Event] = deque()
         append = events.append
         masked = self._masked
         small_frames = _SMALL_FRAMES[masked]
@@ -269,7 +267,8 @@ class FrameReader:
                 break
             second = data[position + 1]
             small = small_frames[second]
-            # After these branches the key, if there is one, and the payload are data[start:stop].
+            # After these branches, the key (if frames are masked) and the payload are data[start:stop], and
+            # ``repeated`` is 0 for a payload that is too large for integers.
             if small is not None:
                 size, bits, repeated, excess, length = small
                 stop = start + size
@@ -293,25 +292,25 @@ class FrameReader:
                         position = stop
                         continue
                     bulk = False  # numpy is missing, or there is too little for it
-                if length < INTEGERS_SIZE and masked:
-                    bits = 8 * length
-                    repeated, excess = MASKS[4 + length]
+                bits = 8 * length
+                repeated, excess = MASKS[4 + length] if length < INTEGERS_SIZE else (0, 0)
             elif second == large:
                 if start + 8 > end:
                     break
                 (length,) = _unpack_64(data, start)
                 start += 8
                 stop = start + key_size + length
+                repeated = 0
                 if stop > end or not 1 << 16 <= length <= max_size:
                     break
             else:
                 break
             if not masked:
                 payload = data[start:stop]
-            elif length < INTEGERS_SIZE:
+            elif repeated:
                 # `apply_mask` in one step: key and payload are one integer, and the key repeated over both
-                # leaves zeros where the key was. It saves two slices, a conversion and a call: 150 of 450 ns
-                # for a message of 32 bytes (``benchmarks/codec.py``).
+                # leaves zeros where the key was. It saves two slices, a conversion and a call: a third of
+                # the time for a message of 32 bytes (``benchmarks/codec.py``).
                 both = _from_bytes(data[start:stop])
                 mask = (both >> bits) * repeated
                 payload = (both ^ (mask >> excess if excess else mask)).to_bytes(length)
@@ -333,7 +332,7 @@ class FrameReader:
             else:
                 break
             position = stop
-        events.size = position - begin
+        self.batch_size = position - begin
         if position == end:
             self._buffer, position = b"", 0  # an idle connection holds no data
         self._position = position

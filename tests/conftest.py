@@ -1,7 +1,19 @@
+import os
+
 import pytest
+from hypothesis import HealthCheck, settings
 
 from rfc6455 import masking
 from tests.server_helpers import Certificate
+
+# A busy machine must not fail a test, so neither running nor generating an example has a deadline. In CI, the
+# same commit must always have the same result: examples are derived from the test alone, and nothing is kept
+# between runs. Elsewhere, each run tries new examples, and repeats those that failed before (.hypothesis/).
+settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "CI", settings.get_profile("here"), derandomize=True, database=None, print_blob=True
+)
+settings.load_profile("CI" if os.environ.get("CI") == "true" else "here")
 
 
 @pytest.fixture(scope="session")
@@ -11,7 +23,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 @pytest.fixture(params=["numpy", "standard library"])
 def masking_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Runs a test with each of the two ways that large payloads are masked in."""
+    """Runs a test with each of the two ways to mask large payloads."""
     if request.param == "standard library":
         monkeypatch.setattr(masking, "_numpy", lambda: None)
     return str(request.param)

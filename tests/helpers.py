@@ -1,4 +1,4 @@
-"""What several test modules share: frames by hand, and ways to feed a connection."""
+"""Shared by the tests: frames built by hand, and functions that feed a connection."""
 
 import gc
 import itertools
@@ -39,9 +39,9 @@ def raw_frame(
     length_form: int | None = None,
     key: bytes = KEY,
 ) -> bytes:
-    """A frame as the peer of ``role`` sends it, built apart from the code under test, with any flaw.
+    """Returns a frame as the peer of ``role`` sends it, with any violation, without the code under test.
 
-    ``length_form`` forces 7, 16 or 64 bits; ``length`` declares another length than the payload's.
+    ``length_form`` forces 7, 16 or 64 bits; ``length`` declares a length other than the payload's.
     """
     if masked is None:
         masked = role is Role.SERVER
@@ -57,16 +57,19 @@ def raw_frame(
         header = bytes([first, mask | 127]) + declared.to_bytes(8, "big")
     if not masked:
         return header + payload
-    return header + key + bytes(byte ^ key[i % 4] for i, byte in enumerate(payload))
+    masked_payload = bytearray(payload)
+    for i, octet in enumerate(key):
+        masked_payload[i::4] = payload[i::4].translate(bytes(byte ^ octet for byte in range(256)))
+    return header + key + masked_payload
 
 
 def make_connection(role: Role, **options: object) -> Connection:
-    """A connection whose masking keys are always `KEY`, so that its output can be compared."""
+    """Returns a connection whose masking keys are always `KEY`, so that its output can be compared."""
     return Connection(role, mask_key_source=lambda: KEY, **options)  # type: ignore[arg-type]
 
 
 def sent_frames(role: Role, data: bytes) -> list[tuple[int, bytes]]:
-    """(first byte, unmasked payload) of each frame that a connection of ``role`` has sent."""
+    """Returns (first byte, unmasked payload) of each frame that a connection of ``role`` has sent."""
     frames = []
     position = 0
     while position < len(data):
@@ -89,13 +92,13 @@ def sent_frames(role: Role, data: bytes) -> list[tuple[int, bytes]]:
 
 
 def split_at(data: bytes, cuts: Iterable[int]) -> list[bytes]:
-    """``data`` cut at the given offsets, each taken modulo its size."""
+    """Returns ``data`` split at the offsets in ``cuts``, taken modulo its size."""
     offsets = sorted({cut % (len(data) + 1) for cut in cuts} | {0, len(data)})
     return [data[a:b] for a, b in itertools.pairwise(offsets)]
 
 
 def feed(connection: Connection, chunks: Sequence[bytes], *, eof: bool = False) -> list[Event]:
-    """The events of all chunks, pulled after each."""
+    """Feeds ``chunks`` one by one; returns all events."""
     events: list[Event] = []
     for chunk in chunks:
         connection.receive_data(chunk)
@@ -107,14 +110,14 @@ def feed(connection: Connection, chunks: Sequence[bytes], *, eof: bool = False) 
 
 
 def plain(event: Event) -> object:
-    """The event in a form that compares by value: exceptions compare by identity."""
+    """Returns the event in a form that compares by value, because exceptions compare by identity."""
     if isinstance(event, ConnectionFailed):
         return event.code, event.reason, event.error.slug
     return event
 
 
 def pump(client: Connection, server: Connection) -> tuple[list[Event], list[Event]]:
-    """Moves bytes both ways until nothing is left; gives (the client's events, the server's)."""
+    """Moves bytes both ways until there are none; returns (the client's events, the server's)."""
     seen: tuple[list[Event], list[Event]] = ([], [])
     while True:
         moved = False

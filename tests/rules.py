@@ -1,4 +1,4 @@
-"""What breaks the rules of RFC 6455 §5 to §8: one table for both roles."""
+"""Violations of RFC 6455 §5 to §8, in one table for both roles."""
 
 import pytest
 
@@ -9,7 +9,7 @@ TEXT, BINARY, CONTINUATION = Opcode.TEXT, Opcode.BINARY, Opcode.CONTINUATION
 
 
 def violations(role: Role) -> list[tuple[str, int, str, bytes]]:
-    """(name, close code, slug, frames as the peer of ``role`` sends them)."""
+    """Returns (name, close code, slug, frames as the peer of ``role`` sends them) for each violation."""
 
     def frame(opcode: int, payload: bytes = b"", **flaws: object) -> bytes:
         return raw_frame(role, opcode, payload, **flaws)  # type: ignore[arg-type]

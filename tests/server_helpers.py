@@ -1,31 +1,38 @@
-"""A server on a free port, and a peer that is nothing but a socket."""
+"""Shared by the tests of the server: a server on a free port, and a peer that is only a TCP socket."""
 
 import asyncio
 import os
+import random
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
 
 from rfc6455 import ClientHandshake, Opcode, encode_frame
-from rfc6455_server import Server, WebSocket
+from rfc6455_server import Server, WebSocket, connect
+from rfc6455_server.clock import Clock
+from rfc6455_server.testing import settle
 from tests.helpers import KEY
 
 ROOT = Path(__file__).parent.parent
-# No look-ups and no requests of the browser's own: everything stays on this machine.
+# Without the browser's own look-ups and requests: all traffic stays on this machine.
 BROWSER_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 BROWSER_ARGUMENTS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+# Seconds that a test waits for something before it fails. Long, because a busy machine must not fail a test.
+PATIENCE = 60
 
 REQUIRE_ALL = os.environ.get("CI") == "true"
 
 
 def need(part: str, present: bool) -> None:
-    """Skips where an optional part is missing; in CI that is a failure."""
+    """Skips the test if an optional part is missing; in CI it fails."""
     if not present:
         if REQUIRE_ALL:
             pytest.fail(f"{part} is missing")
@@ -36,9 +43,48 @@ def find_program(*names: str) -> str | None:
     return next((path for name in names if (path := shutil.which(name))), None)
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Waits until ``condition``, a function or a coroutine function, returns something true.
+
+    All tests that have no event or message to wait for use this. A test that shows that something does
+    not happen moves a `ManualClock`, or waits for something that comes later; it never sleeps.
+    """
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            result = condition()
+            if await result if isinstance(result, Awaitable) else result:
+                return
+            await asyncio.sleep(0.005)
+
+
+async def all_closed() -> None:
+    """Waits until the event loop has no open socket: TLS connections end later than their WebSocket."""
+    selector = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]
+    await until(lambda: len(selector.get_map()) == 1)  # the loop's own
+    await settle()
+
+
+def free_port() -> int:
+    """Returns an unused port, below the range that the system uses for port 0 and for clients."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+
+
+def listens(port: int) -> bool:
+    """Returns whether a process accepts connections at ``port`` of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @asynccontextmanager
 async def serving(server: Server) -> AsyncIterator[str]:
-    """The URL of the started server."""
+    """Starts ``server`` and yields its URL."""
     await server.start("127.0.0.1", 0)
     try:
         yield f"ws://127.0.0.1:{server.port}"
@@ -57,8 +103,16 @@ def echo_server(**options: object) -> Server:
     return server
 
 
+async def talk_meanwhile(url: str) -> None:
+    """Exchanges 300 messages with the echo server at ``url``: everything else has 300 turns of the loop."""
+    async with connect(url + "/echo") as ws:
+        for _ in range(300):
+            await ws.send("x")
+            assert await ws.recv() == "x"
+
+
 class Certificate:
-    """A certificate for localhost that vouches for itself."""
+    """A self-signed certificate for localhost."""
 
     def __init__(self, folder: Path) -> None:
         openssl = find_program("openssl")
@@ -79,7 +133,7 @@ class Certificate:
 
 
 class RawPeer:
-    """Sends and receives bytes, and knows nothing."""
+    """Sends and receives bytes, without a codec."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -102,11 +156,11 @@ class RawPeer:
         self.writer.write(encode_frame(Opcode(opcode), payload, fin=fin, mask_key=KEY))
 
     async def read(self, size: int) -> bytes:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             return await self.reader.readexactly(size)
 
     async def read_to_end(self) -> bytes:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             return await self.reader.read()
 
     async def close(self) -> None:
@@ -117,11 +171,28 @@ class RawPeer:
             pass
 
 
+class Recorder(asyncio.Protocol):
+    """The peer at the end of a `MemoryTransport`: records received bytes, and when the connection ends."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.received = bytearray()
+        self.ended: float | None = None
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended = self._clock.time()
+
+
 @contextmanager
-def running_command(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def running_command(
+    *arguments: str, program: Sequence[str] = ("-m", "rfc6455_server")
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The command rfc6455-server on a free port, and its http URL; ended if it still runs."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "rfc6455_server", "--port=0", "--drain-time=0", *arguments],
+        [sys.executable, *program, "--port=0", "--drain-time=0", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,11 +1,12 @@
 import asyncio
+import sys
 
 import pytest
 import uvloop
 
 from rfc6455 import ConnectionClosed
 from rfc6455_server import Endpoint, Server, WebSocket, connect
-from tests.server_helpers import Certificate, RawPeer, echo_server, serving
+from tests.server_helpers import Certificate, RawPeer, all_closed, echo_server, serving
 
 
 async def test_the_example_of_the_readme() -> None:
@@ -31,7 +32,7 @@ async def test_the_example_of_the_readme() -> None:
         await b.send(b"\xff")
         assert await a.recv() == b"\xff"
         await a.ping()
-        assert c.unread == 0
+        assert c.unread_bytes == 0
         await b.close()
         await a.ping()
         assert len(server.rooms["one"]) == 1
@@ -50,7 +51,7 @@ async def test_start_port_and_stop() -> None:
         ws = await connect(f"ws://127.0.0.1:{server.port}/echo")
         await server.stop()
         await ws.wait_closed()
-        assert ws.closed == ConnectionClosed(1001, "the server stops", True)
+        assert ws.closed == ConnectionClosed(1001, "the server is stopping", True)
     with pytest.raises(RuntimeError):
         _ = server.port
 
@@ -93,7 +94,7 @@ async def test_tls(certificate: Certificate) -> None:
     assert b"HTTP" not in await peer.read_to_end()
     await peer.close()
     await server.stop()
-    await asyncio.sleep(0.05)
+    await all_closed()
 
 
 def test_uvloop(certificate: Certificate) -> None:
@@ -107,7 +108,7 @@ def test_uvloop(certificate: Certificate) -> None:
                 for size in (10, 1_000_000):
                     await ws.send("x" * size)
                     assert await ws.recv() == "x" * size
-                assert await ws.ping() >= 0  # its clock stands still within a turn
+                assert await ws.ping() >= 0  # uvloop's clock does not advance within an iteration of the loop
         assert len(server.websockets) <= 2
         await server.stop()
 
@@ -118,3 +119,79 @@ def test_uvloop(certificate: Certificate) -> None:
 def test_a_limit_is_at_least_one() -> None:
     with pytest.raises(ValueError, match="max_message_size"):
         Server(max_message_size=0)
+
+
+# Optional packages.
+
+_WATCH_IMPORTS = """
+import asyncio, socket, sys
+hidden = sys.argv[1:]
+for name in hidden:
+    sys.modules[name] = None
+from rfc6455 import ClientHandshake, Opcode, encode_frame
+from rfc6455_server import Server
+
+server = Server()
+server.page("/page", b"hello", "text/html")
+
+@server.websocket("/echo")
+async def echo(ws):
+    async for message in ws:
+        await ws.send(message)
+
+def get(path):
+    with socket.create_connection(("127.0.0.1", server.port)) as peer:
+        peer.sendall(f"GET {path} HTTP/1.1\\r\\nHost: a\\r\\nConnection: close\\r\\n\\r\\n".encode())
+        answer = b""
+        while piece := peer.recv(65536):
+            answer += piece
+        return answer.split()[1].decode()
+
+def speak():
+    statuses = [get("/page"), get("/metrics")]
+    with socket.create_connection(("127.0.0.1", server.port)) as peer:
+        peer.sendall(ClientHandshake("a", "/echo").data_to_send())
+        data = b""
+        while not data.endswith(b"\\r\\n\\r\\n"):
+            data += peer.recv(65536)
+        peer.sendall(message)
+        size = 10 + 200_000
+        while size > 0:
+            size -= len(peer.recv(65536))
+    return statuses
+
+async def main():
+    await server.start("127.0.0.1", 0)
+    started = set(sys.modules)
+    print(*(name for name in ("numpy", "h11", "prometheus_client") if sys.modules.get(name)), sep=",")
+    print(*await asyncio.to_thread(speak), sep=",")
+    print(*sorted(set(sys.modules) - started), sep=",")
+    await server.stop()
+
+message = b"\\x82\\xff" + (200_000).to_bytes(8) + bytes(4) + b"x" * 200_000
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("hidden", "imported", "statuses"),
+    [
+        ([], "numpy,h11,prometheus_client", "200,200"),
+        (["numpy"], "h11,prometheus_client", "200,200"),
+        (["prometheus_client"], "numpy,h11", "200,501"),
+        (["h11"], "numpy,prometheus_client", "501,501"),
+        (["numpy", "h11", "prometheus_client"], "", "501,501"),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, list) else None,
+)
+async def test_optional_packages_are_imported_before_the_first_connection(
+    hidden: list[str], imported: str, statuses: str
+) -> None:
+    """The last line lists modules imported later, by requests or by unmasking with numpy: none."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _WATCH_IMPORTS, *hidden), stdout=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(60):
+        output, _ = await process.communicate()
+    assert process.returncode == 0
+    assert output.decode() == f"{imported}\n{statuses}\n\n"

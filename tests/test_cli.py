@@ -17,14 +17,14 @@ from tests.server_helpers import Certificate, running_command, serving
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_it_serves_until_a_signal_and_says_1001(number: signal.Signals) -> None:
+async def test_it_serves_until_a_signal_and_closes_with_1001(number: signal.Signals) -> None:
     with running_command() as (process, url):
         ws = await connect(url.replace("http", "ws") + "/echo")
         await ws.send("x")
         assert await ws.recv() == "x"
         process.send_signal(number)
         await ws.wait_closed()
-        assert ws.closed == ConnectionClosed(1001, "the server stops", True)
+        assert ws.closed == ConnectionClosed(1001, "the server is stopping", True)
         output, errors = process.communicate(timeout=20)
         assert process.returncode == 0
         assert output == ""
@@ -81,7 +81,7 @@ async def test_rooms() -> None:
         ["--max-message-size", "1.5"],
     ],
 )
-def test_wrong_options_are_one_line_and_status_2(
+def test_wrong_options_print_one_line_and_exit_with_status_2(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -103,7 +103,7 @@ def test_without_pages() -> None:
             assert answer.read() == b"ok\n"
 
 
-def test_options_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RFC6455_NO_PAGES", "yes")
     monkeypatch.setenv("RFC6455_MAX_MESSAGE_SIZE", "10")
     monkeypatch.setenv("RFC6455_ORIGIN", "https://a.example,https://b.example")
@@ -122,7 +122,7 @@ def test_options_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) 
         assert caught.value.code == 2
 
 
-def test_where_to_listen(certificate: Certificate) -> None:
+def test_the_endpoints_of_the_options(certificate: Certificate) -> None:
     def endpoints(*arguments: str) -> list[Endpoint]:
         return cli._endpoints(cli._parse(arguments))
 
@@ -139,26 +139,27 @@ def test_where_to_listen(certificate: Certificate) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "problem"),
     [
-        ["--listen", "ftp://127.0.0.1"],
-        ["--listen", "unix:"],
-        ["--listen", "http://127.0.0.1/path"],
-        ["--listen", "http://127.0.0.1:x"],
-        ["--listen", "https://127.0.0.1"],
-        ["--cert", "/none"],
-        ["--cert", __file__],
-        ["--trust", "proxy.example"],
-        ["--ping-interval", "0"],
-        ["--log-level", "loud"],
-        ["--log-format", "xml"],
-        ["--message-rate", "0"],
-        ["--drain-time", "-1"],
-        ["--slow-consumer", "wait"],
+        (["--listen", "ftp://127.0.0.1"], "cannot listen on 'ftp://127.0.0.1': use http://H:P"),
+        (["--listen", "unix:"], "cannot listen on 'unix:'"),
+        (["--listen", "http://127.0.0.1/path"], "cannot listen on"),
+        (["--listen", "http://127.0.0.1:x"], "Port could not be cast"),
+        (["--listen", "https://127.0.0.1"], "https://127.0.0.1 needs --cert"),
+        (["--cert", "/none"], "cannot read /none: No such file"),
+        (["--cert", "/none", "--key", "/no-key"], "cannot read /none or /no-key: No such file"),
+        (["--cert", __file__], "cannot use the certificate: "),
+        (["--trust", "proxy.example"], "proxy.example"),
+        (["--ping-interval", "0"], "ping-interval"),
+        (["--log-level", "loud"], "log-level"),
+        (["--log-format", "xml"], "log-format"),
+        (["--message-rate", "0"], "message-rate"),
+        (["--drain-time", "-1"], "drain-time"),
+        (["--slow-consumer", "wait"], "slow-consumer"),
     ],
 )
-def test_what_does_not_do_is_one_line_and_status_2(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
+def test_wrong_values_print_one_line_and_exit_with_status_2(
+    arguments: list[str], problem: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
         status = main(arguments)
@@ -168,6 +169,7 @@ def test_what_does_not_do_is_one_line_and_status_2(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("rfc6455-server: ")
+    assert problem in err
     assert err.count("\n") == 1
 
 
@@ -183,7 +185,7 @@ async def test_json_logs_and_compression() -> None:
     assert {"connection closed", "stopping"} <= {event["event"] for event in events}
 
 
-def test_an_address_that_is_not_to_be_had(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_address_in_use(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -193,7 +195,7 @@ def test_an_address_that_is_not_to_be_had(capsys: pytest.CaptureFixture[str]) ->
     assert err.count("\n") == 1
 
 
-def test_help_fits_a_screen() -> None:
+def test_help_fits_on_one_screen() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "rfc6455_server", "--help"], capture_output=True, text=True, check=True
     )

@@ -6,16 +6,16 @@ from contextlib import asynccontextmanager
 import pytest
 
 from rfc6455 import HandshakeError, LocalProtocolError, Request, Role, ServerHandshake
-from rfc6455_server import HandshakeRejectedError, connect
+from rfc6455_server import ConnectionClosedError, HandshakeRejectedError, Server, WebSocket, connect
 from tests.helpers import sent_frames
-from tests.server_helpers import Certificate, echo_server, serving
+from tests.server_helpers import Certificate, all_closed, echo_server, serving
 
 Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]]
 
 
 @asynccontextmanager
 async def listening(handle: Handle, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """The port of a server; at the end, its connections are closed."""
+    """Yields the port of a server; closes its connections at the end."""
     writers: list[asyncio.StreamWriter] = []
 
     async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -32,11 +32,12 @@ async def listening(handle: Handle, context: ssl.SSLContext | None = None) -> As
                 await writer.wait_closed()
             except (ConnectionError, ssl.SSLError):
                 pass
-        await asyncio.sleep(0.05)  # what never became a connection: refused certificates
+        server.close()
+        await all_closed()  # including connections whose TLS handshake failed
 
 
 async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A server of four lines: it accepts, says what it was asked, and closes."""
+    """Accepts the opening handshake, sends back the host and target of the request, and closes."""
     handshake = ServerHandshake()
     handshake.receive_data(await reader.readuntil(b"\r\n\r\n"))
     request = handshake.next_event()
@@ -89,7 +90,7 @@ async def test_default_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-async def test_a_rejection_says_its_status() -> None:
+async def test_a_rejection_raises_with_its_status() -> None:
     async with serving(echo_server()) as url:
         with pytest.raises(HandshakeRejectedError) as caught:
             await connect(url + "/nothing-here")
@@ -101,7 +102,7 @@ async def test_a_rejection_says_its_status() -> None:
     ("answer", "slug"),
     [(b"", "incomplete"), (b"HTTP/1.1 101 x\r\n\r\n", "bad-upgrade"), (b"220 mail\r\n", "bad-status-line")],
 )
-async def test_a_server_that_speaks_something_else(answer: bytes, slug: str) -> None:
+async def test_a_server_that_sends_no_valid_response(answer: bytes, slug: str) -> None:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
@@ -112,7 +113,7 @@ async def test_a_server_that_speaks_something_else(answer: bytes, slug: str) -> 
         assert caught.value.slug == slug
 
 
-async def test_a_server_that_says_nothing() -> None:
+async def test_a_server_that_never_responds() -> None:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
@@ -121,7 +122,7 @@ async def test_a_server_that_says_nothing() -> None:
             await connect(f"ws://127.0.0.1:{port}/", open_timeout=0.1)
 
 
-async def test_nobody_listens() -> None:
+async def test_a_port_without_a_server() -> None:
     async with listening(accept) as port:
         pass
     with pytest.raises(ConnectionRefusedError):
@@ -134,7 +135,7 @@ def test_a_bad_uri() -> None:
 
 
 async def test_a_server_that_does_not_close_tcp() -> None:
-    """RFC 6455 §7.1.1: the client waits for the server, and at last closes itself."""
+    """RFC 6455 §7.1.1: the client waits for the server to close TCP, and closes it after `close_timeout`."""
 
     async def stay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         handshake = ServerHandshake()
@@ -147,13 +148,12 @@ async def test_a_server_that_does_not_close_tcp() -> None:
 
     async with listening(stay) as port:
         ws = await connect(f"ws://127.0.0.1:{port}/", limits={"close_timeout": 0.1})
-        async with asyncio.timeout(5):
-            await ws.wait_closed()
+        await ws.wait_closed()
         assert ws.closed is not None
         assert (ws.closed.code, ws.closed.clean) == (1001, True)
 
 
-async def test_what_comes_with_the_response_is_answered_before_a_violation() -> None:
+async def test_a_message_received_with_the_response_is_answered_before_a_violation() -> None:
     answers: list[bytes] = []
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -182,3 +182,22 @@ async def test_tls_and_certificate_verification(certificate: Certificate) -> Non
         await ws.close()
         with pytest.raises(ssl.SSLCertVerificationError):
             await connect(f"wss://127.0.0.1:{port}/", ssl_context=trusting)
+
+
+async def test_the_limit_of_a_message_holds_at_the_client_too() -> None:
+    server = Server()
+
+    @server.websocket("/")
+    async def handler(ws: WebSocket) -> None:
+        await ws.send("x" * 101)
+        await ws.wait_closed()
+
+    async with serving(server) as url:
+        async with connect(url + "/", limits={"max_message_size": 101}) as ws:
+            assert await ws.recv() == "x" * 101
+        for options in ({"limits": {"max_message_size": 100}}, {"max_message_size": 100}):
+            async with connect(url + "/", **options) as ws:
+                with pytest.raises(ConnectionClosedError):
+                    await ws.recv()
+                assert ws.failure is not None
+                assert ws.failure.code == 1009

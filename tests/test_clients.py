@@ -1,4 +1,4 @@
-"""Clients that others wrote, against our server: Python's websockets and Node's ws."""
+"""Interoperability: the clients of websockets and Node's ws with our server, our client with websockets."""
 
 import subprocess
 from pathlib import Path
@@ -52,7 +52,7 @@ async def test_python_websockets() -> None:
             for message in MESSAGES:
                 await ws.send(message)
                 assert await ws.recv() == message
-            # In fragments, with a Ping between.
+            # Three fragments, then a Ping.
             await ws.send(["fr", "ag", "ments"])
             await (await ws.ping(b"now"))
             assert await ws.recv() == "fragments"
@@ -60,15 +60,15 @@ async def test_python_websockets() -> None:
 
 
 @pytest.mark.parametrize(
-    "wishes",
+    "options",
     [
         {},
         {"server_no_context_takeover": True, "client_no_context_takeover": True},
         {"server_max_window_bits": 9, "client_max_window_bits": 9},
     ],
 )
-async def test_python_websockets_with_compression(wishes: dict[str, int]) -> None:
-    factory = ClientPerMessageDeflateFactory(**wishes)  # type: ignore[arg-type]
+async def test_python_websockets_with_compression(options: dict[str, int]) -> None:
+    factory = ClientPerMessageDeflateFactory(**options)  # type: ignore[arg-type]
     server = echo_server(max_message_size=17 << 20, compression=PerMessageDeflate())
     async with (
         serving(server) as url,
@@ -81,7 +81,7 @@ async def test_python_websockets_with_compression(wishes: dict[str, int]) -> Non
 
 
 @pytest.mark.parametrize("compression", [None, PerMessageDeflate(), PerMessageDeflate(True, True, 9, 9)])
-async def test_our_client_with_a_websockets_server(compression: PerMessageDeflate | None) -> None:
+async def test_our_client_with_the_server_of_websockets(compression: PerMessageDeflate | None) -> None:
     async def echo(connection: websockets.ServerConnection) -> None:
         async for message in connection:
             await connection.send(message)
@@ -103,11 +103,11 @@ async def test_our_client_with_a_websockets_server(compression: PerMessageDeflat
         assert (ws.closed.code, ws.closed.clean) == (1000, True)
 
 
-def test_the_lock_file_names_no_host() -> None:
+def test_the_lock_file_contains_no_registry_urls() -> None:
     lock = Path(NODE / "package-lock.json").read_text()
     assert "://" not in lock.replace("https://opencollective.com", "")
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in NODE.glob("*.js")))
-def test_scripts_say_what_they_do(script: str) -> None:
+def test_scripts_begin_with_a_comment(script: str) -> None:
     assert (NODE / script).read_text().startswith("// ")

@@ -1,6 +1,8 @@
-"""The map of clauses, and the reading of the suite's results. The suite itself runs by `make conformance`."""
+"""The map of clauses, and how the suite's results are read. `make conformance` runs the suite."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from tests.server_helpers import ROOT
 CLAUSES = clauses.read_clauses()
 
 
-def test_the_map_has_no_gaps_and_names_only_what_exists() -> None:
+def test_the_map_has_no_gaps_and_only_existing_names() -> None:
     assert clauses.problems(CLAUSES) == []
 
 
@@ -64,7 +66,7 @@ def expected_results() -> dict[str, Result]:
     return found | {"1.1.1": Result("OK", "OK"), "9.1.10": Result("OK", "OK")}
 
 
-def test_results_that_are_expected() -> None:
+def test_expected_results() -> None:
     assert results.differences("server", expected_results(), full=False) == ([], [])
 
 
@@ -82,7 +84,7 @@ def test_results_that_are_expected() -> None:
         ("7.1.6", Result("OK", "OK"), "better"),
     ],
 )
-def test_results_that_are_not(case: str, result: Result, kind: str) -> None:
+def test_unexpected_results(case: str, result: Result, kind: str) -> None:
     worse, better = results.differences("server", expected_results() | {case: result}, full=False)
     (line,) = worse if kind == "worse" else better
     assert line.startswith(f"server {case}: ")
@@ -119,3 +121,12 @@ def test_wrong_arguments_are_status_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
+
+
+def test_without_numpy_it_is_hidden_before_the_server_imports_it() -> None:
+    """The server imports numpy when it gets ready, after the program has hidden it."""
+    program = runner._OUR_SERVER.format(runner._HIDE_NUMPY).replace("sys.exit(main())", "")
+    check = (
+        "from rfc6455.masking import _numpy; assert 'numpy.linalg' not in sys.modules and _numpy() is None"
+    )
+    subprocess.run([sys.executable, "-c", f"{program}\n{check}"], check=True)

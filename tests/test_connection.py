@@ -54,12 +54,12 @@ def test_a_violation_fails_the_connection(role: Role, code: int, slug: str, data
     assert isinstance(failed, ConnectionFailed)
     assert (failed.code, failed.error.slug, failed.error.code) == (code, slug, code)
     assert closed == ABNORMAL
-    # One Close, which says the same, and nothing else.
+    # The endpoint sends one Close, with the same code and reason, and nothing else.
     assert sent == [(0x88, close_payload(code, failed.reason.encode()))]
 
 
 @pytest.mark.parametrize(("role", "code", "slug", "data"), RULES)
-def test_what_came_before_a_violation_is_delivered(role: Role, code: int, slug: str, data: bytes) -> None:
+def test_messages_before_a_violation_are_delivered(role: Role, code: int, slug: str, data: bytes) -> None:
     good = raw_frame(role, TEXT, b"good") + raw_frame(role, 9, b"ping") + raw_frame(role, BINARY, b"too")
     connection = make_connection(role)
     connection.receive_data(good + data)
@@ -88,11 +88,11 @@ def test_after_a_failure_nothing_is_processed(role: Role) -> None:
     assert connection.data_to_send() == b""
 
 
-# Good messages.
+# Valid messages.
 
 
 @both_roles
-def test_bad_utf8_is_reported_when_its_byte_comes(role: Role) -> None:
+def test_bad_utf8_is_reported_at_its_first_byte(role: Role) -> None:
     """RFC 6455 §8.1; the frame and the message are unfinished (Autobahn 6.4.3, 6.4.4)."""
     good, bad = "Hello-µ@ßöä".encode(), b"\xf4\x90"
     frame = raw_frame(role, TEXT, good + bad + b"\x80\x80edited", fin=False)
@@ -106,7 +106,7 @@ def test_bad_utf8_is_reported_when_its_byte_comes(role: Role) -> None:
 
 
 @both_roles
-def test_to_fail_while_iterating_drops_what_is_left(role: Role) -> None:
+def test_fail_while_iterating_drops_the_remaining_events(role: Role) -> None:
     connection = make_connection(role)
     connection.receive_data(raw_frame(role, TEXT, b"x") * 5)
     seen: list[Event] = []
@@ -118,7 +118,7 @@ def test_to_fail_while_iterating_drops_what_is_left(role: Role) -> None:
 
 
 @both_roles
-def test_every_way_to_pull_gives_each_event_once(role: Role) -> None:
+def test_every_way_to_pull_returns_each_event_once(role: Role) -> None:
     connection = make_connection(role)
     connection.receive_data(b"".join(raw_frame(role, TEXT, b"%d" % i) for i in range(9)))
     events = connection.events()
@@ -130,16 +130,16 @@ def test_every_way_to_pull_gives_each_event_once(role: Role) -> None:
     assert list(connection.events()) == [TextMessage("9")]
 
 
-def test_bytes_that_came_with_the_handshake() -> None:
+def test_data_received_with_the_handshake() -> None:
     connection = Connection(Role.SERVER, trailing_data=raw_frame(Role.SERVER, TEXT, b"early"))
     assert list(connection.events()) == [TextMessage("early")]
 
 
-# In pieces: assemble=False.
+# Fragments: assemble=False.
 
 
 @both_roles
-def test_fragments_as_they_come(role: Role) -> None:
+def test_fragments_are_delivered_as_they_arrive(role: Role) -> None:
     connection = make_connection(role, assemble=False)
     frame = raw_frame(role, TEXT, b"ab\xe2\x82\xac")
     cut = len(frame) - 4
@@ -154,7 +154,7 @@ def test_fragments_as_they_come(role: Role) -> None:
 
 
 @both_roles
-def test_a_large_message_in_pieces_holds_one_read(role: Role) -> None:
+def test_a_large_message_in_fragments_holds_at_most_one_read(role: Role) -> None:
     connection = make_connection(role, assemble=False, max_message_size=1 << 30)
     header = raw_frame(role, BINARY, length=64 << 20, key=b"\0\0\0\0")
     chunk = bytes(1 << 16)
@@ -175,7 +175,7 @@ def test_a_large_message_in_pieces_holds_one_read(role: Role) -> None:
 
 
 @both_roles
-def test_the_size_limit_holds_in_pieces_too(role: Role) -> None:
+def test_the_size_limit_applies_to_the_sum_of_fragments(role: Role) -> None:
     connection = make_connection(role, assemble=False, max_message_size=4)
     events = feed(
         connection, [raw_frame(role, BINARY, b"abc", fin=False) + raw_frame(role, CONTINUATION, b"de")]
@@ -189,7 +189,7 @@ def test_the_size_limit_holds_in_pieces_too(role: Role) -> None:
 
 
 @both_roles
-def test_ten_pings_get_ten_pongs(role: Role) -> None:
+def test_ten_pings_are_answered_by_ten_pongs(role: Role) -> None:
     connection = make_connection(role)
     events = feed(connection, [b"".join(raw_frame(role, 9, b"%d" % i) for i in range(10))])
     assert events == [Ping(b"%d" % i) for i in range(10)]
@@ -210,7 +210,7 @@ def test_a_flood_of_control_frames(role: Role, opcode: int) -> None:
     frame = raw_frame(role, opcode)
     for _ in range(4):
         assert len(feed(connection, [frame * 3])) == 3
-        connection.data_to_send()  # what is written is not queued any more
+        connection.data_to_send()  # empties the queue
     events = feed(connection, [frame * 4])
     assert len(events) == 5
     assert isinstance(events[3], ConnectionFailed)
@@ -272,7 +272,7 @@ def test_we_close(role: Role) -> None:
     assert connection.state is State.CLOSING
     assert (connection.should_close, connection.close_expected) == (False, True)
     assert sent_frames(role, connection.data_to_send()) == [(0x88, close_payload(1001, b"bye"))]
-    # What was on its way is delivered; a Ping is answered until the peer's Close (RFC 6455 §5.5.2).
+    # Messages in flight are delivered; a Ping is answered until the peer's Close (RFC 6455 §5.5.2).
     assert feed(connection, [raw_frame(role, TEXT, b"late") + raw_frame(role, 9, b"p")]) == [
         TextMessage("late"),
         Ping(b"p"),
@@ -326,7 +326,7 @@ def test_a_close_inside_a_fragmented_message_is_answered(role: Role) -> None:
 
 
 @both_roles
-def test_we_close_inside_a_message_that_we_send(role: Role) -> None:
+def test_we_close_inside_a_message_that_we_are_sending(role: Role) -> None:
     connection = make_connection(role)
     connection.send_text("a", fin=False)
     connection.close()
@@ -358,7 +358,7 @@ def test_eof_without_a_close_is_1006(role: Role, before: str) -> None:
 
 
 @both_roles
-def test_eof_comes_after_what_was_received(role: Role) -> None:
+def test_eof_is_reported_after_the_received_messages(role: Role) -> None:
     connection = make_connection(role)
     connection.receive_data(raw_frame(role, TEXT, b"last"))
     connection.receive_eof()
@@ -396,7 +396,7 @@ def test_we_fail_the_connection(role: Role) -> None:
 
 
 @both_roles
-def test_data_after_eof_is_a_mistake(role: Role) -> None:
+def test_data_after_eof_raises(role: Role) -> None:
     connection = make_connection(role)
     connection.receive_eof()
     with pytest.raises(LocalProtocolError) as caught:
@@ -438,7 +438,7 @@ def test_every_length_form_is_sent(role: Role, opcode: Opcode, size: int) -> Non
 
 @both_roles
 @pytest.mark.parametrize("size", [0, 125, 126, 4095, 4096, 65535, 65536])
-def test_what_is_sent_in_buffers_is_the_same(role: Role, size: int) -> None:
+def test_buffers_to_send_returns_the_bytes_of_data_to_send(role: Role, size: int) -> None:
     joined, separate = make_connection(role), make_connection(role)
     for connection in (joined, separate):
         connection.send_text("x" * size)
@@ -457,7 +457,7 @@ def test_buffers_of_a_large_message_are_not_copied() -> None:
 
 
 @both_roles
-def test_buffers_are_rounds_as_data_is(role: Role) -> None:
+def test_buffers_to_send_resets_the_count_of_control_frames(role: Role) -> None:
     connection = make_connection(role, max_control_frames=2)
     for _ in range(10):
         assert feed(connection, [raw_frame(role, Opcode.PING) * 2]) == [Ping(b"")] * 2
@@ -466,7 +466,7 @@ def test_buffers_are_rounds_as_data_is(role: Role) -> None:
 
 
 @both_roles
-def test_messages_are_sent_in_pieces(role: Role) -> None:
+def test_messages_are_sent_in_fragments(role: Role) -> None:
     connection = make_connection(role)
     connection.send_text("a", fin=False)
     connection.send_ping()
@@ -481,7 +481,7 @@ def test_messages_are_sent_in_pieces(role: Role) -> None:
     ]  # fmt: skip
 
 
-def test_a_message_encoded_beforehand() -> None:
+def test_a_prepared_message() -> None:
     connection = Connection(Role.SERVER)
     message = PreparedMessage("to many")
     connection.send_prepared(message)
@@ -574,7 +574,7 @@ def test_a_clients_frames_have_fresh_keys() -> None:
 
 
 def ended(role: Role, frames: list[bytes], *, fail: bool = False, **options: object) -> Connection:
-    """A connection that has sent a message, received ``frames``, and come to its end."""
+    """Returns a closed connection that has sent a message and received ``frames``."""
     connection = make_connection(role, **options)
     connection.send_text("x" * 1000)
     connection.data_to_send()
@@ -591,7 +591,7 @@ def ended(role: Role, frames: list[bytes], *, fail: bool = False, **options: obj
 
 
 def compressed_message(role: Role) -> bytes:
-    """A compressed message of 20,000 random bytes, as the peer of ``role`` sends it."""
+    """Returns a compressed message of 20,000 random bytes, as the peer of ``role`` sends it."""
     peer = make_connection(
         Role.CLIENT if role is Role.SERVER else Role.SERVER, deflate=DeflateParameters(threshold=0)
     )
@@ -610,14 +610,14 @@ def test_a_closed_connection_holds_no_data(role: Role, case: str, fail: bool) ->
         "compression": [compressed_message(role)],
         "compressed part": [compressed_message(role)[:-1]],
     }[case]
-    # A compressor holds 256 KiB, a decompressor 40 KiB, the connection itself some 2 KB.
+    # A compressor holds 256 KiB, a decompressor 40 KiB, the connection itself about 2 KB.
     assert bytes_held(lambda: ended(role, frames, fail=fail, deflate=deflate)) < 8000
 
 
 @both_roles
 @pytest.mark.parametrize("waits", [False, True])
 def test_data_after_a_close_is_dropped(role: Role, waits: bool) -> None:
-    """RFC 6455 §5.5.1. A client's connection is not closed before EOF, and collects no data until then."""
+    """RFC 6455 §5.5.1. A client's connection is closed only by EOF, and stores no data until then."""
     close, more = raw_frame(role, 8, close_payload(1000)), raw_frame(role, BINARY, bytes(200_000))
     connection = make_connection(role)
     if waits:
@@ -635,7 +635,8 @@ def test_data_after_a_close_is_dropped(role: Role, waits: bool) -> None:
 
     assert peak_bytes(receive) < 10_000
     reader = connection._reader
-    assert len(reader._buffer) == len(reader._incoming) == 0
+    assert not reader._buffer
+    assert not reader._incoming
 
 
 @both_roles
@@ -650,14 +651,14 @@ def test_data_after_a_failure_is_dropped(role: Role) -> None:
 
 @both_roles
 def test_a_failure_keeps_no_traceback(role: Role) -> None:
-    """It would keep the stack frames, and so the connection, as long as the event."""
+    """A traceback would keep the stack frames, and so the connection, alive as long as the event."""
     failed, _ = feed(make_connection(role), [raw_frame(role, 3)])
     assert isinstance(failed, ConnectionFailed)
     assert failed.error.__traceback__ is None
 
 
 @both_roles
-def test_unread_says_whether_to_pull_again(role: Role) -> None:
+def test_unread_is_true_while_events_can_be_pulled(role: Role) -> None:
     connection = make_connection(role)
     assert not connection.unread
     connection.receive_data(raw_frame(role, TEXT, b"last") + raw_frame(role, TEXT, b"cut")[:-1])
@@ -682,7 +683,7 @@ def test_unread_at_the_end_of_a_closing_handshake(role: Role) -> None:
     connection = make_connection(role)
     connection.receive_data(raw_frame(role, TEXT, b"unread"))
     connection.fail(1008)
-    assert not connection.unread  # what `fail` leaves is parsed already
+    assert not connection.unread  # the remaining events of `fail` are already parsed
     assert list(connection.events()) == [ABNORMAL]
 
 
@@ -697,7 +698,7 @@ def test_connections_without_events_share_one_empty_batch(role: Role) -> None:
 
 
 @both_roles
-def test_messages_that_waited_are_parsed_together_too(role: Role) -> None:
+def test_unread_messages_are_parsed_together(role: Role) -> None:
     connection = make_connection(role)
     connection.receive_data(raw_frame(role, Opcode.PING))
     connection.receive_data(raw_frame(role, TEXT, b"x") * 10)
@@ -710,15 +711,15 @@ def test_the_size_of_a_batch(role: Role) -> None:
     frame = raw_frame(role, TEXT, b"x" * 10)
     connection = make_connection(role)
     connection.receive_data(frame * 10)
-    assert connection.next_batch().size == 10 * len(frame)
+    assert (len(connection.next_batch()), connection.batch_size) == (10, 10 * len(frame))
     connection.receive_data(frame * 10)
     connection.next_event()
-    assert connection.next_batch().size == 10 * len(frame)  # the size of the batch as it was parsed
-    assert connection.next_batch().size == 0
+    # `batch_size` includes events that were pulled before.
+    assert (len(connection.next_batch()), connection.batch_size) == (9, 10 * len(frame))
     connection.receive_data(raw_frame(role, TEXT, b"12", fin=False) + raw_frame(role, CONTINUATION, b"345"))
-    assert connection.next_batch().size == 5
+    assert (len(connection.next_batch()), connection.batch_size) == (1, 5)
     connection.receive_data(raw_frame(role, Opcode.PING, b"?"))
-    assert connection.next_batch().size == 0
+    assert (len(connection.next_batch()), connection.batch_size) == (1, 0)
 
 
 @both_roles
@@ -748,7 +749,7 @@ def test_large_payloads_are_queued_without_a_copy(size: int) -> None:
 @both_roles
 @pytest.mark.parametrize("kind", [bytearray, memoryview])
 @pytest.mark.parametrize("size", [100, 5000])
-def test_what_is_queued_does_not_change_with_the_callers_data(role: Role, kind: type, size: int) -> None:
+def test_queued_data_does_not_change_with_the_data_of_the_caller(role: Role, kind: type, size: int) -> None:
     data = bytearray(b"x" * size)
     connection = make_connection(role)
     connection.send_binary(data if kind is bytearray else memoryview(data))

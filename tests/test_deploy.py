@@ -1,7 +1,7 @@
-"""docs/deploy.md is true: its configurations are run as they stand, in front of the real server.
+"""Runs the configurations of docs/deploy.md in front of the real server.
 
-Only addresses, files and users are replaced, how many connections HAProxy prepares for, and in two tests a
-timeout. Clients come from 127.0.0.2: the proxies' own address, 127.0.0.1, is one that is trusted.
+The tests replace only addresses, files, users and HAProxy's number of connections, and in two tests a
+timeout. Clients connect from 127.0.0.2, because the server trusts the proxies' address, 127.0.0.1.
 """
 
 import asyncio
@@ -20,7 +20,6 @@ import ssl
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -43,7 +42,18 @@ from rfc6455_server.app import DRAIN_TIME
 from rfc6455_server.command.cli import _endpoints, _parse, make_server
 from rfc6455_server.limits import Limits
 from rfc6455_server.websocket.streams import LINGER_TIMEOUT
-from tests.server_helpers import ROOT, Certificate, RawPeer, find_program, need, running_command
+from tests.server_helpers import (
+    PATIENCE,
+    ROOT,
+    Certificate,
+    RawPeer,
+    find_program,
+    free_port,
+    listens,
+    need,
+    running_command,
+    until,
+)
 
 DOCUMENT = (ROOT / "docs" / "deploy.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", DOCUMENT, re.DOTALL | re.MULTILINE)
@@ -56,9 +66,9 @@ Replacements = dict[str, str]
 
 @pytest.fixture(autouse=True)
 def no_errors(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Whatever proxies do, such as resetting the connection of a health check, is no error of the server."""
+    """Checks that nothing a proxy does, such as a reset of a health check, is logged as an error."""
     yield
-    gc.collect()  # exceptions of tasks are told when nobody can ask for them any more
+    gc.collect()  # asyncio logs the exception of a task when the task is freed
     records = caplog.get_records("call") + caplog.get_records("teardown")
     assert [record.getMessage() for record in records if record.levelno >= logging.ERROR] == []
 
@@ -75,21 +85,8 @@ def replaced(text: str, replacements: Replacements) -> str:
     return text
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - conditions of any kind
-            await asyncio.sleep(0.02)
-
-
 def abort(peer: RawPeer) -> None:
-    """TLS has a farewell of its own, which fails where data still comes."""
+    """Aborts the connection: the closing exchange of TLS would fail if data still arrives."""
     peer.writer.transport.abort()
 
 
@@ -97,7 +94,7 @@ def abort(peer: RawPeer) -> None:
 
 
 class Public:
-    """The public side of a proxy, and a client's ways to it."""
+    """The public side of a proxy, with ways to connect to it."""
 
     def __init__(self, port: int, context: ssl.SSLContext, folder: Path) -> None:
         self.port = port
@@ -121,7 +118,7 @@ class Public:
     async def upgrade(self, path: str, headers: Sequence[tuple[str, str]] = ()) -> RawPeer:
         peer = await self.open_raw()
         peer.writer.write(ClientHandshake(self.authority, path, headers=headers).data_to_send())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             head = await peer.reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101 "), head
         return peer
@@ -129,7 +126,7 @@ class Public:
     async def get(
         self, target: str, headers: Sequence[tuple[str, str]] = (), address: str = CLIENT
     ) -> tuple[int, str]:
-        """The status and the body that a plain request gets."""
+        """Sends an HTTP request; returns the status and the body of the response."""
         peer = await self.open_raw(address)
         fields = [("Host", self.authority), ("Connection", "close"), *headers]
         lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
@@ -139,16 +136,17 @@ class Public:
         return int(head.split()[1]), body
 
 
-@contextmanager
-def running_proxy(
+@asynccontextmanager
+async def running_proxy(
     folder: Path, certificate: Certificate, start: Callable[[int], subprocess.Popen[bytes]]
-) -> Iterator[Public]:
-    """What ``start`` starts at a port that is free, which somebody else may take before."""
+) -> AsyncIterator[Public]:
+    """Runs a proxy at a free port. Tries again if another process takes the port first."""
     for _ in range(5):
         port = free_port()
         process = start(port)
         try:
-            if _answers(process, port):
+            await until(lambda: process.poll() is not None or listens(port))  # noqa: B023 - it is called at once
+            if process.poll() is None:
                 yield Public(port, certificate.client_context(), folder)
                 return
         finally:
@@ -162,22 +160,10 @@ def running_proxy(
     pytest.fail(f"the proxy does not start: {(folder / 'proxy.log').read_text()}")
 
 
-def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
-    until = time.monotonic() + 20
-    while process.poll() is None and time.monotonic() < until:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except ConnectionRefusedError:
-            time.sleep(0.02)
-        else:
-            return True
-    return False
-
-
-@contextmanager
-def running_nginx(
+@asynccontextmanager
+async def running_nginx(
     folder: Path, certificate: Certificate, servers: Sequence[str], changes: Replacements
-) -> Iterator[Public]:
+) -> AsyncIterator[Public]:
     program = find_program("nginx", "/usr/sbin/nginx")
     need("nginx", program is not None)
     spooled = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -197,14 +183,14 @@ def running_nginx(
         settings = f"daemon off; pid {folder}/nginx.pid;"
         return subprocess.Popen([str(program), "-e", str(log), "-c", str(file), "-g", settings])
 
-    with running_proxy(folder, certificate, start) as public:
+    async with running_proxy(folder, certificate, start) as public:
         yield public
 
 
-@contextmanager
-def running_haproxy(
+@asynccontextmanager
+async def running_haproxy(
     folder: Path, certificate: Certificate, servers: Sequence[str], changes: Replacements
-) -> Iterator[Public]:
+) -> AsyncIterator[Public]:
     program = find_program("haproxy", "/usr/sbin/haproxy")
     need("haproxy", program is not None)
     both = folder / "both.pem"
@@ -213,7 +199,7 @@ def running_haproxy(
     common = {
         "user haproxy": f"user {pwd.getpwuid(os.getuid()).pw_name}",
         "group haproxy": f"group {grp.getgrgid(os.getgid()).gr_name}",
-        "maxconn 20000": "maxconn 1000",  # it does not start without file descriptors for all
+        "maxconn 20000": "maxconn 1000",  # it needs file descriptors for all of them to start
         "/run/haproxy/admin.sock": str(folder / "admin"),
         "/etc/haproxy/chat.example.pem": str(both),
         "server one 127.0.0.1:8765\n": f"server one {one}\n",
@@ -227,12 +213,12 @@ def running_haproxy(
         with (folder / "proxy.log").open("wb") as log:
             return subprocess.Popen([str(program), "-db", "-f", str(file)], stdout=log, stderr=log)
 
-    with running_proxy(folder, certificate, start) as public:
+    async with running_proxy(folder, certificate, start) as public:
         yield public
 
 
 async def haproxy_servers(public: Public) -> dict[str, dict[str, str]]:
-    """What HAProxy says of the servers behind it."""
+    """Returns HAProxy's statistics of the servers behind it."""
     path = public.folder / "admin"
     await until(path.exists)
     reader, writer = await asyncio.open_unix_connection(path)
@@ -243,11 +229,11 @@ async def haproxy_servers(public: Public) -> dict[str, dict[str, str]]:
     return {row["svname"]: row for row in rows if row["svname"] in ("one", "two")}
 
 
-# The server behind one.
+# The server behind a proxy.
 
 
 class Setup(NamedTuple):
-    """A proxy, and where the server listens for it."""
+    """A kind of proxy, and how the server listens for it."""
 
     kind: str
     folder: Path
@@ -257,7 +243,7 @@ class Setup(NamedTuple):
     async def serving(
         self, changes: Replacements | None = None, **options: Any
     ) -> AsyncIterator[tuple[Server, Public]]:
-        """The command's server, with ``/who`` besides: the client's address, and a plain page of it."""
+        """Runs the command's server behind the proxy; ``/who`` and ``/whose`` send the client's address."""
         over_unix = self.kind == "nginx over a Unix socket"
         server = make_server(trusted=["unix" if over_unix else "127.0.0.1"], **options)
 
@@ -277,7 +263,7 @@ class Setup(NamedTuple):
             address = f"127.0.0.1:{server.port}"
         running = running_haproxy if self.kind == "HAProxy" else running_nginx
         try:
-            with running(self.folder, self.certificate, [address], changes or {}) as public:
+            async with running(self.folder, self.certificate, [address], changes or {}) as public:
                 yield server, public
         finally:
             await server.stop()
@@ -296,7 +282,7 @@ async def test_messages_both_ways(setup: Setup) -> None:
         assert await ws.ping() > 0
 
 
-async def test_compression_is_left_to_us(setup: Setup) -> None:
+async def test_proxies_leave_compression_to_the_server(setup: Setup) -> None:
     deflate = PerMessageDeflate()
     async with (
         setup.serving(compression=deflate) as (server, public),
@@ -322,7 +308,7 @@ async def test_a_room(setup: Setup) -> None:
         assert await a.recv() == "you, too"
 
 
-async def test_the_origin_is_the_public_one(setup: Setup) -> None:
+async def test_the_origin_must_be_the_public_one(setup: Setup) -> None:
     async with setup.serving() as (_, public):
         async with public.connect("/echo", origin=f"https://{public.authority}") as ws:
             await ws.send("x")
@@ -333,7 +319,7 @@ async def test_the_origin_is_the_public_one(setup: Setup) -> None:
             assert caught.value.response.status == 403
 
 
-async def test_the_address_is_the_client_s_whatever_it_says(setup: Setup) -> None:
+async def test_a_client_cannot_forge_its_address(setup: Setup) -> None:
     async with setup.serving() as (_, public):
         for forged in ([], [FORGED], [f"{FORGED}, 127.0.0.1"], ["127.0.0.1"], [FORGED, "unix"]):
             headers = [("X-Forwarded-For", value) for value in forged]
@@ -344,12 +330,12 @@ async def test_the_address_is_the_client_s_whatever_it_says(setup: Setup) -> Non
             assert await public.get("/whose", headers, "127.0.0.3") == (200, "127.0.0.3")
 
 
-async def test_limits_by_address_mean_the_client(setup: Setup) -> None:
+async def test_limits_by_address_apply_to_the_client(setup: Setup) -> None:
     async with setup.serving(max_connections_per_address=2) as (_, public):
         peers = [await public.upgrade("/echo") for _ in range(2)]
         third = await public.open_raw()
         third.writer.write(ClientHandshake(public.authority, "/echo").data_to_send())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             assert (await third.reader.readline()).startswith(b"HTTP/1.1 429 ")
         async with public.connect("/echo") as other:
             await other.send("x")
@@ -388,38 +374,42 @@ async def test_metrics_are_not_public(setup: Setup) -> None:
 async def test_pings_keep_an_idle_connection(setup: Setup) -> None:
     old = "timeout tunnel 60s" if setup.kind == "HAProxy" else "proxy_read_timeout 60s"
     changes = {old: old.replace("60s", "2s")}
-    async with setup.serving(changes, ping_interval=0.5) as (_, public), public.connect("/echo") as ws:
-        await asyncio.sleep(5)
+    async with setup.serving(changes, ping_interval=0.2) as (server, public), public.connect("/echo") as ws:
+        await until(lambda: sum(server.stats.latency.counts) > 12)  # for 2.4 s at least
         await ws.send("still here")
         assert await ws.recv() == "still here"
 
 
-async def test_without_pings_the_proxy_ends_it(setup: Setup) -> None:
-    """Or the test above would show nothing."""
+async def test_without_pings_the_proxy_closes_an_idle_connection(setup: Setup) -> None:
+    """Without this, the test above would prove nothing."""
     old = "timeout tunnel 60s" if setup.kind == "HAProxy" else "proxy_read_timeout 60s"
     changes = {old: old.replace("60s", "2s")}
     async with setup.serving(changes, ping_interval=1000) as (_, public):
         ws = await public.connect("/echo", limits={"ping_interval": 1000})
         with pytest.raises(ConnectionClosedError):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 await ws.recv()
 
 
-async def test_a_proxy_keeps_little_for_who_does_not_read(setup: Setup) -> None:
-    """Without the configured send buffer, it is some 4 MiB."""
+async def test_a_proxy_buffers_little_for_a_client_that_does_not_read(setup: Setup) -> None:
+    """Without the configured send buffer, the proxy would buffer 4.4 MB or more.
+
+    Up to 2 MB can be on the way between server and proxy, depending on the system.
+    """
     async with setup.serving(max_queue=1 << 30) as (server, public):
         peer = await public.upgrade("/rooms/x")
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined]  # it reads, too
         await until(lambda: len(server.rooms) == 1)
         sent, quiet = 0, 0
-        while quiet < 100:
-            if server.queued < 200_000:
-                server.rooms["x"].broadcast(bytes(10_000))
-                sent, quiet = sent + 10_000, 0
-            else:
-                quiet += 1
-            await asyncio.sleep(0.005)
-        assert sent - server.queued < 2_000_000
+        async with public.connect("/echo") as other:
+            while quiet < 200:  # the proxy has served another, and taken nothing for this one
+                if server.queued < 200_000:
+                    server.rooms["x"].broadcast(bytes(10_000))
+                    sent, quiet = sent + 10_000, 0
+                else:
+                    quiet += 1
+                await send_and_receive(other)
+        assert sent - server.queued < 4_200_000
         abort(peer)
 
 
@@ -437,7 +427,7 @@ async def test_the_log_of_nginx_has_no_query(tmp_path: Path, certificate: Certif
 
 
 class Process(NamedTuple):
-    """The command, run."""
+    """A running command."""
 
     process: subprocess.Popen[str]
     address: str
@@ -445,7 +435,7 @@ class Process(NamedTuple):
 
 @contextmanager
 def two_commands(*arguments: str) -> Iterator[dict[str, Process]]:
-    arguments += ("--log-level", "warning")  # nobody reads it before the end
+    arguments += ("--log-level", "warning")  # the log is read only at the end
     with running_command(*arguments) as (one, first), running_command(*arguments) as (two, second):
         yield {
             "one": Process(one, first.removeprefix("http://")),
@@ -462,33 +452,34 @@ async def send_and_receive(ws: WebSocket) -> None:
     assert await ws.recv() == "hello"
 
 
-async def test_haproxy_takes_out_the_one_that_drains(tmp_path: Path, certificate: Certificate) -> None:
+async def test_haproxy_stops_using_a_process_that_drains(tmp_path: Path, certificate: Certificate) -> None:
     with two_commands("--trust", "127.0.0.1", "--proxy-protocol", "--drain-time", "600") as commands:
         addresses = [command.address for command in commands.values()]
-        with running_haproxy(tmp_path, certificate, addresses, {}) as public:
+        async with running_haproxy(tmp_path, certificate, addresses, {}) as public:
 
             async def states() -> dict[str, tuple[str, ...]]:
                 fields = ("status", "check_status", "check_code")
                 servers = await haproxy_servers(public)
                 return {name: tuple(row[field] for field in fields) for name, row in servers.items()}
 
-            async with asyncio.timeout(30):
-                while set((await states()).values()) != {("UP", "L7OK", "200")}:  # noqa: ASYNC110 - HAProxy's
-                    await asyncio.sleep(0.05)
+            async def both_are_up() -> bool:
+                return set((await states()).values()) == {("UP", "L7OK", "200")}
+
+            await until(both_are_up)
             sockets = [await public.connect("/echo") for _ in range(6)]
             servers = await haproxy_servers(public)
             (busy,) = [name for name, row in servers.items() if int(row["scur"]) >= 6]
             commands[busy].process.send_signal(signal.SIGTERM)
             await until(lambda: sum(ws.closed is not None for ws in sockets) == 1)
-            # Before HAProxy knows it, and afterwards: new ones get to the other.
-            async with asyncio.timeout(30):
+            # New connections reach the other process, before HAProxy has noticed and afterwards.
+            async with asyncio.timeout(PATIENCE):
                 while (await states())[busy] != ("DOWN", "L7STS", "503"):
                     async with public.connect("/echo") as ws:
                         await send_and_receive(ws)
             async with public.connect("/echo") as ws:
                 await send_and_receive(ws)
             assert await public.get("/readyz") == (200, "ready\n")
-            # Those who were there stay until they are told.
+            # Open WebSockets stay until the process closes them.
             left = [ws for ws in sockets if ws.closed is None]
             assert len(left) == 5
             for ws in left:
@@ -500,11 +491,11 @@ async def test_haproxy_takes_out_the_one_that_drains(tmp_path: Path, certificate
                 await send_and_receive(ws)
 
 
-async def test_nginx_goes_on_to_the_next_when_one_drains(tmp_path: Path, certificate: Certificate) -> None:
+async def test_nginx_retries_at_the_next_process(tmp_path: Path, certificate: Certificate) -> None:
     with two_commands("--trust", "127.0.0.1", "--drain-time", "600") as commands:
         addresses = [command.address for command in commands.values()]
         first = commands["one"]
-        with running_nginx(tmp_path, certificate, addresses, {}) as public:
+        async with running_nginx(tmp_path, certificate, addresses, {}) as public:
 
             async def try_twenty_paths() -> None:
                 for number in range(20):
@@ -512,7 +503,7 @@ async def test_nginx_goes_on_to_the_next_when_one_drains(tmp_path: Path, certifi
                         assert await ws.ping() > 0
 
             await try_twenty_paths()
-            held = await connect(f"ws://{first.address}/echo")  # or there is nothing to drain
+            held = await connect(f"ws://{first.address}/echo")  # without it, there is nothing to drain
             await send_and_receive(held)
             first.process.send_signal(signal.SIGTERM)
             await held.wait_closed()
@@ -530,26 +521,26 @@ async def test_a_room_is_in_one_process(kind: str, tmp_path: Path, certificate: 
     running, arguments = (running_haproxy, ["--proxy-protocol"]) if kind == "HAProxy" else (running_nginx, [])
     with two_commands("--trust", "127.0.0.1", *arguments) as commands:
         addresses = [command.address for command in commands.values()]
-        with running(tmp_path, certificate, addresses, {}) as public:
+        async with running(tmp_path, certificate, addresses, {}) as public:
             for number in range(10):
                 path = f"/rooms/{number}"
                 async with public.connect(path) as a, public.connect(path) as b, public.connect(path) as c:
                     await c.ping()  # it has joined
                     await b.ping()
                     await a.send("hello")
-                    async with asyncio.timeout(20):
+                    async with asyncio.timeout(PATIENCE):
                         assert [await b.recv(), await c.recv()] == ["hello", "hello"]
 
 
-# The rest of the document.
+# The other parts of the page.
 
 
-def test_every_block_is_known() -> None:
+def test_the_page_has_the_expected_blocks() -> None:
     assert [language for language, _ in BLOCKS] == ["sh", "sh", "python", "nginx", "haproxy", "ini"]
     assert DOCUMENT.count("```") == 2 * len(BLOCKS)
 
 
-def test_the_commands_are_understood(certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_are_valid(certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(COMMANDS) == 5
     for name in [name for name in os.environ if name.startswith("RFC6455_")]:
         monkeypatch.delenv(name)
@@ -560,7 +551,7 @@ def test_the_commands_are_understood(certificate: Certificate, monkeypatch: pyte
             assert endpoint.path or endpoint.port in (443, 8765)
 
 
-def test_the_options_that_are_named_exist() -> None:
+def test_the_options_on_the_page_exist() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "rfc6455_server", "--help"], capture_output=True, text=True, check=True
     ).stdout
@@ -568,19 +559,13 @@ def test_the_options_that_are_named_exist() -> None:
         assert f"  {option} " in shown
 
 
-async def test_a_server_of_one_s_own(tmp_path: Path) -> None:
+async def test_the_server_program_runs(tmp_path: Path) -> None:
     ports = [free_port(), free_port()]
     text = replaced(block("python"), {"8765": str(ports[0]), "8766": str(ports[1])})
-    process = subprocess.Popen([sys.executable, "-c", text], stderr=subprocess.PIPE)  # noqa: ASYNC220 - it only starts
+    process = subprocess.Popen([sys.executable, "-c", text], stderr=subprocess.PIPE)  # noqa: ASYNC220 - starting it does not block
     try:
-        async with asyncio.timeout(30):
-            while True:
-                try:
-                    ws = await connect(f"ws://127.0.0.1:{ports[1]}/echo")
-                    break
-                except ConnectionRefusedError:
-                    assert process.poll() is None
-                    await asyncio.sleep(0.05)
+        await until(lambda: process.poll() is not None or listens(ports[1]))
+        ws = await connect(f"ws://127.0.0.1:{ports[1]}/echo")
         await send_and_receive(ws)
         await ws.close()
         peer = await RawPeer.connect(f"ws://127.0.0.1:{ports[0]}")
@@ -597,7 +582,7 @@ async def test_a_server_of_one_s_own(tmp_path: Path) -> None:
 
 
 class Unit:
-    """The systemd unit of the document."""
+    """The systemd unit of the page."""
 
     def __init__(self) -> None:
         parser = configparser.ConfigParser(interpolation=None)
@@ -606,13 +591,13 @@ class Unit:
         self.service = parser["Service"]
 
 
-async def test_the_unit_s_command_makes_a_socket_for_its_group_only(
+async def test_the_socket_of_the_unit_is_open_to_its_group_only(
     tmp_path: Path, certificate: Certificate
 ) -> None:
     service = Unit().service
     path = tmp_path / "socket"
     command = shlex.split(replaced(service["ExecStart"], {"/run/rfc6455/socket": str(path)}))
-    process = subprocess.Popen(  # noqa: ASYNC220 - it only starts
+    process = subprocess.Popen(  # noqa: ASYNC220 - starting it does not block
         [sys.executable, "-m", "rfc6455_server", *command[1:]],
         umask=int(service["UMask"], 8),
         stdout=subprocess.PIPE,
@@ -624,7 +609,7 @@ async def test_the_unit_s_command_makes_a_socket_for_its_group_only(
         line = await asyncio.to_thread(process.stdout.readline)
         assert line == f"serving on unix:{path}\n"
         assert stat.S_IMODE(path.stat().st_mode) == 0o770
-        with running_nginx(tmp_path, certificate, [f"unix:{path}"], {}) as public:
+        async with running_nginx(tmp_path, certificate, [f"unix:{path}"], {}) as public:
             peer = await public.upgrade("/echo", [("X-Forwarded-For", FORGED)])
             process.send_signal(getattr(signal, service["KillSignal"]))
             assert (await peer.read(4))[2:] == (1001).to_bytes(2, "big")
@@ -638,22 +623,22 @@ async def test_the_unit_s_command_makes_a_socket_for_its_group_only(
             process.communicate()
 
 
-def test_the_unit_leaves_time_and_file_descriptors() -> None:
+def test_the_unit_has_enough_time_and_file_descriptors() -> None:
     service = Unit().service
     close_time = Limits().close_timeout + LINGER_TIMEOUT
-    assert f"({DRAIN_TIME:g} s) and {close_time:g} s for" in DOCUMENT
+    assert f"the drain time ({DRAIN_TIME:g} s) plus {close_time:g} s for" in DOCUMENT
     assert int(service["TimeoutStopSec"]) > DRAIN_TIME + close_time + 5
     assert int(service["LimitNOFILE"]) > 2 * Limits().max_connections
 
 
-def test_the_pings_come_in_time_for_the_proxies() -> None:
+def test_pings_are_more_frequent_than_the_timeouts_of_the_proxies() -> None:
     limits = Limits()
     for text, name in ((block("nginx"), "proxy_read_timeout"), (block("haproxy"), "timeout tunnel")):
         found = re.search(rf"{name} (\d+)s", text)
         assert found is not None
         assert int(found[1]) > 2 * limits.ping_interval
-    assert f"Every {limits.ping_interval:g} s" in DOCUMENT
-    assert f"silent for {limits.ping_timeout:g} s" in DOCUMENT
+    assert f"a Ping every {limits.ping_interval:g} s" in DOCUMENT
+    assert f"within {limits.ping_timeout:g} s" in DOCUMENT
     found = re.search(r"inter (\d+)s fall (\d+)", block("haproxy"))
     assert found is not None
     assert int(found[1]) * int(found[2]) < DRAIN_TIME

@@ -8,7 +8,6 @@ from rfc6455 import (
     CloseReceived,
     ConnectionClosed,
     ConnectionFailed,
-    EventBatch,
     Ping,
     Pong,
     RemoteProtocolError,
@@ -51,11 +50,10 @@ def test_an_event_has_no_other_attributes() -> None:
         CloseReceived(1000, ""),
         ConnectionFailed(1002, "why", RemoteProtocolError("why", slug="s")),
         ConnectionClosed(1000, "", True),
-        EventBatch(),
     ],
     ids=lambda event: type(event).__name__,
 )
-def test_events_and_batches_have_no_dictionary(event: object) -> None:
+def test_events_have_no_dictionary(event: object) -> None:
     """It would double the memory of a message."""
     assert not hasattr(event, "__dict__")
 
@@ -65,4 +63,3 @@ def test_the_shared_empty_batch_stays_empty() -> None:
     NO_EVENTS.appendleft(Ping(b""))
     NO_EVENTS.extend([Ping(b"")])
     assert not NO_EVENTS
-    assert NO_EVENTS.size == 0

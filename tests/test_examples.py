@@ -1,4 +1,4 @@
-"""The examples, each run by a client of its kind."""
+"""Runs each example, with the clients that it is for."""
 
 import asyncio
 import importlib.util
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import socketio
 
-from tests.server_helpers import ROOT, serving
+from tests.server_helpers import PATIENCE, ROOT, serving
 
 EXAMPLES = ROOT / "examples"
 
@@ -28,7 +28,7 @@ async def test_chat_socketio() -> None:
     assert len(code) <= 50
     module = load("chat_socketio")
     heard: dict[str, asyncio.Queue[tuple[Any, ...]]] = {"Ann": asyncio.Queue(), "Bob": asyncio.Queue()}
-    async with serving(module.server) as url, asyncio.timeout(20):
+    async with serving(module.server) as url, asyncio.timeout(PATIENCE):
         http = url.replace("ws", "http", 1)
         nobody = socketio.AsyncClient(reconnection=False)
         with pytest.raises(socketio.exceptions.ConnectionError):
@@ -43,7 +43,7 @@ async def test_chat_socketio() -> None:
             await client.connect(http, auth={"name": name})
         assert await ann.call("join", "lobby") == ["Ann"]
         assert await bob.call("join", "lobby") == ["Ann", "Bob"]
-        # While clients may come back, each event has its place as a last argument.
+        # With recovery, the last argument of each event is its offset.
         assert (await heard["Ann"].get())[:2] == ("joined", "Bob")
         assert await ann.call("message", ("lobby", "안녕")) == {"ok": True}
         for queue in heard.values():

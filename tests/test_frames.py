@@ -46,12 +46,12 @@ def test_each_length_takes_its_shortest_form(length: int, extended: int, masked:
     header = decode_header(data, masked=masked)
     assert header is not None
     assert (header.length, header.size) == (length, 2 + extended + (4 if masked else 0))
-    # No shorter piece of the header is taken for one.
+    # An incomplete header is not taken for a complete one.
     for cut in range(header.size):
         assert decode_header(data[:cut], masked=masked) is None
 
 
-def test_a_header_is_found_behind_other_bytes() -> None:
+def test_a_header_after_other_bytes() -> None:
     data = b"xyz" + encode_frame(Opcode.TEXT, b"Hello", mask_key=KEY)
     assert decode_header(data, 3, masked=True) == FrameHeader(True, False, Opcode.TEXT, KEY, 5, 6)
     assert decode_header(data, len(data), masked=True) is None
@@ -75,7 +75,7 @@ def test_a_header_is_found_behind_other_bytes() -> None:
         (b"\x82\x7f\xff\xff\xff\xff\xff\xff\xff\xff", False, "length-too-long"),
     ],
 )
-def test_a_bad_header_is_refused_at_the_byte_that_is_bad(wire: bytes, masked: bool, slug: str) -> None:
+def test_a_violation_is_raised_at_its_first_byte(wire: bytes, masked: bool, slug: str) -> None:
     for cut in range(len(wire)):
         assert decode_header(wire[:cut], masked=masked) is None
     with pytest.raises(RemoteProtocolError) as caught:
@@ -99,7 +99,7 @@ def test_63_bits_are_allowed() -> None:
 @pytest.mark.parametrize(
     ("first", "allowed"), [(0xC1, True), (0x42, True), (0xC0, False), (0xC9, False), (0xE1, False)]
 )
-def test_rsv1_when_an_extension_owns_it(first: int, allowed: bool) -> None:
+def test_rsv1_when_an_extension_defines_it(first: int, allowed: bool) -> None:
     wire = bytes([first, 0])
     if allowed:
         header = decode_header(wire, masked=False, rsv1_allowed=True)
@@ -116,7 +116,7 @@ def test_rsv1_when_an_extension_owns_it(first: int, allowed: bool) -> None:
     st.binary(max_size=200),
     st.none() | st.binary(min_size=4, max_size=4),
 )
-def test_every_frame_is_read_as_it_was_written(
+def test_an_encoded_frame_is_decoded_again(
     opcode: Opcode, fin: bool, payload: bytes, key: bytes | None
 ) -> None:
     if opcode.is_control:
@@ -127,7 +127,7 @@ def test_every_frame_is_read_as_it_was_written(
 
 
 @pytest.mark.parametrize("opcode", [Opcode.CLOSE, Opcode.PING, Opcode.PONG])
-def test_control_frames_are_short_and_whole(opcode: Opcode) -> None:
+def test_control_frames_are_short_and_unfragmented(opcode: Opcode) -> None:
     assert len(encode_frame(opcode, bytes(125))) == 127
     with pytest.raises(LocalProtocolError) as caught:
         encode_frame(opcode, bytes(126))
@@ -137,7 +137,7 @@ def test_control_frames_are_short_and_whole(opcode: Opcode) -> None:
     assert caught.value.slug == "fragmented-control"
 
 
-def test_an_opcode_that_is_none() -> None:
+def test_an_unknown_opcode() -> None:
     with pytest.raises(ValueError, match="3"):
         encode_frame(3, b"")  # type: ignore[arg-type]
 

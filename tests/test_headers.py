@@ -24,18 +24,18 @@ def test_only_ascii_letters_change_case(text: str, lower: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["a", "!#$%&'*+-.^_`|~", "chat.v2"])
-def test_tokens(text: str) -> None:
+def test_valid_tokens(text: str) -> None:
     assert is_token(text)
 
 
 @pytest.mark.parametrize(
     "text", ["", " ", "a b", "a,b", 'a"', "a/b", "a\n", "a\n\n", "é", "\u212a", "a;", "a="]
 )
-def test_not_tokens(text: str) -> None:
+def test_invalid_tokens(text: str) -> None:
     assert not is_token(text)
 
 
-def test_names_compare_without_ascii_case_and_order_is_kept() -> None:
+def test_names_ignore_ascii_case_and_keep_their_order() -> None:
     headers = Headers([("Host", "a"), ("X-One", "1"), ("x-one", " 2\t")])
     assert headers.get("HOST") == "a"
     assert headers["host"] == "a"
@@ -57,7 +57,7 @@ def test_a_missing_field() -> None:
         headers["Host"]
 
 
-def test_a_doubled_field_has_no_single_value() -> None:
+def test_a_repeated_field_has_no_single_value() -> None:
     headers = Headers([("Host", "a"), ("host", "a")])
     with pytest.raises(HandshakeError) as caught:
         headers.get("Host")
@@ -66,7 +66,7 @@ def test_a_doubled_field_has_no_single_value() -> None:
         headers["Host"]
 
 
-def test_get_all_gives_a_copy() -> None:
+def test_get_all_returns_a_copy() -> None:
     headers = Headers([("Host", "a")])
     headers.get_all("Host").append("b")
     assert headers.get_all("Host") == ["a"]
@@ -79,14 +79,14 @@ def test_equality_ignores_the_case_of_names_only() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a:", "a\r\n", "naïve", "\u212aey"])
-def test_a_name_that_is_no_token_is_refused(name: str) -> None:
+def test_invalid_field_names(name: str) -> None:
     with pytest.raises(LocalProtocolError) as caught:
         Headers([(name, "x")])
     assert caught.value.slug == "bad-field-name"
 
 
 @pytest.mark.parametrize("value", ["a\r\nb", "a\n", "\r", "a\0", "\x7f", "\x1b[0m", "\u0100", "\u212a"])
-def test_a_value_with_control_characters_is_refused(value: str) -> None:
+def test_invalid_field_values(value: str) -> None:
     with pytest.raises(LocalProtocolError) as caught:
         Headers([("name", value)])
     assert caught.value.slug == "bad-field-value"
@@ -170,12 +170,12 @@ def test_bad_extension_lists(value: str) -> None:
         max_size=4,
     )
 )
-def test_what_is_written_is_read_again(extensions: list[Extension]) -> None:
+def test_formatted_extensions_are_parsed_again(extensions: list[Extension]) -> None:
     assert parse_extensions([", ".join(map(str, extensions))]) == extensions
 
 
 @given(st.text(max_size=40))
-def test_any_value_is_parsed_or_refused(value: str) -> None:
+def test_any_value_is_parsed_or_rejected(value: str) -> None:
     for parse in (parse_extensions, parse_token_list):
         try:
             parse([value])

@@ -1,4 +1,4 @@
-"""Plain HTTP on the port of the WebSockets, through real sockets."""
+"""HTTP on the port of the WebSockets: over TCP, and in memory where deadlines matter."""
 
 import asyncio
 import gc
@@ -13,7 +13,8 @@ from rfc6455_server import HttpRequest, HttpResponse, Server, WebSocket, connect
 from rfc6455_server.http import connection as http_connection
 from rfc6455_server.http import static
 from rfc6455_server.http.routes import HttpRoute, HttpRoutes, fixed
-from tests.server_helpers import RawPeer, echo_server, serving
+from rfc6455_server.testing import ManualClock, TestClient, settle
+from tests.server_helpers import PATIENCE, RawPeer, Recorder, echo_server, serving, until
 
 
 class Answer:
@@ -27,7 +28,7 @@ class Answer:
 
 
 async def read_answer(peer: RawPeer, *, body: bool = True) -> Answer:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         head = (await peer.reader.readuntil(b"\r\n\r\n"))[:-4]
         answer = Answer(head, b"")
         if body:
@@ -36,7 +37,7 @@ async def read_answer(peer: RawPeer, *, body: bool = True) -> Answer:
 
 
 async def ask(url: str, request: str, body: bytes = b"") -> Answer:
-    """One request on a connection of its own."""
+    """Sends one request on a new connection, and returns the response."""
     peer = await RawPeer.connect(url)
     peer.writer.write(request.replace("\n", "\r\n").encode() + b"\r\n" + body)
     answer = await read_answer(peer, body=not request.startswith("HEAD"))
@@ -102,7 +103,7 @@ async def test_bodies_with_a_length_and_in_chunks() -> None:
         assert answer.body == b"HELLO"
 
 
-async def test_a_client_that_waits_for_100() -> None:
+async def test_a_client_that_expects_100_continue() -> None:
     async with serving(page_server()) as url:
         peer = await RawPeer.connect(url)
         peer.writer.write(
@@ -115,13 +116,13 @@ async def test_a_client_that_waits_for_100() -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_body_that_is_too_large_is_413_before_it_has_come(chunked: bool) -> None:
+async def test_a_body_that_is_too_large_is_413_before_it_arrives(chunked: bool) -> None:
     server = page_server()
 
     async def never(request: HttpRequest) -> HttpResponse:
         raise AssertionError
 
-    server.route("/small/", HttpRoute(never, ("POST",), max_body=10))
+    server.add_http_route("/small/", HttpRoute(never, ("POST",), max_body=10))
     async with serving(server) as url:
         peer = await RawPeer.connect(url)
         framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 1000000"
@@ -134,7 +135,7 @@ async def test_a_body_that_is_too_large_is_413_before_it_has_come(chunked: bool)
         await peer.close()
 
 
-async def test_a_connection_is_kept_for_more_requests_and_then_an_upgrade() -> None:
+async def test_a_connection_is_reused_for_requests_and_then_an_upgrade() -> None:
     async with serving(page_server()) as url:
         peer = await RawPeer.connect(url)
         for _ in range(3):
@@ -150,7 +151,7 @@ async def test_a_connection_is_kept_for_more_requests_and_then_an_upgrade() -> N
         await peer.close()
 
 
-async def test_requests_that_come_together_are_answered_in_order() -> None:
+async def test_pipelined_requests_are_answered_in_order() -> None:
     async with serving(page_server()) as url:
         peer = await RawPeer.connect(url)
         requests = b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\nGET /other HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -172,87 +173,99 @@ async def test_a_flood_of_requests_waits_in_tcp(monkeypatch: pytest.MonkeyPatch)
         await go.wait()
         return HttpResponse(b"done")
 
-    async with serving(server) as url:
-        peer = await RawPeer.connect(url)
-        peer.writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
-        await asyncio.sleep(0.05)
-        count = 400
-        peer.writer.write(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n" * count)
-        await asyncio.sleep(0.1)
+    async with TestClient(server) as client:
+        peer = Recorder(client.clock)
+        transport = client.open(peer)
+        transport.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        await settle()
+        count = 500
+        transport.write(b"GET /hello HTTP/1.1\r\nHost: a\r\nX: %s\r\n\r\n" % (b"x" * 500) * count)
+        await settle()
+        assert transport.get_write_buffer_size() > 50_000
         go.set()
-        assert (await read_answer(peer)).body == b"done"
-        for _ in range(count):
-            assert (await read_answer(peer)).body == b"<p>hi"
-        await peer.close()
+        await until(lambda: peer.received.count(b"<p>hi") == count)
+        assert peer.received.count(b"HTTP/1.1 200 ") == 1 + count
+        assert peer.received.index(b"done") < peer.received.index(b"<p>hi")
 
 
 async def test_a_slow_body_has_a_deadline() -> None:
-    async with serving(page_server(send_timeout=0.3)) as url:
-        peer = await RawPeer.connect(url)
-        peer.writer.write(b"POST /upper HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n")
-
-        async def drip() -> None:
-            for _ in range(100):
-                peer.writer.write(b"x")
-                await asyncio.sleep(0.02)
-
-        dripping = asyncio.create_task(drip())
-        assert await peer.read_to_end() == b""
-        dripping.cancel()
-        await peer.close()
-
-
-async def test_an_idle_connection_is_closed_without_a_word() -> None:
-    async with serving(page_server(handshake_timeout=0.2)) as url:
-        peer = await RawPeer.connect(url)
-        peer.writer.write(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")
-        await read_answer(peer)
-        assert await peer.read_to_end() == b""
-        await peer.close()
+    clock = ManualClock()
+    async with TestClient(page_server(clock=clock, send_timeout=30), clock) as client:
+        peer = Recorder(client.clock)
+        transport = client.open(peer)
+        transport.write(b"POST /upper HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n")
+        for _ in range(29):
+            await clock.advance(1)
+            transport.write(b"x")
+        assert peer.ended is None
+        await clock.advance(1)
+        assert peer.ended is not None
+        assert peer.received == b""
 
 
-async def test_a_client_that_leaves_ends_a_long_answer_only() -> None:
+async def test_an_idle_connection_is_closed_without_a_response() -> None:
+    clock = ManualClock()
+    async with TestClient(page_server(clock=clock, handshake_timeout=10), clock) as client:
+        peer = Recorder(client.clock)
+        transport = client.open(peer)
+        await clock.advance(5)
+        transport.write(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")
+        await settle()
+        answer = bytes(peer.received)
+        assert answer.endswith(b"<p>hi")
+        await clock.advance(9.9)
+        assert peer.ended is None
+        await clock.advance(0.2)
+        assert peer.ended is not None
+        assert peer.received == answer
+
+
+async def test_eof_cancels_only_a_long_request() -> None:
     server = page_server()
     seen: list[str] = []
-    started = asyncio.Event()
+    go_on = asyncio.Event()
 
     async def wait(request: HttpRequest) -> HttpResponse:
-        started.set()
         try:
-            await asyncio.sleep(0.3)
+            await go_on.wait()
         except asyncio.CancelledError:
             seen.append("cancelled " + request.head.path)
             raise
         seen.append("done " + request.head.path)
         return HttpResponse(b"ok")
 
-    server.route("/long/", HttpRoute(wait, long=True))
-    server.route("/short/", HttpRoute(wait))
-    async with serving(server) as url:
+    server.add_http_route("/long/", HttpRoute(wait, long=True))
+    server.add_http_route("/short/", HttpRoute(wait))
+    async with TestClient(server) as client:
+        peers = []
         for path in ("/long/", "/short/"):
-            started.clear()
-            peer = await RawPeer.connect(url)
-            peer.writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-            await started.wait()
-            peer.writer.write_eof()  # it only stops sending; whoever answers soon may still do so
-            await peer.read_to_end()
-            await peer.close()
+            peers.append(Recorder(client.clock))
+            transport = client.open(peers[-1])
+            transport.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            await settle()
+            transport.write_eof()  # half-closes: a short request is still answered
+            await settle()
+        assert seen == ["cancelled /long/"]
+        go_on.set()
+        await settle()
     assert seen == ["cancelled /long/", "done /short/"]
+    assert peers[0].received == b""
+    assert peers[1].received.endswith(b"\r\n\r\nok")
 
 
-async def test_a_client_that_does_not_read_is_given_up() -> None:
+async def test_a_client_that_does_not_read_is_disconnected() -> None:
     server = page_server(send_timeout=0.2)
     server.page("/big", bytes(30_000_000), "text/plain")
     async with serving(server) as url:
         peer = await RawPeer.connect(url)
         peer.writer.write(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n")
-        await asyncio.sleep(0.6)
-        assert server.make_ready().connections == 0
+        await until(lambda: server.make_ready().connections == 1)
+        await until(lambda: server.make_ready().connections == 0)
         await peer.close()
 
 
-async def test_a_client_that_resets_after_its_answer() -> None:
-    """As the health checks of some proxies do."""
+async def test_a_client_that_resets_after_its_response() -> None:
+    """Health checks of some proxies do this."""
     problems: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
 
@@ -270,7 +283,31 @@ async def test_a_client_that_resets_after_its_answer() -> None:
     assert problems == []
 
 
-async def test_stop_ends_what_is_being_answered() -> None:
+async def test_a_client_that_closes_after_its_last_response_is_released_at_once() -> None:
+    class Client(asyncio.Protocol):
+        received = b""
+
+        def data_received(self, data: bytes) -> None:
+            self.received += data
+
+        def eof_received(self) -> bool:
+            return True  # keeps TCP open when the server closes
+
+    clock = ManualClock()
+    server = page_server(clock=clock)
+    async with TestClient(server, clock) as client:
+        peer = Client()
+        transport = client.open(peer)
+        transport.write(b"GET /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        await settle()
+        assert peer.received.endswith(b"<p>hi")
+        assert server.make_ready().connections == 1
+        transport.close()
+        await settle()
+        assert server.make_ready().connections == 0
+
+
+async def test_stop_cancels_requests_in_progress() -> None:
     server = page_server()
     cancelled = asyncio.Event()
     started = asyncio.Event()
@@ -293,13 +330,13 @@ async def test_stop_ends_what_is_being_answered() -> None:
         await peer.close()
 
 
-async def test_without_h11_plain_requests_are_told_and_websockets_work(
+async def test_without_h11_http_is_501_and_websockets_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http_connection, "find_spec", lambda name: None)
+    monkeypatch.setattr(http_connection, "load_h11", lambda: None)
     async with serving(page_server()) as url:
         answer = await ask(url, "GET /hello HTTP/1.1\nHost: a\n")
-        assert (answer.status, answer.body) == (501, b"plain HTTP needs h11: install rfc6455[server]\n")
+        assert (answer.status, answer.body) == (501, b"HTTP needs h11: install rfc6455[server]\n")
         async with connect(url + "/echo") as ws:
             await ws.send("x")
             assert await ws.recv() == "x"
@@ -380,11 +417,11 @@ async def test_a_file_that_shrinks_while_it_is_sent(files: Path, monkeypatch: py
         peer = await RawPeer.connect(url)
         peer.writer.write(b"GET /data.bin HTTP/1.1\r\nHost: a\r\n\r\n")
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-            await read_answer(peer)  # broken off: nobody takes it for the whole
+            await read_answer(peer)  # cut off, so that the client cannot take it for the whole file
         await peer.close()
 
 
-def test_a_directory_and_its_prefix(files: Path) -> None:
+def test_an_invalid_prefix_or_a_missing_directory_raises(files: Path) -> None:
     for prefix in ("files/", "/files", ""):
         with pytest.raises(ValueError, match="prefix"):
             Server().static(prefix, files)
@@ -405,7 +442,7 @@ def test_the_longest_prefix_and_the_exact_path_win() -> None:
 # Metrics.
 
 
-async def test_metrics_count_what_happened() -> None:
+async def test_metrics_show_the_counters_of_the_server() -> None:
     server = page_server()
 
     @server.websocket("/lobby")
@@ -440,6 +477,6 @@ async def test_metrics_count_what_happened() -> None:
 
 
 async def test_metrics_without_prometheus_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rfc6455_server.http.metrics.find_spec", lambda name: None)
+    monkeypatch.setattr("rfc6455_server.http.metrics.load_prometheus", lambda: None)
     async with serving(page_server()) as url:
         assert (await ask(url, "GET /metrics HTTP/1.1\nHost: a\n")).status == 501

@@ -15,8 +15,8 @@ def parse(data: bytes, **limits: int) -> Request | None:
     return parser.next_head()
 
 
-def refusal(data: bytes, **limits: int) -> tuple[int, str]:
-    """(status, slug), the same whether the bytes come at once or one at a time."""
+def rejection(data: bytes, **limits: int) -> tuple[int, str]:
+    """Returns (status, slug); checks that they are the same at once and byte by byte."""
     with pytest.raises(HandshakeError) as whole:
         parse(data, **limits)
     parser = RequestParser(**limits)
@@ -40,7 +40,7 @@ def test_a_request_head() -> None:
     assert (request.path, request.query, request.version) == ("/chat", "room=1", "1.1")
 
 
-def test_what_follows_the_head_is_kept() -> None:
+def test_bytes_after_the_head_are_kept() -> None:
     parser = RequestParser()
     parser.receive_data(HEAD[:-1])
     assert parser.next_head() is None
@@ -53,7 +53,7 @@ def test_what_follows_the_head_is_kept() -> None:
 
 
 @given(st.lists(st.integers(min_value=0), max_size=10))
-def test_any_split_gives_the_same_head(cuts: list[int]) -> None:
+def test_the_head_is_the_same_for_any_split(cuts: list[int]) -> None:
     parser = RequestParser()
     heads = []
     for chunk in split_at(HEAD + b"rest", cuts):
@@ -81,7 +81,7 @@ LINES = [
 
 
 def outcome(chunks: list[bytes], **limits: int) -> tuple[object, bytes]:
-    """The head or the refusal, and what is left."""
+    """Returns the head or the error, and the bytes after the head."""
     parser = RequestParser(**limits)
     try:
         for chunk in chunks:
@@ -105,7 +105,7 @@ def outcome(chunks: list[bytes], **limits: int) -> tuple[object, bytes]:
         },
     ),
 )
-def test_any_lines_at_once_or_by_the_byte_are_the_same(lines: list[bytes], limits: dict[str, int]) -> None:
+def test_any_lines_have_the_same_outcome_byte_by_byte(lines: list[bytes], limits: dict[str, int]) -> None:
     data = b"".join(lines)
     at_once, rest = outcome([data], **limits)
     by_the_byte, _ = outcome([data[i : i + 1] for i in range(len(data))], **limits)
@@ -147,10 +147,10 @@ def test_any_lines_at_once_or_by_the_byte_are_the_same(lines: list[bytes], limit
         (b"GET / HTTP/1.1\r\n\xe2\x84\xaaey: a\r\n", "bad-field-line"),
     ],
 )
-def test_a_bad_line_is_refused_when_it_ends(head: bytes, slug: str) -> None:
+def test_an_invalid_line_is_rejected_when_it_ends(head: bytes, slug: str) -> None:
     assert parse(head[:-1]) is None
-    assert refusal(head) == (400, slug)
-    assert refusal(head + b"Host: a\r\n\r\n") == (400, slug)
+    assert rejection(head) == (400, slug)
+    assert rejection(head + b"Host: a\r\n\r\n") == (400, slug)
 
 
 def test_bytes_above_ascii_are_latin_1_in_values() -> None:
@@ -165,34 +165,34 @@ def request_line(size: int) -> bytes:
 
 def test_limits_are_exact() -> None:
     assert parse(request_line(20) + b"\r\n", max_line_size=20) is not None
-    assert refusal(request_line(21) + b"\r\n", max_line_size=20) == (414, "start-line-too-long")
+    assert rejection(request_line(21) + b"\r\n", max_line_size=20) == (414, "start-line-too-long")
     head = request_line(20) + b"X: " + b"a" * 17 + b"\r\n"
     assert parse(head + b"\r\n", max_line_size=20) is not None
-    assert refusal(head + b"Y: " + b"a" * 18 + b"\r\n\r\n", max_line_size=20) == (431, "head-too-large")
+    assert rejection(head + b"Y: " + b"a" * 18 + b"\r\n\r\n", max_line_size=20) == (431, "head-too-large")
     fields = b"".join(b"X: %d\r\n" % i for i in range(3))
     assert parse(request_line(20) + fields + b"\r\n", max_fields=3) is not None
-    assert refusal(request_line(20) + fields + b"\r\n", max_fields=2) == (431, "too-many-fields")
+    assert rejection(request_line(20) + fields + b"\r\n", max_fields=2) == (431, "too-many-fields")
     head = request_line(20) + fields + b"\r\n"
     assert parse(head, max_head_size=len(head)) is not None
-    assert refusal(head, max_head_size=len(head) - 1) == (431, "head-too-large")
+    assert rejection(head, max_head_size=len(head) - 1) == (431, "head-too-large")
 
 
 def test_limits_do_not_wait_for_the_end_of_the_line() -> None:
-    assert refusal(b"a" * 22, max_line_size=20) == (414, "start-line-too-long")
-    assert refusal(request_line(20) + b"a" * 22, max_line_size=20) == (431, "head-too-large")
-    assert refusal(b"a" * 30, max_head_size=30) == (431, "head-too-large")
+    assert rejection(b"a" * 22, max_line_size=20) == (414, "start-line-too-long")
+    assert rejection(request_line(20) + b"a" * 22, max_line_size=20) == (431, "head-too-large")
+    assert rejection(b"a" * 30, max_head_size=30) == (431, "head-too-large")
 
 
 def test_default_limits() -> None:
     assert parse(request_line(8192) + b"\r\n") is not None
-    assert refusal(request_line(8193)) == (414, "start-line-too-long")
+    assert rejection(request_line(8193)) == (414, "start-line-too-long")
     assert parse(request_line(99) + b"X: 1\r\n" * 128 + b"\r\n") is not None
-    assert refusal(request_line(99) + b"X: 1\r\n" * 129) == (431, "too-many-fields")
-    assert refusal(request_line(99) + b"X: %s\r\n" % (b"a" * 8000) * 9) == (431, "head-too-large")
+    assert rejection(request_line(99) + b"X: 1\r\n" * 129) == (431, "too-many-fields")
+    assert rejection(request_line(99) + b"X: %s\r\n" % (b"a" * 8000) * 9) == (431, "head-too-large")
 
 
 @given(st.binary(max_size=60), st.lists(st.integers(min_value=0), max_size=8))
-def test_any_bytes_give_the_same_outcome_for_any_split(data: bytes, cuts: list[int]) -> None:
+def test_any_bytes_have_the_same_outcome_for_any_split(data: bytes, cuts: list[int]) -> None:
     limits = {"max_line_size": 20, "max_fields": 1, "max_head_size": 40}
     data = b"GET / HTTP/1.1\r\n" + data
     in_pieces, _ = outcome(split_at(data, cuts), **limits)
@@ -206,7 +206,7 @@ def test_any_bytes_give_the_same_outcome_for_any_split(data: bytes, cuts: list[i
     ids=["blank", "blank then NUL", "no colon", "tabs"],
 )
 def test_a_hostile_line_costs_linear_time(line: bytes) -> None:
-    # Quadratic time would run into the time-out of the tests.
+    # With quadratic time, this test would time out.
     head = b"GET / HTTP/1.1\r\n" + line + b"\r\n\r\n"
     for _ in range(300):
         try:
@@ -234,7 +234,7 @@ def test_path_and_query_come_from_the_resource_name(target: str, path: str, quer
     assert (request.path, request.query) == (path, query)
 
 
-def test_the_fields_of_the_handshake_have_names() -> None:
+def test_the_fields_of_the_handshake_are_attributes() -> None:
     request = Request(
         "GET",
         "/",
@@ -253,7 +253,7 @@ def test_the_fields_of_the_handshake_have_names() -> None:
     assert Request("GET", "/").origin is None
 
 
-def test_a_request_is_written() -> None:
+def test_a_request_is_encoded() -> None:
     request = Request("GET", "/chat", Headers([("Host", "example.com"), ("X", "é")]))
     assert request.encode() == b"GET /chat HTTP/1.1\r\nHost: example.com\r\nX: \xe9\r\n\r\n"
 
@@ -271,13 +271,13 @@ def test_a_request_is_written() -> None:
         (Request("GET", "/\n"), "bad-target"),
     ],
 )
-def test_a_request_of_bad_form_is_not_written(request_: Request, slug: str) -> None:
+def test_an_invalid_request_is_not_encoded(request_: Request, slug: str) -> None:
     with pytest.raises(LocalProtocolError) as caught:
         request_.encode()
     assert caught.value.slug == slug
 
 
-def test_a_response_is_written() -> None:
+def test_a_response_is_encoded() -> None:
     assert Response(101).encode() == b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
     assert Response(299).encode() == b"HTTP/1.1 299 \r\n\r\n"
     assert Response(404, Headers([("X", "1")]), "Gone fishing").encode() == (
@@ -294,7 +294,7 @@ def test_a_response_is_written() -> None:
         (Response(200, reason="\u212a"), "bad-reason"),
     ],
 )
-def test_a_response_of_bad_form_is_not_written(response: Response, slug: str) -> None:
+def test_an_invalid_response_is_not_encoded(response: Response, slug: str) -> None:
     with pytest.raises(LocalProtocolError) as caught:
         response.encode()
     assert caught.value.slug == slug
@@ -330,7 +330,7 @@ def test_bad_status_lines(line: bytes) -> None:
     assert caught.value.slug == "bad-status-line"
 
 
-def test_a_long_status_line_is_no_414() -> None:
+def test_a_long_status_line_is_not_414() -> None:
     parser = ResponseParser(max_line_size=20)
     parser.receive_data(b"HTTP/1.1 200 " + b"x" * 20)
     with pytest.raises(HandshakeError) as caught:

@@ -1,4 +1,4 @@
-"""Pings and their absence, with a clock that stands still until it is moved."""
+"""Keepalive, with a clock that moves only when the test moves it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ async def rig(**limits: float) -> AsyncIterator[tuple[Server, TestClient, list[C
         yield server, client, reports
 
 
-async def test_an_idle_connection_is_pinged_and_lives() -> None:
+async def test_an_idle_connection_is_pinged_and_stays_open() -> None:
     async with rig(ping_interval=20, ping_timeout=20) as (server, client, reports):
         ws = await client.connect("/")
         assert server.websockets[0].latency is None
@@ -32,10 +32,10 @@ async def test_an_idle_connection_is_pinged_and_lives() -> None:
         assert server.websockets[0].latency is None
         await client.clock.advance(3)
         assert server.websockets[0].latency == 0
-        await client.clock.advance(3600)
+        await client.clock.advance(600)
         assert reports == []
         assert ws.closed is None
-        assert sum(server.stats.latency.counts) >= 179
+        assert sum(server.stats.latency.counts) >= 29
 
 
 async def test_silence_after_a_ping_ends_the_connection() -> None:
@@ -48,12 +48,12 @@ async def test_silence_after_a_ping_ends_the_connection() -> None:
         assert [(r.cause, r.closed_by, r.code_sent, r.code_received) for r in reports] == [
             (Cause.PING_TIMEOUT, "us", 1011, None)
         ]
-        await client.clock.advance(12)  # the hard end of TCP
+        await client.clock.advance(12)  # until TCP is closed
         assert server.make_ready().connections == 0
 
 
-async def test_any_byte_is_life() -> None:
-    """A peer that is busy sending one long message has no time for a Pong."""
+async def test_any_received_byte_keeps_the_connection() -> None:
+    """A peer that is sending one long message can send a Pong only after it."""
     async with rig(ping_interval=20, ping_timeout=15) as (_, client, reports):
         await client.connect("/")
         client.transports[0].pause_reading()
@@ -63,11 +63,11 @@ async def test_any_byte_is_life() -> None:
         assert reports == []
 
 
-async def test_a_loop_that_lags_is_not_taken_for_a_silent_peer() -> None:
+async def test_a_peer_is_not_disconnected_because_the_loop_lags() -> None:
     async with rig(ping_interval=20, ping_timeout=15) as (server, client, reports):
         await client.connect("/")
         await client.clock.advance(19.5)
-        client.transports[0].pause_reading()  # the Pong is on its way
+        client.transports[0].pause_reading()  # delays the Pong
         await client.clock.advance(1)
         client.clock.jump(60)
         await client.clock.advance(0.1)
@@ -92,7 +92,7 @@ async def test_a_silent_peer_after_a_lag_is_reported_as_lag() -> None:
         assert reports[0].loop_lag > 40
 
 
-async def test_a_peer_that_loses_patience_with_a_lagging_loop_is_reported_with_it() -> None:
+async def test_a_peer_that_closes_after_a_lag_is_reported_with_the_lag() -> None:
     async with rig() as (_, client, reports):
         ws = await client.connect("/")
         client.clock.jump(30)
@@ -102,7 +102,7 @@ async def test_a_peer_that_loses_patience_with_a_lagging_loop_is_reported_with_i
         assert reports[0].loop_lag > 25
 
 
-async def test_a_lag_is_forgotten() -> None:
+async def test_an_old_lag_is_not_reported() -> None:
     async with rig() as (server, client, _):
         await client.connect("/")
         client.clock.jump(30)
@@ -110,7 +110,7 @@ async def test_a_lag_is_forgotten() -> None:
         assert server.make_ready().hub.loop_lag == 0
 
 
-async def test_one_timer_for_all_and_none_for_nobody() -> None:
+async def test_all_connections_share_one_timer() -> None:
     async with rig(ping_interval=20) as (_, client, _):
         sockets = [await client.connect("/") for _ in range(50)]
         timers = [t for t in client.clock._timers if "keepalive" in repr(t[2]._callback)]
@@ -121,7 +121,7 @@ async def test_one_timer_for_all_and_none_for_nobody() -> None:
         assert client.clock._timers == []
 
 
-async def test_a_forged_pong_says_nothing() -> None:
+async def test_an_unexpected_pong_is_ignored() -> None:
     async with rig(ping_interval=20) as (server, client, _):
         ws = await client.connect("/")
         ws._connection.send_pong(b"1234")

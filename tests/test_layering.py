@@ -1,4 +1,4 @@
-"""The import rules, read from the source: imports point one way, between files and between folders."""
+"""The import rules, checked in the source: imports point one way, between files and between folders."""
 
 import ast
 import sys
@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# A module imports only from modules that stand before it. A folder is one entry of its parent's list; inside
-# it, the same rule applies to its own list.
+# A module imports only modules that are before it in its list. A folder is one entry in its parent's list,
+# and has its own list.
 ORDER = {
     package: order.split()
     for package, order in {
@@ -18,12 +18,12 @@ ORDER = {
         " connection handshake __init__ __main__",
         "rfc6455_server": "clock logs stats limits policies asyncio_private rooms websocket http listening"
         " socketio app client testing pages command __init__ __main__",
-        "rfc6455_server.websocket": "reports streams hub backlog outbox inbox ending websocket keepalive"
-        " __init__",
-        "rfc6455_server.http": "routes static connection metrics __init__",
+        "rfc6455_server.websocket": "reports streams hub backlog outbox inbox pings ending websocket"
+        " keepalive __init__",
+        "rfc6455_server.http": "extras refusals routes static connection metrics __init__",
         "rfc6455_server.listening": "proxy acceptor routing opening listener __init__",
-        "rfc6455_server.socketio": "packets engine recovery session targets sockets namespaces clients"
-        " transports __init__",
+        "rfc6455_server.socketio": "packets engine recovery session handlers targets sockets namespaces"
+        " clients transports __init__",
         "rfc6455_server.pages": "chat game status ticker __init__",
         "rfc6455_server.command": "terminal cli __init__",
     }.items()
@@ -35,7 +35,7 @@ FORBIDDEN_IN_CODEC = {"asyncio", "socket", "ssl", "time", "logging", "selectors"
 
 
 def imports(path: Path) -> set[str]:
-    """The full names of the modules that a file imports, wherever the import stands in it."""
+    """Returns the full names of the modules that a file imports, also inside functions."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -47,20 +47,20 @@ def imports(path: Path) -> set[str]:
 
 
 def module_name(path: Path) -> str:
-    """The full name of a module, with ``__init__`` as a name of its own."""
+    """Returns the full name of a module. A package's own module ends with ``__init__``."""
     package = next(name for name, folder in FOLDERS.items() if path.is_relative_to(folder))
     return ".".join([package, *path.relative_to(FOLDERS[package]).with_suffix("").parts])
 
 
 def violations(module: str, names: set[str]) -> list[str]:
-    """The imports of ``module`` that point to itself or to something that stands after it."""
+    """Returns the imports of ``module`` that are the module itself or after it in the order."""
     parts = module.split(".")
     wrong = []
     for name in sorted(names):
         target = name.split(".")
         if target[0] not in FOLDERS or target[0] != parts[0]:
             continue
-        # Where the two paths part, the target has to stand first.
+        # Where the two paths diverge, the target must be before the module.
         depth = next((i for i, (a, b) in enumerate(zip(parts, target, strict=False)) if a != b), len(target))
         package = ".".join(parts[:depth])
         order = ORDER[package]

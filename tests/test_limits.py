@@ -3,7 +3,7 @@ import pytest
 from rfc6455_server.limits import Addresses, LimitOptions, Limits, ReceiveRates, TokenBucket
 
 
-def test_every_limit_has_its_name_as_an_argument_and_is_finite() -> None:
+def test_every_limit_is_an_option_and_finite() -> None:
     assert set(LimitOptions.__annotations__) == set(Limits.__dataclass_fields__)
     rates = {"message_rate", "byte_rate", "join_rate", "connection_rate"}
     for name in set(Limits.__dataclass_fields__) - rates:
@@ -17,14 +17,14 @@ def test_a_limit_is_a_number_above_zero(name: str, value: float) -> None:
         Limits(**{name: value})  # type: ignore[arg-type]
 
 
-def test_a_bucket_lets_two_seconds_worth_pass_at_once_and_then_the_rate() -> None:
+def test_a_bucket_allows_a_burst_of_two_seconds_and_then_the_rate() -> None:
     bucket = TokenBucket(10, now=0)
     assert [bucket.take(1, 0) for _ in range(21)] == [True] * 20 + [False]
     assert [bucket.take(1, 0.35) for _ in range(4)] == [True] * 3 + [False]
     assert [bucket.take(1, 100) for _ in range(21)] == [True] * 20 + [False]
 
 
-def test_more_than_a_bucket_holds_passes_when_it_is_full() -> None:
+def test_a_full_bucket_allows_more_than_it_holds() -> None:
     bucket = TokenBucket(10, now=0)
     assert bucket.take(1000, 0)
     assert not bucket.take(1, 1)
@@ -32,14 +32,14 @@ def test_more_than_a_bucket_holds_passes_when_it_is_full() -> None:
     assert bucket.take(1000, 150)
 
 
-def test_a_low_rate_lets_one_pass() -> None:
+def test_a_low_rate_allows_one_at_a_time() -> None:
     bucket = TokenBucket(0.1, now=0)
     assert bucket.take(1, 0)
     assert not bucket.take(1, 9)
     assert bucket.take(1, 10.5)
 
 
-def test_messages_and_bytes_are_limited_apart() -> None:
+def test_messages_and_bytes_are_limited_separately() -> None:
     both = ReceiveRates(Limits(message_rate=2, byte_rate=100), 0)
     assert both.take(1, 150, 0)
     assert not both.take(1, 100, 0)
@@ -67,5 +67,5 @@ def test_the_rate_of_an_address_outlasts_its_connections(monkeypatch: pytest.Mon
         if expected:
             addresses.release("a")
     assert addresses.admit("b", 0)
-    assert addresses.admit("c", 0)  # the oldest is forgotten
+    assert addresses.admit("c", 0)  # evicts the oldest address
     assert addresses.admit("a", 0)

@@ -25,7 +25,7 @@ def line(formatter: logging.Formatter, caplog: pytest.LogCaptureFixture) -> str:
         (None, "None"),
     ],
 )
-def test_what_a_peer_wrote_cannot_leave_its_field(
+def test_text_from_a_peer_cannot_leave_its_field(
     value: object, shown: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger="rfc6455_server"):
@@ -48,7 +48,7 @@ def test_json_lines(caplog: pytest.LogCaptureFixture) -> None:
     assert set(second) == {"time", "level", "event"}
 
 
-def test_nothing_is_rendered_that_nobody_reads(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_record_below_the_level_is_not_formatted(caplog: pytest.LogCaptureFixture) -> None:
     class Loud:
         def __str__(self) -> str:
             raise AssertionError

@@ -12,7 +12,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
     return status, out, err
 
 
-def test_a_masked_text_frame_and_what_follows(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_masked_text_frame_and_the_frame_after_it(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "81 85 37fa213d", "7f9f4d5158", "8900")
     assert status == 0
     assert out.splitlines() == [
@@ -46,9 +46,9 @@ def test_long_lengths_and_payloads(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("data", "said"),
-    [("81", "incomplete header"), ("8105", "5 bytes missing"), ("81054865", "3 bytes missing")],
+    [("81", "incomplete header"), ("8105", "5 more to come"), ("81054865", "3 more to come")],
 )
-def test_what_is_missing_is_said(capsys: pytest.CaptureFixture[str], data: str, said: str) -> None:
+def test_incomplete_frames(capsys: pytest.CaptureFixture[str], data: str, said: str) -> None:
     status, out, _ = run(capsys, data)
     assert status == 0
     assert said in out

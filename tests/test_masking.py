@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rfc6455 import apply_mask, masking, new_mask_key
 from tests.helpers import peak_bytes
 
-# Sizes at which another path, or another piece, begins.
+# Sizes around those where another path or another piece starts.
 EDGES = sorted(
     {0, 1, 2, 3, 4, 5}
     | {masking.TABLE_SIZE + d for d in (-1, 0, 1, 2, 3, 4)}
@@ -32,7 +32,7 @@ def test_the_example_of_the_rfc() -> None:
 @pytest.mark.usefixtures("masking_path")
 @pytest.mark.parametrize("size", EDGES)
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_every_size_where_something_changes(size: int, kind: type) -> None:
+def test_sizes_around_each_change_of_path(size: int, kind: type) -> None:
     data, key = os.urandom(size), b"\x5a\x01\x80\xff"
     masked = apply_mask(kind(data), key)
     assert type(masked) is bytes
@@ -46,7 +46,7 @@ def test_masking_is_xor_and_undoes_itself(data: bytes, key: bytes) -> None:
     assert apply_mask(masked, key) == data
 
 
-def test_numpy_is_used_where_it_is_installed_and_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numpy_is_used_if_installed_and_not_required(monkeypatch: pytest.MonkeyPatch) -> None:
     masking._numpy.cache_clear()
     assert masking._numpy() is numpy
     masking._numpy.cache_clear()
@@ -56,7 +56,7 @@ def test_numpy_is_used_where_it_is_installed_and_not_needed(monkeypatch: pytest.
     masking._numpy.cache_clear()
 
 
-def test_numpy_is_not_imported_before_it_is_needed() -> None:
+def test_numpy_is_imported_only_for_large_payloads() -> None:
     program = (
         "import sys, rfc6455\n"
         "rfc6455.apply_mask(bytes(1535), b'abcd')\n"
@@ -89,7 +89,7 @@ def test_keys_come_from_the_operating_system_in_blocks(monkeypatch: pytest.Monke
     assert calls == [4 * masking._KEYS_PER_BLOCK] * 2
 
 
-def test_no_key_is_handed_out_twice_whatever_the_threads() -> None:
+def test_threads_do_not_share_keys() -> None:
     drawn: list[bytes] = []
     threads = [
         threading.Thread(target=lambda: drawn.extend([new_mask_key() for _ in range(5000)])) for _ in range(4)
@@ -98,7 +98,7 @@ def test_no_key_is_handed_out_twice_whatever_the_threads() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    # 20,000 random keys of 32 bits: some 0.05 pairs are equal by chance, hardly ever five.
+    # Among 20,000 random 32-bit keys, 0.05 equal pairs are expected by chance, and practically never five.
     assert len(set(drawn)) > len(drawn) - 5
 
 
@@ -129,7 +129,7 @@ def test_preloading_imports_numpy() -> None:
 
 
 def test_two_forked_children_do_not_share_keys() -> None:
-    """Each would otherwise go on with the block that their parent has drawn."""
+    """Otherwise each child would use the block of keys that its parent has drawn."""
     program = (
         "import os, rfc6455\n"
         "rfc6455.new_mask_key()\n"
@@ -146,14 +146,14 @@ def test_two_forked_children_do_not_share_keys() -> None:
     assert first != second
 
 
-def test_masks_are_made_when_a_size_occurs_and_kept() -> None:
+def test_the_mask_of_a_size_is_created_on_first_use_and_kept() -> None:
     program = (
         "from rfc6455 import apply_mask, masking\n"
         "print(max(masking.MASKS))\n"
         "apply_mask(bytes(1001), b'abcd')\n"
         "print(*sorted(masking.MASKS)[-3:])\n"
     )
-    # 1001 needs the integer of 1004. 132 is that of 129, a small frame with its key.
+    # 1001 uses the integer of 1004. 132 is the one for 129, a small frame with its key.
     assert run(program) == ["132", "132", "1001", "1004"]
 
 

@@ -1,4 +1,4 @@
-"""wsproto and websockets as oracles: where they differ from us, a table names the section that decides."""
+"""wsproto and websockets as oracles. For each difference, a table cites the section that decides."""
 
 import itertools
 from typing import NamedTuple
@@ -29,11 +29,11 @@ LIMIT = 1 << 20
 
 
 class Answer(NamedTuple):
-    """What an implementation makes of some input."""
+    """The result of an implementation for some input."""
 
     messages: list[str | bytes]
     code: int | None
-    """Of the Close that it received or failed with; None when it goes on."""
+    """The code of the Close that it received or sent after a violation; None while it is open."""
 
 
 def ours(role: Role, data: bytes) -> Answer:
@@ -87,19 +87,19 @@ def websockets(role: Role, data: bytes) -> Answer:
     return Answer(messages, protocol.close_rcvd.code if protocol.close_rcvd else None)
 
 
-# (oracle, slug of ours) -> the section that decides for us. Every pair is shown to differ.
+# (oracle, our slug) -> the section that decides. A test shows that the results differ for each entry.
 DIFFERENCES = {
-    (wsproto, "message-too-big"): "RFC 6455 §10.4: wsproto leaves the limit to its user",
-    (websockets, "bad-length"): "RFC 6455 §5.2: the minimal number of bytes MUST be used",
+    (wsproto, "message-too-big"): "RFC 6455 §10.4: wsproto leaves the limit to its caller",
+    (websockets, "bad-length"): "RFC 6455 §5.2: a length takes the shortest form",
     (
         websockets,
         "length-too-long",
-    ): "RFC 6455 §5.2: the most significant bit MUST be 0, whatever the limit",
+    ): "RFC 6455 §5.2: the highest bit of 64 is 0, whatever the size limit",
     (
         websockets,
         "control-too-long",
-    ): "RFC 6455 §5.5: refused by its length, before all of the length has come",
-    (websockets, "bad-utf8"): "RFC 6455 §8.1: websockets checks in the layer above its protocol",
+    ): "RFC 6455 §5.5: we reject the extended form without waiting for the length",
+    (websockets, "bad-utf8"): "RFC 6455 §8.1: websockets checks in the layer above its protocol class",
 }
 
 
@@ -113,7 +113,7 @@ def test_violations(oracle: object, role: Role, code: int, slug: str, data: byte
 
 
 @pytest.mark.parametrize(("oracle", "slug"), DIFFERENCES, ids=lambda value: getattr(value, "__name__", value))
-def test_every_difference_is_one(oracle: object, slug: str) -> None:
+def test_every_listed_difference_exists(oracle: object, slug: str) -> None:
     cases = [case.values for case in RULES if case.values[2] == slug]
     assert cases
     assert any(oracle(role, data).code != code for role, code, _, data in cases)  # type: ignore[operator]
@@ -121,7 +121,7 @@ def test_every_difference_is_one(oracle: object, slug: str) -> None:
 
 @st.composite
 def conversation(draw: st.DrawFn, role: Role) -> bytes:
-    """Messages by the rules, in fragments, with control frames between, and perhaps a Close."""
+    """Draws valid messages in fragments, with control frames between them, and perhaps a Close."""
     data = b""
     for _ in range(draw(st.integers(0, 5))):
         whole = draw(st.text(max_size=100).map(str.encode) | st.binary(max_size=300))
@@ -144,6 +144,6 @@ def conversation(draw: st.DrawFn, role: Role) -> bytes:
 
 
 @given(st.data(), st.sampled_from(Role))
-def test_conversations_by_the_rules(data: st.DataObject, role: Role) -> None:
+def test_valid_conversations(data: st.DataObject, role: Role) -> None:
     sent = data.draw(conversation(role))
     assert ours(role, sent) == wsproto(role, sent) == websockets(role, sent)

@@ -1,4 +1,4 @@
-"""The queue of one connection, with a transport that takes what it is told to."""
+"""The outgoing queue of one connection, with a transport whose capacity the test sets."""
 
 import asyncio
 
@@ -10,13 +10,14 @@ from rfc6455_server.limits import Limits
 from rfc6455_server.policies import Coalesce, Policy, check_policy
 from rfc6455_server.stats import Stats
 from rfc6455_server.testing import ManualClock
+from rfc6455_server.websocket.backlog import ENTRY_COST
 from rfc6455_server.websocket.hub import Hub, Slowness
 from rfc6455_server.websocket.outbox import MIN_PROGRESS, Outbox
 from tests.helpers import sent_frames
 
 
 class Transport(asyncio.WriteTransport):
-    """Takes ``room`` bytes, keeps the rest, and says so, as asyncio's does."""
+    """Takes ``room`` bytes, keeps further ones, and pauses the outbox as asyncio's transports do."""
 
     def __init__(self, room: int = 1 << 40) -> None:
         self.writes: list[bytes] = []
@@ -39,7 +40,7 @@ class Transport(asyncio.WriteTransport):
             self.outbox.pause()
 
     def take(self, size: int = 1 << 40) -> None:
-        """The peer reads: what was kept leaves."""
+        """Lets the peer read ``size`` bytes."""
         taken = min(size, self.kept)
         self.kept -= taken
         self.room += size - taken
@@ -66,7 +67,7 @@ class Owner:
 
 
 class Rig:
-    """An outbox with everything around it."""
+    """An outbox with the objects that it uses."""
 
     def __init__(self, room: int = 1 << 40, *, hub: Hub | None = None, **limits: float) -> None:
         self.clock = ManualClock()
@@ -86,18 +87,18 @@ class Rig:
             self.outbox.schedule(prepared.size)
 
     def fall_behind(self) -> None:
-        """The transport has something that the peer does not take."""
+        """Fills the transport, because the peer no longer reads."""
         self.transport.room = 0
         self.connection.send_text("first")
         self.outbox.flush()
         assert self.outbox.behind
 
     def texts(self) -> list[str]:
-        """What was written, as far as it was handed to the transport."""
+        """Returns the texts that were written to the transport."""
         return [payload.decode() for _, payload in sent_frames(Role.SERVER, b"".join(self.transport.writes))]
 
 
-async def test_frames_of_one_tick_leave_in_one_write_a_connection() -> None:
+async def test_frames_of_one_tick_are_sent_in_one_write() -> None:
     first = Rig()
     rigs = [first, Rig(hub=first.hub), Rig(hub=first.hub)]
     for text in ("a", "b"):
@@ -112,7 +113,7 @@ async def test_frames_of_one_tick_leave_in_one_write_a_connection() -> None:
     assert first.stats.bytes_out == 15
 
 
-async def test_flush_does_not_wait_and_nothing_is_written_twice() -> None:
+async def test_flush_writes_at_once_and_nothing_is_written_twice() -> None:
     rig = Rig()
     rig.post("a")
     rig.outbox.flush()
@@ -122,22 +123,22 @@ async def test_flush_does_not_wait_and_nothing_is_written_twice() -> None:
     assert rig.transport.writes == [b"\x81\x01a"]
 
 
-async def test_a_tick_queues_no_more_than_a_write() -> None:
-    """Many broadcasts without a turn of the loop are seen by the transport, and so by the bound."""
+async def test_many_posts_in_one_tick_count_for_the_limit() -> None:
+    """Large queues are written before the tick ends, so that the transport pauses and the limit applies."""
     rig = Rig(room=100_000, max_queue=200_000)
     while not rig.owner.disconnected:
         rig.post("x" * 10_000)
     assert sum(map(len, rig.transport.writes)) < 200_000
 
 
-async def test_what_waits_follows_in_order_when_the_peer_reads() -> None:
+async def test_the_backlog_is_sent_in_order_when_the_peer_reads() -> None:
     rig = Rig()
     rig.fall_behind()
     rig.post("a")
     sending = asyncio.create_task(rig.outbox.send(PreparedMessage("b"), 3))
     await asyncio.sleep(0)
     rig.post("c")
-    assert rig.outbox.size == 7 + 3 * 3
+    assert rig.outbox.size == 7 + 3 * (3 + ENTRY_COST)
     assert rig.hub.budget.queued == rig.outbox.size
     rig.transport.take()
     assert await sending is True
@@ -148,7 +149,7 @@ async def test_what_waits_follows_in_order_when_the_peer_reads() -> None:
     assert rig.hub.budget.queued == 0
 
 
-async def test_what_waits_leaves_in_writes_of_bounded_size() -> None:
+async def test_the_backlog_is_sent_in_writes_of_limited_size() -> None:
     rig = Rig(max_queue=10 << 20)
     rig.fall_behind()
     for _ in range(100):
@@ -161,16 +162,47 @@ async def test_what_waits_leaves_in_writes_of_bounded_size() -> None:
     assert not rig.outbox.behind
 
 
-async def test_disconnect_is_the_policy_that_drops_nothing() -> None:
-    rig = Rig(max_queue=100)
+async def test_the_policy_disconnect_drops_no_message_and_ends_a_peer_that_does_not_read() -> None:
+    rig = Rig(max_queue=7 + 9 * (10 + ENTRY_COST), send_timeout=20)
     rig.fall_behind()
     for _ in range(9):
         rig.post("12345678")  # 10 bytes each, and 7 in the transport
+    await rig.clock.advance(60)
     assert rig.owner.disconnected == []
     rig.post("12345678")
+    await rig.clock.advance(19)
+    assert rig.owner.disconnected == []
+    await rig.clock.advance(2)
     assert rig.owner.disconnected == ["backlog full"]
     assert rig.outbox.dropped == 0
     assert rig.hub.budget.queued == 0
+
+
+async def test_a_peer_that_reads_is_sent_a_burst_of_any_size() -> None:
+    rig = Rig(max_queue=1 << 20, send_timeout=20)
+    rig.fall_behind()
+    for number in range(60):
+        rig.post(f"{number:050000}")
+    for _ in range(60):
+        await rig.clock.advance(10)
+        rig.transport.take(MIN_PROGRESS)
+    assert rig.owner.disconnected == []
+    rig.transport.take()
+    assert rig.texts() == ["first", *(f"{number:050000}" for number in range(60))]
+    await rig.clock.advance(60)
+    assert rig.owner.disconnected == []
+    assert rig.hub.budget.queued == 0
+
+
+async def test_pings_and_pongs_for_a_peer_that_is_behind_are_counted() -> None:
+    rig = Rig()
+    rig.fall_behind()
+    for _ in range(10):
+        rig.connection.send_pong(b"x" * 20)
+        rig.outbox.schedule(20)
+    assert rig.outbox.size == rig.hub.budget.queued == 7 + 10 * (20 + ENTRY_COST)
+    rig.transport.take()
+    assert rig.outbox.size == rig.hub.budget.queued == 0
 
 
 async def test_one_message_may_be_larger_than_the_queue() -> None:
@@ -183,7 +215,7 @@ async def test_one_message_may_be_larger_than_the_queue() -> None:
 
 
 async def test_drop_newest() -> None:
-    rig = Rig(max_queue=20)
+    rig = Rig(max_queue=7 + 2 * (6 + ENTRY_COST))
     rig.fall_behind()
     for text in ("aaaa", "bbbb", "cccc"):
         rig.post(text, "drop_newest")
@@ -193,8 +225,8 @@ async def test_drop_newest() -> None:
     assert rig.stats.dropped == {"drop_newest": 1}
 
 
-async def test_drop_oldest_spares_what_must_not_be_dropped() -> None:
-    rig = Rig(max_queue=26)
+async def test_drop_oldest_keeps_messages_that_must_not_be_dropped() -> None:
+    rig = Rig(max_queue=7 + 3 * (6 + ENTRY_COST))
     rig.fall_behind()
     rig.post("keep")
     for text in ("aaaa", "bbbb", "cccc"):
@@ -206,7 +238,7 @@ async def test_drop_oldest_spares_what_must_not_be_dropped() -> None:
     rig.post("keep")
     rig.post("this")
     rig.post("also")
-    rig.post("late", "drop_oldest")  # nothing may be dropped but itself
+    rig.post("late", "drop_oldest")  # only this one may be dropped
     rig.transport.take()
     assert rig.texts()[-3:] == ["keep", "this", "also"]
     assert rig.outbox.dropped == 2
@@ -226,11 +258,11 @@ async def test_coalesce_keeps_the_newest_of_each_key_in_order() -> None:
     rig.post("a4", Coalesce("a"))
     rig.post("a5", Coalesce("a"))
     await asyncio.sleep(0)
-    assert rig.texts()[-2:] == ["a4", "a5"]  # whoever keeps up gets all
+    assert rig.texts()[-2:] == ["a4", "a5"]  # a peer that is not behind gets all messages
 
 
 async def test_coalesce_with_too_many_keys_drops_the_oldest() -> None:
-    rig = Rig(max_queue=7 + 8)
+    rig = Rig(max_queue=7 + 2 * (4 + ENTRY_COST))
     rig.fall_behind()
     for key in range(3):
         rig.post(f"k{key}", Coalesce(key))
@@ -238,21 +270,21 @@ async def test_coalesce_with_too_many_keys_drops_the_oldest() -> None:
     assert rig.texts() == ["first", "k1", "k2"]
 
 
-async def test_senders_wait_for_room_in_order() -> None:
-    rig = Rig(max_queue=7 + 5)
+async def test_senders_wait_for_space_in_order() -> None:
+    rig = Rig(max_queue=7 + ENTRY_COST + 5)
     rig.fall_behind()
     tasks = []
     for text in ("a", "b", "c"):
         tasks.append(asyncio.create_task(rig.outbox.send(PreparedMessage(text), 3)))
         await asyncio.sleep(0)
     assert [task.done() for task in tasks] == [False] * 3
-    assert rig.outbox.size == 7 + 3  # the others have their message still
+    assert rig.outbox.size == 7 + 3 + ENTRY_COST  # the other senders still hold their messages
     rig.transport.take()
     assert await asyncio.gather(*tasks) == [True] * 3
     assert rig.texts() == ["first", "a", "b", "c"]
 
 
-async def test_a_cancelled_sender_leaves_its_message_out() -> None:
+async def test_the_message_of_a_cancelled_sender_is_not_sent() -> None:
     rig = Rig(max_queue=8)
     rig.fall_behind()
     first = asyncio.create_task(rig.outbox.send("a", 3))
@@ -267,19 +299,19 @@ async def test_a_cancelled_sender_leaves_its_message_out() -> None:
     assert rig.texts() == ["first", "a"]
 
 
-async def test_a_peer_that_takes_nothing_is_disconnected_after_the_time_out() -> None:
+async def test_a_peer_that_reads_nothing_is_disconnected_after_the_timeout() -> None:
     rig = Rig(send_timeout=20)
     rig.fall_behind()
     sending = asyncio.create_task(rig.outbox.send(b"x", 3))
     await rig.clock.advance(19.9)
     assert rig.owner.disconnected == []
     await rig.clock.advance(0.2)
-    assert rig.owner.disconnected == ["send time-out"]
+    assert rig.owner.disconnected == ["send timeout"]
     assert await sending is False
 
 
-async def test_a_peer_that_takes_a_little_is_disconnected_and_one_that_takes_enough_is_not() -> None:
-    for size, expected in ((MIN_PROGRESS - 1, ["send time-out"]), (MIN_PROGRESS, [])):
+async def test_a_peer_that_reads_too_little_is_disconnected() -> None:
+    for size, expected in ((MIN_PROGRESS - 1, ["send timeout"]), (MIN_PROGRESS, [])):
         rig = Rig(send_timeout=20)
         rig.transport.room = 0
         rig.connection.send_binary(bytes(3 * MIN_PROGRESS))
@@ -293,7 +325,7 @@ async def test_a_peer_that_takes_a_little_is_disconnected_and_one_that_takes_eno
         assert await sending is False
 
 
-async def test_nobody_is_disconnected_for_whom_nobody_waits_any_more() -> None:
+async def test_without_a_waiting_sender_there_is_no_timeout() -> None:
     rig = Rig(send_timeout=20)
     rig.fall_behind()
     sending = asyncio.create_task(rig.outbox.send(b"x", 3))
@@ -303,10 +335,10 @@ async def test_nobody_is_disconnected_for_whom_nobody_waits_any_more() -> None:
     assert rig.owner.disconnected == []
 
 
-async def test_beyond_the_budget_who_has_most_goes_first() -> None:
-    first = Rig(max_total_queue=1000, max_queue=10_000)
+async def test_over_the_total_limit_the_largest_backlog_is_disconnected() -> None:
+    first = Rig(max_total_queue=1800, max_queue=10_000)
     rigs = [first, Rig(hub=first.hub), Rig(hub=first.hub)]
-    for rig, size in zip(rigs, (100, 500, 300), strict=True):
+    for rig, size in zip(rigs, (100, 600, 300), strict=True):
         rig.fall_behind()
         rig.post("x" * size)
     assert [rig.owner.disconnected for rig in rigs] == [[], [], []]
@@ -317,7 +349,7 @@ async def test_beyond_the_budget_who_has_most_goes_first() -> None:
     assert rigs[0].owner.disconnected == ["budget exceeded"]
 
 
-async def test_the_end_drops_what_waits_and_writes_the_close() -> None:
+async def test_the_end_drops_the_backlog_and_sends_the_close() -> None:
     rig = Rig()
     rig.fall_behind()
     rig.post("never")
@@ -331,7 +363,7 @@ async def test_the_end_drops_what_waits_and_writes_the_close() -> None:
     assert rig.hub.budget.queued == 0
 
 
-async def test_what_waits_can_be_handed_over_before_a_close() -> None:
+async def test_the_backlog_can_be_sent_before_a_close() -> None:
     rig = Rig()
     rig.fall_behind()
     rig.post("a")
@@ -344,7 +376,7 @@ async def test_what_waits_can_be_handed_over_before_a_close() -> None:
     assert [first for first, _ in frames] == [0x81, 0x81, 0x81, 0x88]
 
 
-async def test_drain_waits_for_what_it_writes_itself() -> None:
+async def test_wait_sent_waits_for_frames_that_it_writes_itself() -> None:
     rig = Rig(room=0)
     rig.connection.send_text("not written yet")
     draining = asyncio.create_task(rig.outbox.wait_sent())
@@ -358,8 +390,8 @@ async def test_drain_waits_for_what_it_writes_itself() -> None:
     assert not await rig.outbox.wait_sent()
 
 
-async def test_pongs_wait_with_the_rest() -> None:
-    """A peer that pings and never reads makes nobody's buffer grow: the codec counts them."""
+async def test_pongs_wait_while_the_peer_is_behind() -> None:
+    """Pongs for a peer that does not read stay in the codec, which limits their number."""
     rig = Rig()
     rig.fall_behind()
     writes = len(rig.transport.writes)
@@ -372,7 +404,7 @@ async def test_pongs_wait_with_the_rest() -> None:
 
 
 @pytest.mark.parametrize("policy", ["drop", "", None, 5])
-def test_what_is_no_policy(policy: object) -> None:
+def test_invalid_policies(policy: object) -> None:
     with pytest.raises(ValueError, match="not a policy"):
         check_policy(policy)  # type: ignore[arg-type]
 

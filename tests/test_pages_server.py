@@ -1,4 +1,4 @@
-"""The server side of the pages: their rules, and what they do with clients that do not keep to them."""
+"""The server side of the pages: their rules, and clients that break them."""
 
 import asyncio
 import json
@@ -14,6 +14,7 @@ from rfc6455_server.pages.chat import HISTORY, MAX_IMAGE, MAX_ROOM_BYTES, MAX_RO
 from rfc6455_server.pages.game import GOAL, SIZE, Player, World
 from rfc6455_server.socketio import SocketIO
 from rfc6455_server.testing import ManualClock, TestClient, settle
+from tests.server_helpers import until
 from tests.test_socketio_server import Client
 
 # The game.
@@ -28,7 +29,7 @@ def test_players_stay_in_the_world() -> None:
     assert player.x > 100
 
 
-def test_coins_are_collected_and_lie_elsewhere_then() -> None:
+def test_a_collected_coin_moves_to_another_place() -> None:
     world = World(seed=1)
     player = world.add("a", "Ann")
     player.x, player.y = world.coins[2]
@@ -38,7 +39,7 @@ def test_coins_are_collected_and_lie_elsewhere_then() -> None:
     assert world.coins[2] != before
 
 
-def test_bumping_into_someone_richer_takes_a_coin_once() -> None:
+def test_a_collision_with_a_richer_player_takes_one_coin() -> None:
     world = World(seed=1)
     poor, rich = world.add("a", "Ann"), world.add("b", "Bob")
     world.coins = []
@@ -52,7 +53,7 @@ def test_bumping_into_someone_richer_takes_a_coin_once() -> None:
     assert (poor.coins, rich.coins) == (2, 3)
 
 
-def test_who_has_enough_coins_wins_and_all_begin_anew() -> None:
+def test_the_first_player_with_enough_coins_wins_and_a_new_round_starts() -> None:
     world = World(seed=1)
     ann, bob = world.add("a", "Ann"), world.add("b", "Bob")
     world.coins = []
@@ -65,10 +66,10 @@ def test_who_has_enough_coins_wins_and_all_begin_anew() -> None:
     assert json.dumps(picture)
 
 
-# The chat's memory.
+# The history of the chat.
 
 
-def test_a_room_remembers_so_many_messages_and_so_many_bytes() -> None:
+def test_the_history_of_a_room_is_limited_in_messages_and_bytes() -> None:
     room = Room()
     for number in range(HISTORY + 10):
         assert room.add({"text": str(number)}, f"key {number}") is not None
@@ -80,7 +81,7 @@ def test_a_room_remembers_so_many_messages_and_so_many_bytes() -> None:
     assert sum("image" in message for message in room.messages) == 2
 
 
-def test_rooms_are_forgotten_in_their_order() -> None:
+def test_the_least_recently_used_room_is_removed() -> None:
     chat = add_chat(SocketIO())
     first = chat.room("first")
     for number in range(MAX_ROOMS - 1):
@@ -92,7 +93,7 @@ def test_rooms_are_forgotten_in_their_order() -> None:
     assert chat.room("0").number == 0
 
 
-# What clients say.
+# Messages of clients.
 
 
 @asynccontextmanager
@@ -111,7 +112,7 @@ async def pages(namespace: str) -> AsyncIterator[tuple[Server, Any]]:
 
 
 async def ask(client: Client, namespace: str, id_: int, *data: object) -> Any:
-    """Asks with bytes or without, and gives the acknowledgement; events that come before are left out."""
+    """Sends an event, with attachments for bytes, and returns its acknowledgement; skips events before it."""
     attachments = [item for item in data if isinstance(item, bytes)]
     places = iter(range(len(attachments)))
     plain = [
@@ -135,7 +136,7 @@ async def test_rooms_and_names_are_checked(room: object) -> None:
         assert await ask(ann, "/chat", 3, "say", "key", "not in a room") == [False]
 
 
-async def test_what_is_said_is_checked_and_said_once() -> None:
+async def test_messages_are_checked_and_sent_once() -> None:
     async with pages("/chat") as (_, client):
         ann = await client()
         (answer,) = await ask(ann, "/chat", 1, "join", "lobby", "Ann")
@@ -158,7 +159,7 @@ async def test_what_is_said_is_checked_and_said_once() -> None:
             assert await ask(bob, "/chat", 5, "direct", to, "psst") == [False]
 
 
-async def test_images_come_in_pieces_that_fit() -> None:
+async def test_the_pieces_of_an_image_are_checked() -> None:
     async with pages("/chat") as (_, client):
         ann = await client()
         assert await ask(ann, "/chat", 1, "image", "k", "image/png", 2, 0, b"ab") == [False]
@@ -189,7 +190,7 @@ async def test_images_come_in_pieces_that_fit() -> None:
 @pytest.mark.parametrize(
     "direction", [[1, 0], [0.5, -0.5], [2, 0], ["1", 0], [None, 0], [10**400, 0], [True, 0]]
 )
-async def test_steering_takes_directions_only(direction: list[object]) -> None:
+async def test_steering_accepts_only_directions(direction: list[object]) -> None:
     async with pages("/game") as (_, client):
         ann = await client({"name": "Ann"})
         ann.say("42/game," + json.dumps(["steer", *direction]))
@@ -201,16 +202,21 @@ async def test_steering_takes_directions_only(direction: list[object]) -> None:
         assert name == "Ann"
 
 
-async def test_loops_run_once_whoever_comes_and_goes() -> None:
+async def test_one_loop_runs_for_all_clients() -> None:
     async with pages("/ticker") as (server, client):
         for _ in range(5):
             ws = await client()
             await ws.ws.close()
         one, two = await client(), await client()
         await settle()
-        await asyncio.sleep(0.3)
-        (figures,) = await ask(two, "/ticker", 1, "figures")
-        assert 6 <= figures["sent"] <= 6 * 20  # not five times as many
+        trading = [task for task in asyncio.all_tasks() if "Market.run" in repr(task.get_coro())]
+        assert len(trading) == 1
+
+        async def are_sent() -> bool:
+            (figures,) = await ask(two, "/ticker", 1, "figures")
+            return bool(figures["sent"] >= 6)
+
+        await until(are_sent)
         assert await ask(one, "/ticker", 2, "burst") == [True]
         assert await ask(one, "/ticker", 3, "burst") == [False]
         assert len(server.websockets) == 2

@@ -1,4 +1,4 @@
-"""What must hold for any input: splits, garbage, conversations."""
+"""Properties that hold for any input: splits, garbage, conversations."""
 
 import itertools
 from collections.abc import Callable
@@ -33,7 +33,7 @@ text = st.text(max_size=200)
 
 @st.composite
 def wire(draw: st.DrawFn, role: Role) -> bytes:
-    """Frames as the peer of ``role`` sends them: good ones mostly, some with a flaw, some garbage."""
+    """Draws frames as the peer of ``role`` sends them: mostly valid, some with a violation, some garbage."""
     data = b""
     for _ in range(draw(st.integers(0, 8))):
         opcode = draw(st.sampled_from([0, 0, 1, 1, 1, 2, 2, 8, 9, 10, draw(st.integers(0, 15))]))
@@ -58,7 +58,7 @@ def wire(draw: st.DrawFn, role: Role) -> bytes:
 
 
 def joined(events: list[Event]) -> list[object]:
-    """Events with the pieces of one message put together: how it was cut is the network's affair."""
+    """Joins the fragments of each message, because their boundaries depend on the reads."""
     result: list[object] = []
     for event in events:
         last = result[-1] if result else None
@@ -73,7 +73,7 @@ def joined(events: list[Event]) -> list[object]:
 
 @given(st.data(), roles, cuts, st.booleans(), st.booleans())
 @settings(max_examples=300)
-def test_any_split_of_any_input_gives_the_same(
+def test_any_split_of_any_input_has_the_same_result(
     data: st.DataObject, role: Role, where: list[int], assemble: bool, eof: bool
 ) -> None:
     sent = data.draw(wire(role))
@@ -89,7 +89,7 @@ def test_any_split_of_any_input_gives_the_same(
     if assemble:
         assert first == second == third
     else:
-        # A fragment that a violation cut short may have been seen in part, or not at all.
+        # The fragment before a violation may have been returned in part or not at all.
         assert [e for e in first if not _is_piece(e)] == [e for e in second if not _is_piece(e)]
         assert [e for e in first if not _is_piece(e)] == [e for e in third if not _is_piece(e)]
     assert whole.state is pieces.state is bytewise.state
@@ -102,7 +102,9 @@ def _is_piece(event: object) -> bool:
 
 @given(st.binary(max_size=400), roles, cuts, st.booleans())
 @settings(max_examples=300)
-def test_any_bytes_give_events_and_one_end(data: bytes, role: Role, where: list[int], assemble: bool) -> None:
+def test_any_bytes_yield_events_and_one_end(
+    data: bytes, role: Role, where: list[int], assemble: bool
+) -> None:
     connection = Connection(role, assemble=assemble)
     events = feed(connection, split_at(data, where), eof=True)
     assert isinstance(events[-1], ConnectionClosed)
@@ -123,7 +125,7 @@ messages = st.one_of(text, st.binary(max_size=400))
     st.lists(st.binary(max_size=125), max_size=3),
     cuts,
 )
-def test_what_is_sent_arrives(
+def test_sent_messages_arrive(
     sender: Role,
     sent: list[tuple[str | bytes, list[int], bool]],
     pings: list[bytes],
@@ -153,12 +155,12 @@ def test_what_is_sent_arrives(
 
 
 class Conversation(RuleBasedStateMachine):
-    """Two connections, bytes under way between them, and a model of what must arrive."""
+    """Two connections, the bytes on the way between them, and a model of what must arrive."""
 
     def __init__(self) -> None:
         super().__init__()
         self.ends = {role: Connection(role) for role in Role}
-        self.wire: dict[Role, bytearray] = {role: bytearray() for role in Role}  # towards that role
+        self.wire: dict[Role, bytearray] = {role: bytearray() for role in Role}  # to that role
         self.expected: dict[Role, list[object]] = {role: [] for role in Role}
         self.events: dict[Role, list[Event]] = {role: [] for role in Role}
         self.partial: dict[Role, list[str | bytes]] = {role: [] for role in Role}
@@ -169,7 +171,7 @@ class Conversation(RuleBasedStateMachine):
         return Role.CLIENT if role is Role.SERVER else Role.SERVER
 
     def call(self, role: Role, action: Callable[[Connection], None]) -> bool:
-        """Acts on an end; exactly when it is not open, that is an error."""
+        """Calls ``action`` with an end; checks that it raises exactly if the end is not open."""
         end = self.ends[role]
         try:
             action(end)
@@ -232,12 +234,12 @@ class Conversation(RuleBasedStateMachine):
             assert self.ends[other].state is State.CLOSED
 
     @invariant()
-    def nothing_is_lost_doubled_or_reordered(self) -> None:
+    def nothing_is_lost_duplicated_or_reordered(self) -> None:
         for role in Role:
             events = self.events[role]
             assert not any(isinstance(event, ConnectionFailed) for event in events)
             seen = [e for e in events if not isinstance(e, CloseReceived | ConnectionClosed)]
-            # A Pong that answers a Ping is not in the model: take it out.
+            # The model does not contain the Pongs that answer Pings.
             pending = list(self.expected[role])
             for event in seen:
                 if event in pending[:1]:
@@ -249,7 +251,7 @@ class Conversation(RuleBasedStateMachine):
             assert not closed or events[-1] is closed[0]
 
     def teardown(self) -> None:
-        """However far they got, the two can always close, and both find it clean."""
+        """Checks that both ends can close, whatever happened before."""
         if self.eof:
             return
         for role in Role:
@@ -272,7 +274,7 @@ TestConversation = Conversation.TestCase
 TestConversation.settings = settings(max_examples=100, stateful_step_count=40)
 
 
-def test_the_helpers_pump_until_nothing_moves() -> None:
+def test_the_pump_helper_stops_when_nothing_moves() -> None:
     client, server = Connection(Role.CLIENT), Connection(Role.SERVER)
     client.send_ping(b"x")
     client.close(1001)

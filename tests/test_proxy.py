@@ -9,7 +9,7 @@ from rfc6455_server.listening.proxy import (
     Trusted,
     forwarded_for,
     proxied_address,
-    proxy_rest_size,
+    proxy_addresses_size,
 )
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -31,11 +31,11 @@ SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
         (["10.0.0.0/8"], "no address", False),
     ],
 )
-def test_who_is_trusted(trusted: list[str], address: str, expected: bool) -> None:
+def test_trusted_addresses(trusted: list[str], address: str, expected: bool) -> None:
     assert (address in Trusted(trusted)) is expected
 
 
-def test_what_is_no_address() -> None:
+def test_an_invalid_address() -> None:
     with pytest.raises(ValueError, match=r"proxy\.example"):
         Trusted(["proxy.example"])
 
@@ -44,8 +44,8 @@ def test_what_is_no_address() -> None:
     ("fields", "peer", "expected"),
     [
         (["203.0.113.9"], "127.0.0.1", "203.0.113.9"),
-        (["203.0.113.9"], "198.51.100.7", "198.51.100.7"),  # not a proxy of ours: it may say what it likes
-        (["1.1.1.1, 203.0.113.9"], "127.0.0.1", "203.0.113.9"),  # the left one the client wrote itself
+        (["203.0.113.9"], "198.51.100.7", "198.51.100.7"),  # not a trusted proxy
+        (["1.1.1.1, 203.0.113.9"], "127.0.0.1", "203.0.113.9"),  # the client wrote the left one
         (["1.1.1.1, 203.0.113.9, 10.0.0.5"], "127.0.0.1", "203.0.113.9"),
         (["1.1.1.1", "203.0.113.9"], "127.0.0.1", "203.0.113.9"),
         (["10.0.0.4, 10.0.0.5"], "127.0.0.1", "10.0.0.4"),
@@ -86,7 +86,7 @@ def header(command: int, family: int, rest: bytes) -> tuple[bytes, bytes]:
 def test_proxy_headers(parts: tuple[bytes, bytes], expected: str | None) -> None:
     prefix, rest = parts
     assert len(prefix) == PREFIX_SIZE
-    assert proxy_rest_size(prefix) == len(rest)
+    assert proxy_addresses_size(prefix) == len(rest)
     assert proxied_address(prefix, rest) == expected
 
 
@@ -100,9 +100,9 @@ def test_proxy_headers(parts: tuple[bytes, bytes], expected: str | None) -> None
         SIGNATURE + b"\x21\x11\xff\xff",
     ],
 )
-def test_what_is_no_proxy_header(prefix: bytes) -> None:
+def test_invalid_proxy_headers(prefix: bytes) -> None:
     with pytest.raises(ProxyHeaderError) as caught:
-        proxy_rest_size(prefix)
+        proxy_addresses_size(prefix)
     assert caught.value.slug == "proxy-header"
 
 

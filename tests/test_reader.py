@@ -1,4 +1,4 @@
-"""The reader: by itself, and through connections where both of its paths take part."""
+"""The frame reader: alone, and through connections that use both of its paths."""
 
 import tracemalloc
 
@@ -10,7 +10,6 @@ from rfc6455 import (
     ConnectionFailed,
     DeflateParameters,
     Event,
-    EventBatch,
     Opcode,
     Ping,
     Pong,
@@ -49,7 +48,7 @@ def make_reader(
 
 
 def read_all(reader: FrameReader) -> list[object]:
-    """Everything that can be read now, by the general path alone."""
+    """Returns everything that the general path can read now."""
     items: list[object] = []
     while True:
         item = reader.read()
@@ -82,13 +81,13 @@ def test_the_size_limit_is_exact(role: Role) -> None:
     )
     assert events[:2] == [BinaryMessage(bytes(300)), BinaryMessage(bytes(300))]
     assert [plain(event) for event in events[2:]] == [
-        (1009, "a message above 300 bytes", "message-too-big"),
+        (1009, "the message exceeds 300 bytes", "message-too-big"),
         ABNORMAL,
     ]
 
 
 @both_roles
-def test_an_oversized_frame_is_refused_before_its_payload(role: Role) -> None:
+def test_an_oversized_frame_fails_before_its_payload(role: Role) -> None:
     connection = make_connection(role)
     frame = raw_frame(role, BINARY, length=1 << 62)
     assert feed(connection, [frame[:-1]]) == [] if role is Role.SERVER else True
@@ -124,7 +123,7 @@ def test_many_small_messages_of_one_read(role: Role) -> None:
 
 
 def medium_frames(role: Role) -> list[tuple[bytes, Event]]:
-    """Frames of 126 B to 5 KB, text and binary, each with a key of its own, and what they are to give."""
+    """Returns text and binary frames of 126 B to 5 KB, each with its own key, and their expected events."""
     frames: list[tuple[bytes, Event]] = []
     for number, size in enumerate([126, 127, 128, 129, 300, 1024, 1535, 1536, 1537, 5000] * 2):
         key = bytes([number, 0xFF - number, 7, 0x80 + number])
@@ -140,7 +139,7 @@ def medium_frames(role: Role) -> list[tuple[bytes, Event]]:
 @pytest.mark.usefixtures("masking_path")
 @both_roles
 def test_many_medium_messages_of_one_read(role: Role) -> None:
-    frames = medium_frames(role) * 40  # more than are unmasked together
+    frames = medium_frames(role) * 40  # more than can be unmasked together
     events = feed(make_connection(role), [b"".join(frame for frame, _ in frames)])
     assert events == [event for _, event in frames]
 
@@ -148,7 +147,7 @@ def test_many_medium_messages_of_one_read(role: Role) -> None:
 @pytest.mark.usefixtures("masking_path")
 @pytest.mark.parametrize("at", [0, 1, 7, 19])
 @both_roles
-def test_something_else_between_medium_messages(role: Role, at: int) -> None:
+def test_other_frames_between_medium_messages(role: Role, at: int) -> None:
     others: list[tuple[bytes, Event]] = [
         (raw_frame(role, Opcode.PING, b"?"), Ping(b"?")),
         (raw_frame(role, TEXT, b"small"), TextMessage("small")),
@@ -207,7 +206,7 @@ def test_large_messages_of_one_read(role: Role) -> None:
     data = b"".join(frame for frame, _ in frames)
     expected = [event for _, event in frames]
     assert feed(make_connection(role, max_message_size=70_002), [data]) == expected
-    # However little of the last frame is missing.
+    # For any number of missing bytes of the last frame.
     last = len(frames[-1][0])
     for missing in (1, 70_001, 70_002, 70_003, last - 3, last - 2, last - 1):
         connection = make_connection(role, max_message_size=70_002)
@@ -252,13 +251,15 @@ def test_medium_messages_are_unmasked_together_only_with_numpy(monkeypatch: pyte
         monkeypatch.setattr(reader_module, "bulk_xor", function)
         connection = make_connection(Role.SERVER)
         assert feed(connection, [frame * 3]) == [BinaryMessage(bytes(1000))] * 3
-        assert feed(connection, [frame]) == [BinaryMessage(bytes(1000))]  # alone, it gains nothing
+        assert feed(connection, [frame]) == [
+            BinaryMessage(bytes(1000))
+        ]  # a single message is not unmasked in bulk
         assert calls == expected
         calls.clear()
 
 
 @both_roles
-def test_memory_is_bounded_however_many_medium_messages_wait(role: Role) -> None:
+def test_memory_is_bounded_for_any_number_of_unread_medium_messages(role: Role) -> None:
     connection = make_connection(role)
     connection.receive_data(raw_frame(role, BINARY, bytes(8000)) * 2000)
     tracemalloc.start()
@@ -269,7 +270,7 @@ def test_memory_is_bounded_however_many_medium_messages_wait(role: Role) -> None
 
 
 @both_roles
-def test_a_limit_below_the_shortest_frames_size(role: Role) -> None:
+def test_a_limit_below_the_size_of_the_shortest_frame(role: Role) -> None:
     connection = make_connection(role, max_message_size=10)
     events = feed(connection, [raw_frame(role, TEXT, b"0123456789") + raw_frame(role, TEXT, b"01234567890")])
     assert events[0] == TextMessage("0123456789")
@@ -278,8 +279,8 @@ def test_a_limit_below_the_shortest_frames_size(role: Role) -> None:
 
 
 @both_roles
-def test_memory_is_bounded_however_many_messages_wait(role: Role) -> None:
-    """Objects are larger than empty frames: they must not be made before they are asked for."""
+def test_memory_is_bounded_for_any_number_of_unread_messages(role: Role) -> None:
+    """Event objects are larger than empty frames, so they must not be created before they are pulled."""
     connection = make_connection(role)
     connection.receive_data(raw_frame(role, BINARY) * 200_000)
     tracemalloc.start()
@@ -290,7 +291,7 @@ def test_memory_is_bounded_however_many_messages_wait(role: Role) -> None:
 
 
 @both_roles
-def test_bytes_that_are_not_pulled_are_kept_once(role: Role) -> None:
+def test_unread_data_that_arrives_in_small_pieces(role: Role) -> None:
     connection = make_connection(role)
     data = raw_frame(role, TEXT, b"a" * 100) * 1000
     for start in range(0, len(data), 7):
@@ -317,7 +318,7 @@ def test_an_idle_connection_keeps_no_input(role: Role) -> None:
     assert held <= 3
 
 
-# What a reader holds, and says of it.
+# What a reader holds, and `unread`.
 
 
 @both_roles
@@ -364,7 +365,7 @@ def test_compressed_data_is_unread_until_it_is_inflated(role: Role) -> None:
 
 
 @both_roles
-def test_discarded_input_is_gone_and_the_next_is_read(role: Role) -> None:
+def test_input_after_discarded_input_is_read(role: Role) -> None:
     frame = raw_frame(role, TEXT, b"one")
     reader = make_reader(role)
     reader.receive_data(frame + frame)
@@ -377,7 +378,7 @@ def test_discarded_input_is_gone_and_the_next_is_read(role: Role) -> None:
 
 
 @both_roles
-def test_data_that_arrives_does_not_move_data_that_waits(role: Role) -> None:
+def test_new_data_does_not_move_unread_data(role: Role) -> None:
     reader = make_reader(role)
     reader.receive_data(raw_frame(role, BINARY, b"x") * 1_000_000)
     byte = bytes(1)
@@ -402,13 +403,14 @@ def test_an_idle_reader_keeps_no_buffer(role: Role) -> None:
         while reader.read_messages():
             pass
         read_all(reader)
-        assert len(reader._buffer) == len(reader._incoming) == 0
+        assert not reader._buffer
+        assert not reader._incoming
 
 
 @both_roles
 @pytest.mark.parametrize("payload", [b"small", bytes(200), bytes(2000), bytes(70_000)])
-def test_the_hot_path_keeps_no_buffer_when_all_is_parsed(role: Role, payload: bytes) -> None:
-    """The caller may see that nothing is unread, and not pull again."""
+def test_the_hot_path_keeps_no_buffer_when_everything_is_parsed(role: Role, payload: bytes) -> None:
+    """The caller may not pull again when `unread` is false, so the buffer must be empty by then."""
     reader = make_reader(role)
     reader.receive_data(raw_frame(role, BINARY, payload) * 4)
     assert len(reader.read_messages()) == 4
@@ -452,8 +454,8 @@ def test_a_call_returns_256_messages_and_their_size(role: Role, payload: bytes) 
     batches = [reader.read_messages() for _ in range(3)]
     assert [len(batch) for batch in batches] == [256, 256, 88]
     for batch in batches:
-        assert batch.size == len(frame) * len(batch)
         assert set(map(type, batch)) == {BinaryMessage}
+    assert reader.batch_size == len(frame) * len(batches[-1])
 
 
 @pytest.mark.usefixtures("masking_path")
@@ -509,7 +511,7 @@ def test_the_last_message_of_a_read_is_returned_with_the_others(role: Role, payl
 
 
 @both_roles
-def test_no_messages_are_one_shared_object_that_cannot_be_filled(role: Role) -> None:
+def test_empty_results_are_one_shared_object_that_stays_empty(role: Role) -> None:
     reader = make_reader(role)
     assert reader.read_messages() is NO_EVENTS
     for frame in (raw_frame(role, Opcode.PING), raw_frame(role, TEXT, b"a", fin=False), b""):
@@ -517,13 +519,13 @@ def test_no_messages_are_one_shared_object_that_cannot_be_filled(role: Role) -> 
         assert reader.read_messages() is NO_EVENTS
     NO_EVENTS.append(TextMessage("for all connections"))
     NO_EVENTS.extend([TextMessage("for all connections")] * 2)
-    assert (NO_EVENTS, NO_EVENTS.size) == (EventBatch(), 0)
+    assert len(NO_EVENTS) == 0
 
 
 @both_roles
 @pytest.mark.parametrize("fin", [True, False])
-def test_a_payload_that_looks_like_messages_is_not_parsed(role: Role, fin: bool) -> None:
-    """The read begins inside a frame, with bytes that would be whole messages."""
+def test_a_payload_that_resembles_messages_is_not_parsed(role: Role, fin: bool) -> None:
+    """The second read starts inside a frame, with bytes that would be whole messages."""
     inner = raw_frame(role, TEXT, b"inner", key=bytes(4)) * 3
     frame = raw_frame(role, BINARY, inner, fin=fin, key=bytes(4))
     connection = make_connection(role)
@@ -532,7 +534,7 @@ def test_a_payload_that_looks_like_messages_is_not_parsed(role: Role, fin: bool)
     )
     if not fin:
         assert feed(connection, [raw_frame(role, CONTINUATION)]) == [BinaryMessage(inner)]
-    # A control frame, between messages and inside one.
+    # The same with a control frame, between messages and inside one.
     control = raw_frame(role, Opcode.PING, inner, key=bytes(4))
     before = [] if fin else [raw_frame(role, TEXT, b"a", fin=False)]
     for cut in (len(inner), len(inner) // 3):
@@ -541,11 +543,11 @@ def test_a_payload_that_looks_like_messages_is_not_parsed(role: Role, fin: bool)
 
 
 @both_roles
-def test_a_message_inside_a_message_is_rejected_whatever_the_reads(role: Role) -> None:
+def test_a_message_inside_a_message_fails_in_a_separate_read(role: Role) -> None:
     connection = make_connection(role)
     assert feed(connection, [raw_frame(role, TEXT, b"a", fin=False)]) == []
     failed, closed = feed(connection, [raw_frame(role, TEXT, b"b")])
-    assert plain(failed) == (1002, "a message inside a message", "expected-continuation")
+    assert plain(failed) == (1002, "a new message inside an unfinished one", "expected-continuation")
     assert closed == ABNORMAL
 
 
@@ -564,7 +566,7 @@ def test_the_limit_of_each_length_form_is_exact(role: Role, limit: int, beyond: 
 
 
 @both_roles
-def test_control_frames_in_pieces(role: Role) -> None:
+def test_control_frames_byte_by_byte(role: Role) -> None:
     frames = raw_frame(role, Opcode.PING, b"first") + raw_frame(role, Opcode.PONG, b"second")
     reader = make_reader(role)
     items = []
@@ -582,7 +584,7 @@ def test_the_size_of_the_last_message(role: Role) -> None:
             raw_frame(role, BINARY, bytes(size), fin=False) + raw_frame(role, CONTINUATION, bytes(4))
         )
         assert read_all(reader) == [BinaryMessage(bytes(size + 4))]
-        assert reader.message_size == size + 4
+        assert reader.batch_size == size + 4
 
 
 @both_roles

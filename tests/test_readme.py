@@ -1,4 +1,4 @@
-"""The README is true: its programs are run as they stand."""
+"""Runs the programs of the README unchanged, except for the port."""
 
 import asyncio
 import re
@@ -12,7 +12,7 @@ import pytest
 import socketio
 
 from rfc6455_server import HandshakeRejectedError, connect
-from tests.server_helpers import ROOT, running_command, serving
+from tests.server_helpers import PATIENCE, ROOT, free_port, listens, running_command, serving, until
 
 README = (ROOT / "README.md").read_text()
 PROGRAMS = re.findall(r"<!-- run by tests/test_readme.py -->\n```python\n(.*?)```", README, re.DOTALL)
@@ -22,27 +22,16 @@ def test_every_program_is_run() -> None:
     assert len(PROGRAMS) == README.count("```python") == 6
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 async def test_rooms_in_ten_lines() -> None:
     lines = [line for line in PROGRAMS[0].splitlines() if line]
     assert len(lines) <= 10
     port = free_port()
-    process = subprocess.Popen(  # noqa: ASYNC220 - it only starts
+    process = subprocess.Popen(  # noqa: ASYNC220 - starting it does not block
         [sys.executable, "-c", PROGRAMS[0].replace("8765", str(port))]
     )
     try:
-        for _ in range(200):
-            try:
-                a = await connect(f"ws://127.0.0.1:{port}/rooms/x")
-                break
-            except ConnectionRefusedError:
-                await asyncio.sleep(0.05)
+        await until(lambda: process.poll() is not None or listens(port))
+        a = await connect(f"ws://127.0.0.1:{port}/rooms/x")
         b = await connect(f"ws://127.0.0.1:{port}/rooms/x")
         await b.ping()
         await a.send("hello")
@@ -67,7 +56,7 @@ def test_the_client() -> None:
 async def test_named_events() -> None:
     namespace: dict[str, Any] = {}
     exec(PROGRAMS[2], namespace)
-    async with serving(namespace["server"]) as url, asyncio.timeout(20):
+    async with serving(namespace["server"]) as url, asyncio.timeout(PATIENCE):
         one, two = (socketio.AsyncClient(reconnection=False) for _ in range(2))
         heard: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
         one.on("*", lambda *args: heard.put_nowait(args[:2]))
@@ -106,7 +95,7 @@ async def test_the_codec_in_fifteen_lines() -> None:
     assert not thread.is_alive()
 
 
-async def test_what_keeps_it_up(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_staying_up(capsys: pytest.CaptureFixture[str]) -> None:
     namespace: dict[str, Any] = {}
     exec(PROGRAMS[4], namespace)
     async with serving(namespace["server"]) as url:
@@ -125,7 +114,7 @@ def test_a_server_in_memory() -> None:
     assert done.stdout == "it works\n"
 
 
-def test_explain_prints_what_is_shown() -> None:
+def test_the_output_of_explain() -> None:
     shown = re.search(r"\$ python -m (rfc6455 explain .*?)\n(.*?)```", README, re.DOTALL)
     assert shown is not None
     done = subprocess.run(

@@ -3,7 +3,7 @@ import logging
 
 import pytest
 
-from rfc6455 import ConnectionClosed, PreparedMessage
+from rfc6455 import ConnectionClosed, LocalProtocolError, PreparedMessage
 from rfc6455_server import LimitExceededError, Room, Rooms, coalesce
 from rfc6455_server.policies import Policy
 from rfc6455_server.rooms import Member as AnyMember
@@ -31,7 +31,7 @@ class Member:
             room.leave(self)
 
 
-def test_a_broadcast_reaches_the_members_only_and_shares_its_bytes() -> None:
+def test_a_broadcast_is_encoded_once_and_reaches_only_the_members() -> None:
     rooms = Rooms()
     a, b, c, d = (Member() for _ in range(4))
     for member in (a, b, c):
@@ -62,7 +62,7 @@ def test_joining_and_leaving() -> None:
     assert a.frames == []
 
 
-def test_a_member_leaves_by_itself_when_its_connection_ends() -> None:
+def test_a_member_leaves_its_rooms_when_its_connection_ends() -> None:
     rooms = Rooms()
     a, b = Member(), Member()
     for name in ("one", "two"):
@@ -74,7 +74,7 @@ def test_a_member_leaves_by_itself_when_its_connection_ends() -> None:
     assert a not in rooms["one"]
 
 
-def test_a_room_vanishes_when_it_is_empty() -> None:
+def test_an_empty_room_is_freed() -> None:
     rooms = Rooms()
     a = Member()
     rooms["lobby"].join(a)
@@ -91,7 +91,7 @@ def test_a_room_vanishes_when_it_is_empty() -> None:
     assert len(rooms._rooms) == 0
 
 
-def test_two_handles_of_one_room_are_one_room() -> None:
+def test_a_name_always_refers_to_the_same_room() -> None:
     rooms = Rooms()
     first, second = rooms["lobby"], rooms["lobby"]
     a, b = Member(), Member()
@@ -123,7 +123,7 @@ def test_a_message_is_str_or_bytes(message: object) -> None:
         Rooms()["lobby"].broadcast(message)  # type: ignore[arg-type]
 
 
-def test_callbacks_are_told_of_joining_and_leaving(caplog: pytest.LogCaptureFixture) -> None:
+def test_callbacks_are_called_on_join_and_leave(caplog: pytest.LogCaptureFixture) -> None:
     rooms = Rooms()
     seen: list[tuple[str, str, str, int]] = []
 
@@ -153,10 +153,10 @@ def test_callbacks_are_told_of_joining_and_leaving(caplog: pytest.LogCaptureFixt
         ("leave", "lobby", "a", 1),
         ("leave", "lobby", "b", 0),
     ]
-    assert caplog.text.count("a room callback failed room=lobby") == 2
+    assert caplog.text.count("room callback failed room=lobby") == 2
 
 
-def test_presence_is_what_members_chose_to_show() -> None:
+def test_presence_contains_what_each_member_shows() -> None:
     lobby = Rooms()["lobby"]
     a, b = Member("a"), Member("b")
     lobby.join(a, show={"name": "Ann"})
@@ -168,7 +168,7 @@ def test_presence_is_what_members_chose_to_show() -> None:
     assert lobby.presence == {"b": None}
 
 
-def test_who_may_not_join_is_told_so() -> None:
+def test_joining_over_a_limit_raises() -> None:
     lobby = Rooms()["lobby"]
     a = Member()
     a.welcome = False
@@ -178,7 +178,7 @@ def test_who_may_not_join_is_told_so() -> None:
     assert a.memberships == []
 
 
-def test_the_policy_is_the_broadcasts_or_else_the_rooms() -> None:
+def test_the_policy_of_a_broadcast_overrides_that_of_the_room() -> None:
     lobby = Rooms()["lobby"]
     a = Member()
     lobby.join(a)
@@ -201,3 +201,67 @@ def test_broadcasts_are_counted_for_each_member() -> None:
     rooms["lobby"].broadcast(PreparedMessage("x"), exclude=[a])
     assert rooms.stats.messages_out == 3
     assert repr(rooms["lobby"]) == "<Room 'lobby' 2>"
+
+
+def test_a_policy_outlasts_an_empty_room() -> None:
+    rooms = Rooms()
+    rooms["news"].policy = "drop_oldest"  # nothing refers to the room afterwards
+    gc.collect()
+    assert len(rooms._rooms) == 0
+    assert rooms["news"].policy == "drop_oldest"
+    a = Member()
+    rooms["news"].join(a)
+    rooms["news"].broadcast("x")
+    rooms["news"].broadcast("x", policy="volatile")
+    assert a.policies == ["drop_oldest", "volatile"]
+    rooms["news"].policy = None
+    assert rooms["news"].policy is None
+    assert dict(rooms.policies) == {}
+    rooms["news"].policy = None  # has no effect without a policy
+
+
+def test_policies_by_pattern() -> None:
+    rooms = Rooms()
+    game = rooms["game-1"]
+    rooms.policies["game-*"] = coalesce("position")
+    rooms.policies["*"] = "drop_newest"
+    game_policy = coalesce("position")
+    assert (game.policy, rooms["game-2"].policy, rooms["chat"].policy) == (
+        game_policy,
+        game_policy,
+        "drop_newest",
+    )
+    game.policy = "disconnect"
+    assert (game.policy, rooms["game-2"].policy) == ("disconnect", game_policy)
+    assert list(rooms.policies) == ["game-*", "*", "game-1"]
+    assert len(rooms.policies) == 3
+    assert rooms.policies["*"] == "drop_newest"
+    del rooms.policies["game-*"]
+    assert (game.policy, rooms["game-2"].policy) == ("disconnect", "drop_newest")
+
+
+def test_a_room_name_with_wildcards_is_not_a_pattern() -> None:
+    rooms = Rooms()
+    rooms["all*"].policy = "drop_oldest"
+    assert rooms["all*"].policy == "drop_oldest"
+    assert rooms["all of them"].policy is None
+    assert list(rooms.policies) == ["all[*]"]
+
+
+def test_an_invalid_policy_raises_and_changes_nothing() -> None:
+    rooms = Rooms()
+    room = rooms["news"]
+    with pytest.raises(ValueError, match="not a policy"):
+        room.policy = "drop"  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="not a policy"):
+        rooms.policies["*"] = "drop"  # type: ignore[assignment]
+    assert room.policy is None
+    assert len(rooms.policies) == 0
+
+
+def test_a_broadcast_of_a_surrogate_raises_the_same_error_as_post() -> None:
+    rooms = Rooms()
+    rooms["lobby"].join(Member())
+    with pytest.raises(LocalProtocolError) as caught:
+        rooms["lobby"].broadcast("\ud800")
+    assert caught.value.slug == "bad-text"

@@ -4,7 +4,7 @@ import asyncio
 import json
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,7 +14,16 @@ from playwright.async_api import async_playwright
 
 from rfc6455_server import Server
 from rfc6455_server.socketio import AckTimeoutError, ConnectError, Socket, SocketIO
-from tests.server_helpers import BROWSER_ARGUMENTS, ROOT, find_program, need, serving
+from rfc6455_server.testing import ManualClock, settle
+from tests.server_helpers import (
+    BROWSER_ARGUMENTS,
+    PATIENCE,
+    ROOT,
+    find_program,
+    need,
+    serving,
+    until,
+)
 
 NODE = ROOT / "tests" / "node"
 TRANSPORTS = {
@@ -24,10 +33,10 @@ TRANSPORTS = {
 }
 
 
-def chat_server(**options: Any) -> tuple[Server, SocketIO]:
-    """What the clients' scripts talk to."""
+def chat_server(clock: ManualClock | None = None, **options: Any) -> tuple[Server, SocketIO]:
+    """Returns the server that `node/socketio.js` and the other clients' tests talk to."""
     io = SocketIO(**{"max_payload": 2 << 20, **options})
-    server = Server()
+    server = Server(clock=clock)
     server.mount(io)
 
     @io.use
@@ -47,9 +56,9 @@ def chat_server(**options: Any) -> tuple[Server, SocketIO]:
     async def ask_me(socket: Socket, text: str) -> Any:
         return await socket.timeout(5).emit_with_ack("question", text)
 
-    @io.on("silence")
+    @io.on("silence", concurrent=True)
     async def silence(socket: Socket) -> Any:
-        await asyncio.sleep(0.5)
+        await until(lambda: not socket.connected)
 
     @io.on("be silent")
     async def be_silent(socket: Socket) -> str:
@@ -116,13 +125,13 @@ class Script:
 
     async def next(self) -> list[Any]:
         assert self._process.stdout is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             line = await self._process.stdout.readline()
         value: list[Any] = json.loads(line)
         return value
 
     async def until(self, *beginning: object) -> list[Any]:
-        """Reads on to what begins so."""
+        """Reads lines until one starts with `beginning`, and returns it."""
         while (said := await self.next())[: len(beginning)] != list(beginning):
             pass
         return said
@@ -133,7 +142,7 @@ class Script:
 
     async def lines(self) -> list[list[Any]]:
         assert self._process.stdout is not None
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             output = await self._process.stdout.read()
         return [json.loads(line) for line in output.splitlines()]
 
@@ -160,12 +169,6 @@ async def script(
         await process.wait()
 
 
-async def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - conditions of any kind
-            await asyncio.sleep(0.005)
-
-
 @pytest.mark.parametrize("transports", list(TRANSPORTS))
 async def test_the_official_client(transports: str) -> None:
     server, io = chat_server()
@@ -187,8 +190,8 @@ async def test_the_official_client(transports: str) -> None:
         "ack": [["안녕 😀", {"a": [1, None, True]}]],
         "several": [[1, "two", {"three": 3}]],
         "ask me": ["well!"],
-        "time-out": ["operation has timed out"],
-        "server's time-out": ["too late"],
+        "timeout": ["operation has timed out"],
+        "server's timeout": ["too late"],
         "room": ["hello", 0],
         "direct": ["psst"],
         "broadcast with acks": [["all!", "all?"]],
@@ -208,7 +211,7 @@ async def test_the_official_client(transports: str) -> None:
 
 
 class Relay:
-    """A TCP relay in front of a server: the network, which the test cuts and mends."""
+    """A TCP relay in front of a server. It stands for the network, which the test cuts and restores."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -229,7 +232,7 @@ class Relay:
             for pair in self._pairs:
                 for writer in pair:
                     writer.transport.abort()
-            await asyncio.sleep(0.05)
+            await settle()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not self.open:
@@ -250,7 +253,7 @@ class Relay:
             sink.transport.abort()
 
     def cut(self, *, server_notices: bool) -> None:
-        """The client's half is reset; the server's stays open and silent, unless it is to notice."""
+        """Resets the clients' connections; those to the server stay open unless `server_notices`."""
         for writer, back in self._pairs:
             if not server_notices:
                 for task in self._tasks:
@@ -260,7 +263,7 @@ class Relay:
             writer.transport.abort()
 
 
-async def test_a_client_comes_back_after_the_server_was_killed() -> None:
+async def test_a_client_reconnects_after_the_server_was_killed() -> None:
     program = (
         "import sys; from tests.test_socketio import chat_server\n"
         "server, io = chat_server()\n"
@@ -278,7 +281,7 @@ async def test_a_client_comes_back_after_the_server_was_killed() -> None:
     try:
         async with script(f"ws://127.0.0.1:{port}", {}, "listen") as client:
             first = await client.until("connect")
-            await asyncio.sleep(0.3)  # for the upgrade
+            await client.until("upgrade")
             process.kill()
             await process.wait()
             assert (await client.until("disconnect"))[1] in ("transport close", "transport error")
@@ -298,7 +301,7 @@ async def test_a_client_comes_back_after_the_server_was_killed() -> None:
 
 @pytest.mark.parametrize("server_notices", [True, False])
 @pytest.mark.parametrize("transports", ["default", "websocket", "polling"])
-async def test_a_client_is_who_it_was_after_the_network_was_cut(
+async def test_a_client_recovers_its_session_after_the_network_was_cut(
     transports: str, server_notices: bool
 ) -> None:
     server, io = chat_server(recovery=60)
@@ -328,8 +331,7 @@ async def test_a_client_is_who_it_was_after_the_network_was_cut(
             client.tell("name", "Ann")
             await until(lambda: "lobby" in io.rooms)
             if transports == "default":
-                await until(lambda: server.websockets)
-                await asyncio.sleep(0.2)
+                await client.until("upgrade")
             io.to("lobby").emit("news", 0)
             assert await client.until("event") == ["event", "news", 0]
             relay.open = False
@@ -355,8 +357,9 @@ async def test_a_client_is_who_it_was_after_the_network_was_cut(
     assert reasons[0] in ("transport close", "transport error")
 
 
-async def test_a_client_that_is_away_for_too_long_learns_that_it_missed_something() -> None:
-    server, io = chat_server(recovery=0.2)
+async def test_recovery_fails_after_too_long_a_disconnection() -> None:
+    clock = ManualClock()
+    server, io = chat_server(clock, recovery=60)
     async with serving(server) as url, script(url, TRANSPORTS["websocket"], "listen") as client:
         first = await client.until("connect")
         io.emit("news", 0)
@@ -364,7 +367,7 @@ async def test_a_client_that_is_away_for_too_long_learns_that_it_missed_somethin
         server.websockets[0].abort()
         await until(lambda: not io.sockets)
         server.make_ready().draining = True
-        await asyncio.sleep(0.4)
+        await clock.advance(61)
         server.make_ready().draining = False
         again = await client.until("connect")
         assert again[1] != first[1]
@@ -374,7 +377,7 @@ async def test_a_client_that_is_away_for_too_long_learns_that_it_missed_somethin
 # Other clients.
 
 
-@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # aiohttp's, about the client
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # from aiohttp, about the client
 @pytest.mark.parametrize("transports", [None, ["websocket"], ["polling"]])
 async def test_the_python_client(transports: list[str] | None) -> None:
     server, io = chat_server()
@@ -401,7 +404,7 @@ async def test_the_python_client(transports: list[str] | None) -> None:
         await one.call("join", "lobby")
         await two.call("join", "lobby")
         await one.emit("say", ("lobby", "hello"))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             assert await heard.get() == "hello"
             await two.emit("tell", (one.get_sid(), "psst"))
             assert await heard.get() == "psst"

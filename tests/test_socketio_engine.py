@@ -26,7 +26,7 @@ from rfc6455_server.socketio.engine import (
 
 OPEN, CLOSE, PING, PONG, MESSAGE, UPGRADE, NOOP = EnginePacketType
 
-# Packets, their message on a WebSocket, and their part of a payload.
+# Each packet, as a WebSocket message and as part of a payload.
 EXAMPLES: list[tuple[EnginePacket, str | bytes, str]] = [
     (EnginePacket(OPEN, '{"sid":"a"}'), '0{"sid":"a"}', '0{"sid":"a"}'),
     (EnginePacket(CLOSE), "1", "1"),
@@ -44,7 +44,7 @@ EXAMPLES: list[tuple[EnginePacket, str | bytes, str]] = [
 
 
 @pytest.mark.parametrize(("packet", "message", "part"), EXAMPLES, ids=lambda value: str(value)[:40])
-def test_the_packets_both_ways(packet: EnginePacket, message: str | bytes, part: str) -> None:
+def test_packets_are_encoded_and_decoded(packet: EnginePacket, message: str | bytes, part: str) -> None:
     assert encode_packet(packet) == message
     assert encode_packet(packet, binary=False) == part
     assert decode_packet(message) == decode_packet(part) == packet
@@ -52,14 +52,14 @@ def test_the_packets_both_ways(packet: EnginePacket, message: str | bytes, part:
     assert decode_payload(part) == [packet]
 
 
-def test_a_payload_of_the_protocols_description() -> None:
+def test_the_example_payload_of_the_specification() -> None:
     packets = [EnginePacket(MESSAGE, "hello"), EnginePacket(PING), EnginePacket(MESSAGE, "world")]
     assert encode_payload(packets) == "4hello\x1e2\x1e4world"
     assert decode_payload("4hello\x1e2\x1e4world") == packets
     assert decode_payload("4hello\x1ebAQIDBA==") == [packets[0], EnginePacket(MESSAGE, b"\x01\x02\x03\x04")]
 
 
-def test_base64_may_have_the_line_breaks_of_the_java_client() -> None:
+def test_base64_may_contain_line_breaks_as_from_the_java_client() -> None:
     assert decode_packet("bAQID\nBA==\n") == EnginePacket(MESSAGE, b"\x01\x02\x03\x04")
 
 
@@ -92,8 +92,8 @@ def test_a_bad_payload_is_refused(text: str, slug: str) -> None:
     assert caught.value.slug == slug
 
 
-def test_what_has_no_form_is_not_encoded() -> None:
-    with pytest.raises(ValueError, match="only a message"):
+def test_packets_that_cannot_be_encoded_raise() -> None:
+    with pytest.raises(ValueError, match="only a MESSAGE"):
         encode_packet(EnginePacket(PING, b""))
     with pytest.raises(ValueError, match=r"U\+001E"):
         encode_payload([EnginePacket(MESSAGE, "a\x1e4b")])
@@ -108,23 +108,23 @@ def events(engine: EngineSession) -> list[EngineEvent]:
 
 
 def poll(engine: EngineSession, now: float = 0.0) -> str | None:
-    """The body that answers a GET; ``None``: it waits."""
+    """Returns the body that answers a GET, or ``None`` if the GET waits."""
     engine.start_poll(now)
     return payload(engine)
 
 
 def payload(engine: EngineSession) -> str | None:
-    packets = engine.take("polling")
+    packets = engine.packets_to_send("polling")
     return encode_payload(packets) if packets else None
 
 
 def written(engine: EngineSession) -> list[str | bytes]:
-    """What goes to the WebSocket."""
-    return [encode_packet(packet) for packet in engine.take("websocket")]
+    """Returns what is sent on the WebSocket."""
+    return [encode_packet(packet) for packet in engine.packets_to_send("websocket")]
 
 
 def upgraded() -> EngineSession:
-    """A session that began with polling."""
+    """Returns a session that was upgraded from polling to a WebSocket."""
     engine = session()
     engine.start_probe(0.0)
     engine.receive_message("2probe", 0.0)
@@ -140,7 +140,7 @@ def upgraded() -> EngineSession:
     ("engine", "upgrades"),
     [(session(), ["websocket"]), (session(upgrades=False), []), (session("websocket"), [])],
 )
-def test_the_handshake_tells_the_settings(engine: EngineSession, upgrades: list[str]) -> None:
+def test_the_handshake_contains_the_settings(engine: EngineSession, upgrades: list[str]) -> None:
     packet = engine.handshake_packet()
     assert packet.type is OPEN
     assert json.loads(packet.data) == {
@@ -176,12 +176,12 @@ def test_the_times_of_the_handshake_are_whole_milliseconds() -> None:
     ],
     ids=str,
 )
-def test_a_time_or_limit_that_means_nothing_is_refused(option: dict[str, Any]) -> None:
+def test_invalid_times_and_limits_raise(option: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         session(**option)
 
 
-# Messages, and what carries them.
+# Messages over each transport.
 
 
 def test_messages_over_a_websocket() -> None:
@@ -194,7 +194,7 @@ def test_messages_over_a_websocket() -> None:
     engine.send("a", b"b")
     engine.send("c")
     assert not engine.sends_directly
-    assert engine.take("polling") == []
+    assert engine.packets_to_send("polling") == []
     assert written(engine) == ["4a", b"b", "4c"]
     assert written(engine) == []
     assert engine.sends_directly
@@ -211,13 +211,13 @@ def test_messages_over_polling() -> None:
     assert not engine.sends_directly
     assert written(engine) == []
     assert payload(engine) == "4a\x1ebAA=="
-    # That GET is answered; what comes next waits for the next.
+    # That GET is answered; later messages wait for the next GET.
     engine.send("b")
     assert payload(engine) is None
     assert poll(engine) == "4b"
 
 
-def test_a_polling_answer_is_bounded_unless_one_packet_is_larger() -> None:
+def test_a_poll_response_exceeds_the_limit_only_for_a_single_packet() -> None:
     engine = session(max_payload=8)
     # 4aa U+001E bAA== are 3 + 1 + 5 bytes; 4€ U+001E 4aa are 4 + 1 + 3.
     engine.send("aa", b"\x00", "€", "aa", "x" * 20, "b")
@@ -225,9 +225,9 @@ def test_a_polling_answer_is_bounded_unless_one_packet_is_larger() -> None:
     assert engine.buffered == 0
 
 
-def test_the_queue_is_bounded_and_takes_all_messages_or_none() -> None:
+def test_the_queue_is_bounded_and_accepts_all_messages_or_none() -> None:
     engine = session(max_buffer=10)
-    engine.send("x" * 100)  # one message may be larger: it could never be sent otherwise
+    engine.send("x" * 100)  # a single message may exceed the limit: otherwise it could never be sent
     with pytest.raises(EngineError):
         engine.send("a")
     engine = session(max_buffer=10)
@@ -245,7 +245,7 @@ def test_the_queue_is_bounded_and_takes_all_messages_or_none() -> None:
         engine.send("")
 
 
-def test_a_text_that_would_be_two_packets_is_not_sent() -> None:
+def test_a_text_with_a_separator_is_not_sent() -> None:
     engine = session("websocket")
     with pytest.raises(ValueError, match=r"U\+001E"):
         engine.send("a", "b\x1e4c")
@@ -257,61 +257,61 @@ def test_a_text_that_would_be_two_packets_is_not_sent() -> None:
 # The heartbeat.
 
 
-def test_a_ping_is_due_an_interval_after_the_opening_and_after_each_pong() -> None:
+def test_a_ping_is_due_one_interval_after_the_opening_and_after_each_pong() -> None:
     engine = session("websocket", 100.0)
     assert engine.next_deadline == 125.0
-    engine.check(124.9)
+    engine.check_deadlines(124.9)
     assert written(engine) == []
-    engine.check(125.0)
+    engine.check_deadlines(125.0)
     assert written(engine) == ["2"]
     assert engine.next_deadline == 145.0
-    engine.check(144.9)
+    engine.check_deadlines(144.9)
     engine.receive_message("3", 144.9)
     assert engine.next_deadline == 144.9 + 25.0
-    engine.check(170.0)
+    engine.check_deadlines(170.0)
     assert written(engine) == ["2"]
     assert events(engine) == []
 
 
-def test_a_late_ping_leaves_the_client_its_whole_time() -> None:
+def test_the_pong_timeout_starts_when_a_late_ping_is_sent() -> None:
     engine = session("websocket")
-    engine.check(40.0)
+    engine.check_deadlines(40.0)
     assert engine.next_deadline == 60.0
 
 
 @pytest.mark.parametrize("message", ["3", "4hello", None])
-def test_a_pong_at_its_deadline_is_too_late_and_nothing_else_replaces_it(message: str | None) -> None:
+def test_a_pong_at_its_deadline_is_too_late_and_other_messages_do_not_replace_it(message: str | None) -> None:
     engine = session("websocket")
-    engine.check(25.0)
+    engine.check_deadlines(25.0)
     engine.receive_message("4a", 44.9)
     assert events(engine) == [Message("a")]
     if message is None:
-        engine.check(45.0)
+        engine.check_deadlines(45.0)
     else:
         engine.receive_message(message, 45.0)
     assert events(engine) == [SessionClosed("ping timeout")]
     assert engine.state is State.CLOSED
     assert engine.next_deadline is None
-    engine.check(100.0)
+    engine.check_deadlines(100.0)
     assert events(engine) == []
 
 
 def test_pings_over_polling() -> None:
     engine = session()
     assert poll(engine) is None
-    engine.receive_payload(b"4a", 25.0)  # any call sees that the ping is due
+    engine.receive_payload(b"4a", 25.0)  # any call notices that the ping is due
     assert payload(engine) == "2"
     engine.receive_payload(b"3", 30.0)
     assert engine.next_deadline == 55.0
-    # A client that does not fetch its ping is gone.
-    engine.check(55.0)
-    engine.check(75.0)
+    # A client that does not fetch its ping times out.
+    engine.check_deadlines(55.0)
+    engine.check_deadlines(75.0)
     assert events(engine) == [Message("a"), SessionClosed("ping timeout")]
 
 
-def test_a_late_request_is_told_that_the_session_is_over() -> None:
+def test_a_late_poll_is_answered_with_a_close() -> None:
     engine = session()
-    engine.check(25.0)
+    engine.check_deadlines(25.0)
     assert poll(engine, 45.0) == "1"
     assert events(engine) == [SessionClosed("ping timeout")]
 
@@ -321,7 +321,7 @@ def test_a_late_request_is_told_that_the_session_is_over() -> None:
 
 @pytest.mark.parametrize("engine_of", [lambda: session("websocket"), session, upgraded])
 @pytest.mark.parametrize("packet", ["0", "2", "2probe", "3", "3probe", "5", "6", "7", "", "bA"])
-def test_a_packet_that_may_not_come_ends_the_session(engine_of: Any, packet: str) -> None:
+def test_an_unexpected_packet_ends_the_session(engine_of: Any, packet: str) -> None:
     engine = engine_of()
     if engine.transport == "websocket":
         engine.receive_message(packet, 0.0)
@@ -330,11 +330,11 @@ def test_a_packet_that_may_not_come_ends_the_session(engine_of: Any, packet: str
     assert events(engine) == [SessionClosed("parse error")]
     assert engine.state is State.CLOSED
     assert written(engine) == []
-    assert engine.take("polling") == []
+    assert engine.packets_to_send("polling") == []
 
 
 @pytest.mark.parametrize("body", [b"\xff", b"4\xed\xa0\x80", b"4a\x1e" * 3 + b"4a"])
-def test_a_bad_body_ends_the_session_and_a_waiting_get_hears_of_it(body: bytes) -> None:
+def test_a_bad_body_ends_the_session_and_the_waiting_get(body: bytes) -> None:
     engine = session(max_packets=3)
     assert poll(engine) is None
     engine.receive_payload(body, 0.0)
@@ -343,20 +343,20 @@ def test_a_bad_body_ends_the_session_and_a_waiting_get_hears_of_it(body: bytes) 
     assert events(engine) == [SessionClosed("parse error")]
 
 
-def test_a_second_pong_is_one_too_many() -> None:
+def test_a_second_pong_ends_the_session() -> None:
     engine = session()
-    engine.check(25.0)
+    engine.check_deadlines(25.0)
     engine.receive_payload(b"3\x1e3", 26.0)
     assert events(engine) == [SessionClosed("parse error")]
 
 
-def test_what_came_before_the_violation_counts() -> None:
+def test_messages_before_a_violation_are_delivered() -> None:
     engine = session()
     engine.receive_payload(b"4a\x1e6\x1e4b", 0.0)
     assert events(engine) == [Message("a"), SessionClosed("parse error")]
 
 
-def test_a_second_get_ends_the_session_and_the_first_hears_of_it() -> None:
+def test_a_second_get_ends_the_session_and_the_first_get() -> None:
     engine = session()
     assert poll(engine) is None
     with pytest.raises(EngineError) as caught:
@@ -369,7 +369,7 @@ def test_a_second_get_ends_the_session_and_the_first_hears_of_it() -> None:
 # The end.
 
 
-def test_the_client_leaves_over_polling() -> None:
+def test_the_client_closes_over_polling() -> None:
     engine = session()
     assert poll(engine) is None
     engine.receive_payload(b"4a\x1e1\x1e4b", 0.0)
@@ -377,7 +377,7 @@ def test_the_client_leaves_over_polling() -> None:
     assert payload(engine) == "6"
 
 
-def test_the_client_leaves_over_a_websocket() -> None:
+def test_the_client_closes_over_a_websocket() -> None:
     engine = session("websocket")
     engine.receive_message("1", 0.0)
     engine.receive_message("4a", 0.0)
@@ -402,7 +402,7 @@ def test_a_waiting_get_is_lost() -> None:
     assert payload(engine) is None
 
 
-def test_nothing_works_on_a_session_that_is_over() -> None:
+def test_a_closed_session_accepts_nothing() -> None:
     engine = session("websocket")
     engine.send("a")
     engine.fail()
@@ -422,7 +422,7 @@ def test_nothing_works_on_a_session_that_is_over() -> None:
         assert caught.value.slug == "closed"
 
 
-def test_the_server_leaves_over_a_websocket_when_all_is_taken() -> None:
+def test_the_server_closes_over_a_websocket_after_the_queue_is_sent() -> None:
     engine = session("websocket")
     engine.send("a")
     engine.close(0.0)
@@ -438,12 +438,12 @@ def test_the_server_leaves_over_a_websocket_when_all_is_taken() -> None:
     assert engine.state is State.CLOSED
 
 
-def test_the_server_leaves_over_polling_with_the_last_of_the_queue() -> None:
+def test_the_server_closes_over_polling_with_the_last_packet_of_the_queue() -> None:
     engine = session(max_payload=4)
     engine.send("aaa", "b", "c")
     engine.close(0.0)
     assert poll(engine) == "4aaa"
-    # There is no room for the close.
+    # The close packet does not fit.
     engine.receive_payload(b"4ignored\x1e3", 0.0)
     assert [poll(engine) for _ in range(2)] == ["4b", "4c\x1e1"]
     assert events(engine) == [SessionClosed("forced close")]
@@ -451,7 +451,7 @@ def test_the_server_leaves_over_polling_with_the_last_of_the_queue() -> None:
         engine.start_poll(0.0)
 
 
-def test_the_close_has_a_poll_of_its_own_when_the_last_packet_fills_one() -> None:
+def test_the_close_takes_another_poll_when_the_last_packet_fills_one() -> None:
     engine = session(max_payload=4)
     engine.send("aaa")
     engine.close(0.0)
@@ -459,25 +459,25 @@ def test_the_close_has_a_poll_of_its_own_when_the_last_packet_fills_one() -> Non
     assert events(engine) == [SessionClosed("forced close")]
 
 
-def test_the_server_leaves_while_a_get_waits() -> None:
+def test_the_server_closes_while_a_get_waits() -> None:
     engine = session()
     assert poll(engine) is None
     engine.close(0.0)
     assert payload(engine) == "1"
 
 
-def test_a_client_that_never_fetches_the_rest_is_left() -> None:
+def test_a_closing_session_ends_after_the_close_timeout() -> None:
     engine = session(close_timeout=3.0)
     engine.send("a")
     engine.close(10.0)
-    engine.check(12.9)
+    engine.check_deadlines(12.9)
     assert events(engine) == []
-    engine.check(13.0)
+    engine.check_deadlines(13.0)
     assert events(engine) == [SessionClosed("forced close")]
 
 
 @pytest.mark.parametrize("body", [b"1", b"\xff"])
-def test_the_client_leaves_while_the_server_does(body: bytes) -> None:
+def test_the_client_closes_while_the_server_closes(body: bytes) -> None:
     engine = session()
     engine.send("a")
     engine.close(0.0)
@@ -488,7 +488,7 @@ def test_the_client_leaves_while_the_server_does(body: bytes) -> None:
 # The upgrade.
 
 
-def test_an_upgrade_as_the_official_client_does_it() -> None:
+def test_an_upgrade_in_the_order_of_the_official_client() -> None:
     engine = session()
     assert poll(engine) is None
     engine.start_probe(1.0)
@@ -497,9 +497,9 @@ def test_an_upgrade_as_the_official_client_does_it() -> None:
     engine.receive_message("2probe", 1.1)
     assert written(engine) == ["3probe"]
     assert written(engine) == []
-    # The GET that waits is released, so that the client can go over.
+    # The waiting GET is answered, so that the client can switch.
     assert payload(engine) == "6"
-    # What is on its way still counts.
+    # A POST that is still in flight is received.
     engine.receive_payload(b"4last", 1.2)
     engine.send("buffered")
     assert written(engine) == []
@@ -511,7 +511,7 @@ def test_an_upgrade_as_the_official_client_does_it() -> None:
     assert events(engine) == [Message("a")]
 
 
-def test_messages_go_by_polling_until_the_upgrade_is_done() -> None:
+def test_messages_are_sent_by_polling_until_the_upgrade_is_complete() -> None:
     engine = session()
     engine.start_probe(0.0)
     engine.receive_message("2probe", 0.0)
@@ -521,7 +521,7 @@ def test_messages_go_by_polling_until_the_upgrade_is_done() -> None:
     assert poll(engine) == "6"
 
 
-def test_a_get_that_still_waits_is_answered_when_the_upgrade_is_done() -> None:
+def test_a_waiting_get_is_answered_when_the_upgrade_is_complete() -> None:
     engine = session()
     assert poll(engine) is None
     engine.start_probe(0.0)
@@ -532,7 +532,7 @@ def test_a_get_that_still_waits_is_answered_when_the_upgrade_is_done() -> None:
     assert written(engine) == ["3probe", "4a"]
 
 
-def test_a_get_that_still_waits_may_be_lost_when_the_upgrade_is_done() -> None:
+def test_a_waiting_get_may_be_lost_when_the_upgrade_is_complete() -> None:
     engine = session()
     assert poll(engine) is None
     engine.start_probe(0.0)
@@ -543,7 +543,7 @@ def test_a_get_that_still_waits_may_be_lost_when_the_upgrade_is_done() -> None:
     assert payload(engine) is None
 
 
-def test_the_pong_may_come_by_the_other_transport() -> None:
+def test_the_pong_may_arrive_on_the_other_transport() -> None:
     engine = session()
     engine.start_probe(24.0)
     engine.receive_message("2probe", 24.0)
@@ -556,7 +556,9 @@ def test_the_pong_may_come_by_the_other_transport() -> None:
 
 @pytest.mark.parametrize("probed", [False, True])
 @pytest.mark.parametrize("message", ["2", "2probe2", "4a", "3probe", "1", "6", "5x", "", b"2probe", "7"])
-def test_anything_else_on_the_probing_websocket_gives_it_up_alone(probed: bool, message: str | bytes) -> None:
+def test_any_other_message_on_the_probing_websocket_ends_only_the_upgrade(
+    probed: bool, message: str | bytes
+) -> None:
     engine = session()
     engine.start_probe(0.0)
     if probed:
@@ -568,14 +570,14 @@ def test_anything_else_on_the_probing_websocket_gives_it_up_alone(probed: bool, 
     assert poll(engine) is None
     engine.send("a")
     assert payload(engine) == "4a"
-    # Another may try.
+    # Another upgrade may be tried.
     engine.start_probe(1.0)
     engine.receive_message("2probe", 1.0)
     assert written(engine) == ["3probe"]
 
 
 @pytest.mark.parametrize("messages", [["5"], ["2probe", "2probe"]])
-def test_the_steps_of_the_upgrade_have_their_order(messages: list[str]) -> None:
+def test_upgrade_steps_in_the_wrong_order_end_the_upgrade(messages: list[str]) -> None:
     engine = session()
     engine.start_probe(0.0)
     for message in messages:
@@ -583,11 +585,11 @@ def test_the_steps_of_the_upgrade_have_their_order(messages: list[str]) -> None:
     assert events(engine) == [UpgradeFailed()]
 
 
-def test_the_upgrade_has_a_deadline_of_its_own() -> None:
+def test_the_upgrade_has_its_own_deadline() -> None:
     engine = session(upgrade_timeout=5.0)
     engine.start_probe(2.0)
     assert engine.next_deadline == 7.0
-    engine.check(6.9)
+    engine.check_deadlines(6.9)
     engine.receive_message("2probe", 6.9)
     engine.receive_message("5", 7.0)
     assert events(engine) == [UpgradeFailed()]
@@ -616,15 +618,15 @@ def test_the_session_ends_during_the_upgrade() -> None:
     assert events(engine) == []
 
 
-def test_the_session_times_out_as_the_probing_websocket_speaks() -> None:
+def test_the_session_times_out_when_the_probing_websocket_sends() -> None:
     engine = session(upgrade_timeout=100.0)
     engine.start_probe(0.0)
-    engine.check(25.0)
+    engine.check_deadlines(25.0)
     engine.receive_message("2probe", 45.0)
     assert events(engine) == [SessionClosed("ping timeout")]
 
 
-def test_the_server_leaves_during_the_upgrade() -> None:
+def test_the_server_closes_during_the_upgrade() -> None:
     engine = session()
     engine.start_probe(0.0)
     engine.receive_message("2probe", 0.0)
@@ -636,11 +638,11 @@ def test_the_server_leaves_during_the_upgrade() -> None:
     assert events(engine) == [TransportUpgraded(), SessionClosed("forced close")]
 
 
-def test_a_probe_is_refused_where_there_can_be_none() -> None:
+def test_a_probe_is_refused_when_no_upgrade_is_possible() -> None:
     closing = session()
     closing.close(0.0)
     late = session()
-    late.check(25.0)
+    late.check_deadlines(25.0)
     probing = session()
     probing.start_probe(0.0)
     for engine, now, slug in [
@@ -654,7 +656,7 @@ def test_a_probe_is_refused_where_there_can_be_none() -> None:
         with pytest.raises(EngineError) as caught:
             engine.start_probe(now)
         assert caught.value.slug == slug
-    # Who was there first is not disturbed.
+    # The first probe is not disturbed.
     probing.receive_message("2probe", 0.0)
     assert written(probing) == ["3probe"]
 
@@ -674,7 +676,7 @@ def test_the_wrong_transport_is_refused_and_changes_nothing() -> None:
     assert over.state is State.OPEN
 
 
-# What must hold for any input.
+# Properties that hold for any input.
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x1e"), max_size=6)
 any_packets = st.builds(EnginePacket, st.sampled_from(EnginePacketType), texts) | st.builds(
@@ -689,7 +691,7 @@ def test_any_payload_round_trips(packets: list[EnginePacket]) -> None:
 
 
 @given(st.text(max_size=10) | st.text("0123456b\x1e=A\n", max_size=10))
-def test_any_text_is_a_payload_or_gives_the_named_error(text: str) -> None:
+def test_any_text_is_decoded_or_raises_engine_error(text: str) -> None:
     try:
         packets = decode_payload(text, max_packets=8)
     except EngineError:
@@ -704,13 +706,13 @@ any_call = st.one_of(
     st.tuples(st.just("receive_payload"), bodies),
     st.tuples(st.just("start_poll")),
     st.tuples(st.just("start_probe")),
-    st.tuples(st.just("check")),
+    st.tuples(st.just("check_deadlines")),
     st.tuples(st.just("close")),
     st.tuples(st.just("send"), texts | st.binary(max_size=6)),
     st.tuples(st.just("lose_poll")),
     st.tuples(st.just("lose_websocket")),
 )
-# Ends come early enough by themselves.
+# These keep the session alive, so that it does not end after a few steps.
 likely = st.tuples(st.just("send"), texts) | st.just(("start_poll",)) | st.just(("receive_payload", b"4a"))
 upgrade = st.sampled_from([("start_probe",), ("receive_message", "2probe"), ("receive_message", "5")])
 steps = st.lists(
@@ -720,7 +722,7 @@ steps = st.lists(
 
 @given(st.sampled_from(["polling", "websocket"]), steps)
 @settings(max_examples=500)
-def test_any_calls_keep_the_promises(
+def test_invariants_hold_for_any_calls(
     transport: Transport, script: list[tuple[tuple[Any, ...], float, bool]]
 ) -> None:
     engine = session(transport, max_payload=10, max_buffer=30)
@@ -739,18 +741,18 @@ def test_any_calls_keep_the_promises(
         except EngineError:
             pass
         if flush:
-            taken += engine.take("websocket")
-            packets = engine.take("polling")
+            taken += engine.packets_to_send("websocket")
+            packets = engine.packets_to_send("polling")
             assert len(packets) < 2 or len(encode_payload(packets).encode()) <= 10
             taken += packets
         seen += engine.events()
         assert 0 <= engine.buffered <= 30 + 2
         assert (engine.next_deadline is None) is (engine.state is State.CLOSED)
-        # The end is told once, as the last, and exactly when it is there.
+        # SessionClosed is the last event, reported once, and exactly when the session is closed.
         ends = [isinstance(event, SessionClosed) for event in seen]
         assert ends.count(True) == (engine.state is State.CLOSED)
         assert True not in ends[:-1]
     assert seen.count(TransportUpgraded()) <= 1
-    # Messages leave in their order, by whichever transport, and none twice.
+    # Messages are sent in order, on either transport, and none twice.
     delivered = [packet.data for packet in taken if packet.type is MESSAGE]
     assert delivered == sent[: len(delivered)]

@@ -20,7 +20,7 @@ CONNECT, DISCONNECT, EVENT, ACK, CONNECT_ERROR, BINARY_EVENT, BINARY_ACK = Packe
 
 
 def decode(*messages: str | bytes, **limits: int) -> Packet:
-    """The packet of these messages, which none but the last completes."""
+    """Returns the packet of these messages; asserts that only the last one completes it."""
     decoder = Decoder(**limits)
     for message in messages[:-1]:
         assert decoder.receive(message) is None
@@ -31,7 +31,7 @@ def decode(*messages: str | bytes, **limits: int) -> Packet:
     return packet
 
 
-# Most are the examples of the protocol's own description.
+# Most are the examples of the protocol's specification.
 EXAMPLES: list[tuple[Packet, list[str | bytes]]] = [
     (Packet(CONNECT), ["0"]),
     (Packet(CONNECT, data={"sid": "oSO0OpakMV_3jnilAAAA"}), ['0{"sid":"oSO0OpakMV_3jnilAAAA"}']),
@@ -72,7 +72,7 @@ EXAMPLES: list[tuple[Packet, list[str | bytes]]] = [
 
 
 @pytest.mark.parametrize(("packet", "messages"), EXAMPLES, ids=lambda value: str(value)[:60])
-def test_the_examples_both_ways(packet: Packet, messages: list[str | bytes]) -> None:
+def test_the_examples_are_encoded_and_decoded(packet: Packet, messages: list[str | bytes]) -> None:
     assert encode(packet) == messages
     assert decode(*messages) == packet
 
@@ -94,17 +94,17 @@ def test_the_examples_both_ways(packet: Packet, messages: list[str | bytes]) -> 
         ("4{}", Packet(CONNECT_ERROR, data={})),
     ],
 )
-def test_other_forms_that_are_read(text: str, packet: Packet) -> None:
+def test_other_accepted_forms(text: str, packet: Packet) -> None:
     assert decode(text) == packet
 
 
-def test_placeholders_are_filled_by_their_numbers() -> None:
+def test_placeholders_are_replaced_by_number() -> None:
     text = '52-["a",{"b":{"num":1,"_placeholder":true}},{"_placeholder":true,"num":0},{"_placeholder":false}]'
     packet = Packet(EVENT, data=["a", {"b": b"second"}, b"first", {"_placeholder": False}])
     assert decode(text, b"first", b"second") == packet
 
 
-def test_bytes_of_each_kind_are_numbered_in_the_order_met_and_tuples_are_arrays() -> None:
+def test_attachments_are_numbered_in_order_and_tuples_become_arrays() -> None:
     same = b"same"
     data = ["a", (memoryview(b"xyz")[1:], bytearray(b"b")), {"c": same}, same]
     messages = encode(Packet(EVENT, data=data))
@@ -113,13 +113,13 @@ def test_bytes_of_each_kind_are_numbered_in_the_order_met_and_tuples_are_arrays(
     assert decode(*messages) == Packet(EVENT, data=["a", [b"yz", b"b"], {"c": same}, same])
 
 
-def test_encoding_leaves_the_data_alone() -> None:
+def test_encoding_does_not_change_the_data() -> None:
     data = ["a", {"b": b"c"}]
     encode(Packet(EVENT, data=data))
     assert data == ["a", {"b": b"c"}]
 
 
-def test_a_decoder_goes_on_with_the_next_packet() -> None:
+def test_a_decoder_reads_one_packet_after_another() -> None:
     decoder = Decoder()
     for _ in range(2):
         for packet, messages in EXAMPLES:
@@ -241,7 +241,7 @@ def test_a_decoder_goes_on_with_the_next_packet() -> None:
     + [(['51-["connect",{"_placeholder":true,"num":0}]'], "reserved-event")],
     ids=lambda value: re.sub(r"[^ -~]", "?", str(value))[:70],
 )
-def test_what_is_not_a_packet_is_refused(messages: list[str | bytes], slug: str) -> None:
+def test_invalid_packets_raise(messages: list[str | bytes], slug: str) -> None:
     decoder = Decoder()
     with pytest.raises(PacketError) as caught:
         for message in messages:
@@ -249,7 +249,7 @@ def test_what_is_not_a_packet_is_refused(messages: list[str | bytes], slug: str)
     assert caught.value.slug == slug
 
 
-def test_the_limits_are_reached_and_not_passed() -> None:
+def test_the_limits_are_exact() -> None:
     cases: list[tuple[dict[str, int], str, str, str]] = [
         ({"max_nesting": 2}, '2["a",["[[["],{}]', '2["a",[[]]]', "too-deep"),
         ({"max_nesting": 1}, '2["a",1]', '2["a",{}]', "too-deep"),
@@ -283,13 +283,13 @@ def test_a_limit_is_at_least_one(limit: str) -> None:
         Decoder(**{limit: 0})
 
 
-def test_json_that_python_cannot_recurse_into_is_too_deep_whatever_the_limit() -> None:
+def test_json_beyond_the_recursion_limit_is_too_deep_for_any_max_nesting() -> None:
     with pytest.raises(PacketError) as caught:
         decode('2["a",' + "[" * 200_000 + "]" * 200_000 + "]", max_nesting=1 << 20)
     assert caught.value.slug == "too-deep"
 
 
-def test_what_has_no_end_cannot_be_sent() -> None:
+def test_circular_and_very_deep_data_cannot_be_sent() -> None:
     circle: list[Any] = ["a"]
     circle.append(circle)
     with pytest.raises(ValueError, match="Circular"):
@@ -309,10 +309,10 @@ def test_what_has_no_end_cannot_be_sent() -> None:
         (Packet(EVENT, data=[1]), ValueError, "starts with the event's name"),
         (Packet(EVENT, data=("a",)), ValueError, "starts with the event's name"),
         (Packet(EVENT, data=["connect"]), ValueError, "reserved event name: connect"),
-        (Packet(ACK, data=[]), ValueError, "an ACK has an id"),
-        (Packet(ACK, data={}, id=1), ValueError, "an ACK has an id"),
-        (Packet(CONNECT, data=[]), ValueError, "a dict, or None"),
-        (Packet(CONNECT_ERROR), ValueError, "CONNECT_ERROR is a dict"),
+        (Packet(ACK, data=[]), ValueError, "an ACK must have an id"),
+        (Packet(ACK, data={}, id=1), ValueError, "an ACK must have an id"),
+        (Packet(CONNECT, data=[]), ValueError, "a dict or None"),
+        (Packet(CONNECT_ERROR), ValueError, "CONNECT_ERROR must be a dict"),
         (Packet(DISCONNECT, data={}), ValueError, "no data"),
         (Packet(BINARY_EVENT, data=["a"]), ValueError, "use EVENT or ACK"),
         (Packet(BINARY_ACK, data=["a"], id=1), ValueError, "use EVENT or ACK"),
@@ -328,23 +328,23 @@ def test_what_has_no_end_cannot_be_sent() -> None:
         (Packet(EVENT, data=["a", float("nan")]), ValueError, "Out of range float"),
         (Packet(EVENT, data=["a", float("inf"), b""]), ValueError, "Out of range float"),
         (Packet(EVENT, data=["a", "\ud800"]), ValueError, "lone surrogate"),
-        (Packet(EVENT, data=["a", {1: 2}]), TypeError, "a key is a string, not int"),
-        (Packet(EVENT, data=["a", ({"b": [{None: 2}]},)]), TypeError, "a key is a string, not NoneType"),
+        (Packet(EVENT, data=["a", {1: 2}]), TypeError, "a key must be a string, not int"),
+        (Packet(EVENT, data=["a", ({"b": [{None: 2}]},)]), TypeError, "a key must be a string, not NoneType"),
         (Packet(EVENT, data=["a", {b"k": 2}]), TypeError, "keys must be str"),
-        (Packet(EVENT, data=["a", {1, 2}]), TypeError, "set has no form in JSON"),
-        (Packet(EVENT, data=["a", b"", object()]), TypeError, "object has no form in JSON"),
+        (Packet(EVENT, data=["a", {1, 2}]), TypeError, "JSON cannot represent set"),
+        (Packet(EVENT, data=["a", b"", ...]), TypeError, "JSON cannot represent ellipsis"),
         (Packet(CONNECT, data={"a": b""}), TypeError, "CONNECT carries no bytes"),
         (Packet(CONNECT_ERROR, data={"a": b""}), TypeError, "CONNECT_ERROR carries no bytes"),
-        (Packet(EVENT, data=["a", b"", {"_placeholder": True}]), ValueError, "reads as a placeholder"),
+        (Packet(EVENT, data=["a", b"", {"_placeholder": True}]), ValueError, "looks like a placeholder"),
         (
             Packet(EVENT, data=["a", {"x": 1, "_placeholder": True}, b""]),
             ValueError,
-            "reads as a placeholder",
+            "looks like a placeholder",
         ),
     ],
     ids=str,
 )
-def test_what_cannot_be_sent_is_refused(packet: Packet, error: type[Exception], text: str) -> None:
+def test_packets_that_cannot_be_sent_raise(packet: Packet, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         encode(packet)
 
@@ -352,7 +352,7 @@ def test_what_cannot_be_sent_is_refused(packet: Packet, error: type[Exception], 
 @pytest.mark.parametrize(
     "item", ['{"_placeholder":true', ',"_placeholder":true', {'{"_placeholder': True}, {"_placeholder": 1}]
 )
-def test_what_only_looks_like_a_placeholder_is_sent(item: object) -> None:
+def test_data_that_resembles_a_placeholder_is_sent(item: object) -> None:
     packet = Packet(EVENT, data=["a", b"x", item, {"b": item}])
     assert decode(*encode(packet)) == packet
 
@@ -408,7 +408,7 @@ wild = st.lists(pieces | st.text(max_size=3), max_size=10).map("".join)
 
 @given(st.lists(wild | st.binary(max_size=3) | st.just('51-["a",{"_placeholder":true,"num":0}]'), max_size=6))
 @settings(max_examples=500)
-def test_any_input_gives_a_packet_or_the_named_error(messages: list[str | bytes]) -> None:
+def test_any_input_is_decoded_or_raises_packet_error(messages: list[str | bytes]) -> None:
     decoder = Decoder()
     for message in messages:
         try:
@@ -417,12 +417,12 @@ def test_any_input_gives_a_packet_or_the_named_error(messages: list[str | bytes]
             continue
         assert (packet is None) is decoder.pending
         if packet is not None:
-            # What was accepted can be sent on, and means the same.
+            # A packet that was accepted can be sent, and decodes to the same packet.
             assert decode(*encode(packet)) == packet
 
 
 @given(st.text(max_size=12), st.sampled_from(PacketType))
-def test_any_tail_gives_a_packet_or_the_named_error(tail: str, type_: PacketType) -> None:
+def test_any_tail_is_decoded_or_raises_packet_error(tail: str, type_: PacketType) -> None:
     decoder = Decoder()
     try:
         decoder.receive(f"{type_:d}{tail}")
@@ -431,7 +431,7 @@ def test_any_tail_gives_a_packet_or_the_named_error(tail: str, type_: PacketType
 
 
 @given(packets())
-def test_the_text_is_strict_json_behind_its_head(packet: Packet) -> None:
+def test_the_text_after_the_header_is_strict_json(packet: Packet) -> None:
     text = encode(packet)[0]
     assert isinstance(text, str)
     start = re.search(r"[\[{]", text.removeprefix(f"{text[0]}{packet.namespace},"))

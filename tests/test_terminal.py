@@ -6,7 +6,7 @@ import pytest
 
 from rfc6455_server import Server, WebSocket
 from rfc6455_server.command.terminal import chat, escape
-from tests.server_helpers import Certificate, echo_server, serving
+from tests.server_helpers import PATIENCE, Certificate, all_closed, echo_server, serving
 
 
 async def run(*arguments: str, lines: str = "") -> tuple[int, str, str]:
@@ -20,13 +20,13 @@ async def run(*arguments: str, lines: str = "") -> tuple[int, str, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         out, err = await process.communicate(lines.encode())
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
 
 
-async def test_lines_go_and_messages_come() -> None:
+async def test_lines_are_sent_and_messages_printed() -> None:
     async with serving(echo_server()) as url:
         status, out, err = await run(url + "/echo", lines="hello\n안녕\n")
     assert (status, out) == (0, "hello\n안녕\n")
@@ -76,10 +76,10 @@ async def test_tls(certificate: Certificate) -> None:
     assert status == 2
     assert "certificate" in err
     await server.stop()
-    await asyncio.sleep(0.05)
+    await all_closed()
 
 
-async def test_a_connection_that_is_lost_is_status_1() -> None:
+async def test_a_lost_connection_exits_with_1() -> None:
     server = Server()
 
     @server.websocket("/")
@@ -93,7 +93,7 @@ async def test_a_connection_that_is_lost_is_status_1() -> None:
             stderr=subprocess.PIPE,
         )
         assert process.stderr is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             err = await process.stderr.read()
             assert await process.wait() == 1
         assert b"closed with 1006" in err
@@ -109,7 +109,7 @@ async def test_a_connection_that_is_lost_is_status_1() -> None:
         (["ws://127.0.0.1/", "--ca", "/none"], "No such file"),
     ],
 )
-def test_what_cannot_be_opened_is_one_line_and_status_2(
+def test_a_failed_connection_prints_one_line_and_exits_with_2(
     arguments: list[str], problem: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert chat(arguments) == 2

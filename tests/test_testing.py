@@ -1,4 +1,4 @@
-"""The test client for users, tried as they would."""
+"""`rfc6455_server.testing`, as users of the server use it."""
 
 import asyncio
 
@@ -48,7 +48,7 @@ async def test_a_server_that_hangs_up_during_the_handshake() -> None:
             await opening
 
 
-async def test_a_minute_passes_at_once() -> None:
+async def test_the_clock_advances_by_a_minute() -> None:
     clock = ManualClock()
     server = echo_server(clock=clock)
     async with TestClient(server, clock) as client:
@@ -85,10 +85,10 @@ async def test_a_peer_that_does_not_read_makes_a_sender_wait() -> None:
         await clock.advance(45)
         assert server.websockets == []
         (report,) = [key for key in server.stats.closes if server.stats.closes[key]]
-        assert report == (1006, "send time-out")
+        assert report == (1006, "send timeout")
 
 
-async def test_timers_run_in_their_order_and_not_when_they_are_cancelled() -> None:
+async def test_timers_run_in_order_unless_cancelled() -> None:
     clock = ManualClock(0)
     seen: list[tuple[str, float]] = []
     clock.call_later(2, lambda: seen.append(("two", clock.time())))

@@ -22,7 +22,7 @@ from rfc6455 import LocalProtocolError, WebSocketURI, parse_uri
         ('ws://h/a"b', WebSocketURI(False, "h", 80, "/a%22b"), "h"),
     ],
 )  # fmt: skip
-def test_components(uri: str, expected: WebSocketURI, authority: str) -> None:
+def test_valid_uris(uri: str, expected: WebSocketURI, authority: str) -> None:
     assert parse_uri(uri) == expected
     assert expected.authority == authority
 
@@ -54,7 +54,7 @@ def test_components(uri: str, expected: WebSocketURI, authority: str) -> None:
         "ws://" + "a" * 64 + "é/",
     ],
 )
-def test_what_is_no_websocket_uri(uri: str) -> None:
+def test_invalid_uris(uri: str) -> None:
     with pytest.raises(LocalProtocolError) as caught:
         parse_uri(uri)
     assert caught.value.slug == "bad-uri"

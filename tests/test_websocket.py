@@ -1,22 +1,17 @@
-"""One connection through real sockets: our server at one end, a bare socket at the other."""
+"""One WebSocket over real TCP: our server, and a peer that sends and receives raw bytes."""
 
 import asyncio
 import errno
-from collections.abc import Callable
+import itertools
 
 import pytest
 
 from rfc6455 import ConnectionClosed, LocalProtocolError
 from rfc6455_server import ConnectionClosedError, Server, WebSocket, connect
-from rfc6455_server.websocket import ending
+from rfc6455_server.testing import ManualClock, TestClient
+from rfc6455_server.websocket.streams import LINGER_TIMEOUT
 from tests.helpers import close_payload
-from tests.server_helpers import RawPeer, echo_server, serving
-
-
-async def eventually(condition: Callable[[], object], seconds: float = 20) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - conditions of any kind
-            await asyncio.sleep(0.005)
+from tests.server_helpers import RawPeer, echo_server, serving, talk_meanwhile, until
 
 
 async def test_messages_and_control_frames() -> None:
@@ -34,14 +29,14 @@ async def test_messages_and_control_frames() -> None:
         await peer.close()
 
 
-async def test_frames_that_come_with_the_request() -> None:
+async def test_frames_in_the_same_read_as_the_request() -> None:
     async with serving(echo_server()) as url:
         peer = await RawPeer.upgraded(url, early=bytes.fromhex("818537fa213d7f9f4d5158"))
         assert await peer.read(7) == b"\x81\x05Hello"
         await peer.close()
 
 
-async def test_a_good_message_before_a_bad_frame_is_answered() -> None:
+async def test_a_valid_message_before_an_invalid_frame_is_answered() -> None:
     async with serving(echo_server()) as url:
         peer = await RawPeer.upgraded(url)
         peer.writer.write(bytes.fromhex("818537fa213d7f9f4d5158") * 2 + b"\x83\x80")
@@ -51,8 +46,8 @@ async def test_a_good_message_before_a_bad_frame_is_answered() -> None:
         await peer.close()
 
 
-async def test_the_peer_gets_our_close_though_it_goes_on_sending() -> None:
-    """A reset would take the Close with it: what still comes is read and dropped."""
+async def test_a_peer_that_continues_to_send_receives_our_close() -> None:
+    """A TCP reset would discard the Close, so the server reads and discards later data."""
     async with serving(echo_server(max_message_size=1000)) as url:
         peer = await RawPeer.upgraded(url)
         peer.writer.write(b"\x82\xfe\xff\xff\0\0\0\0" + bytes(2_000_000))
@@ -83,7 +78,7 @@ async def test_recv_and_iteration_end_with_the_connection() -> None:
         peer.send(1, b"last")
         peer.send(8, close_payload(3000, b"why"))
         await peer.read_to_end()
-        await eventually(lambda: len(seen) == 3)
+        await until(lambda: len(seen) == 3)
         await peer.close()
     assert seen == ["last", (3000, "why", True, "closed"), ConnectionClosed(3000, "why", True)]
 
@@ -105,34 +100,43 @@ async def test_a_peer_that_vanishes_is_1006() -> None:
                 peer.writer.transport.abort()
             else:
                 await peer.close()
-        await eventually(lambda: len(closed) == 2)
+        await until(lambda: len(closed) == 2)
     assert closed == [ConnectionClosed(1006, "", False)] * 2
 
 
 async def test_recv_can_be_cancelled_without_losing_a_message() -> None:
     server = Server()
     results: list[object] = []
+    cancelled = 0
 
     @server.websocket("/")
     async def handler(ws: WebSocket) -> None:
-        for _ in range(50):
-            try:
-                async with asyncio.timeout(0.001):
-                    results.append(await ws.recv())
-            except TimeoutError:
-                pass
-        results.extend([message async for message in ws])
+        nonlocal cancelled
+        for turns in itertools.cycle(range(4)):
+            receiving = asyncio.create_task(ws.recv())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            receiving.cancel()
+            await asyncio.wait([receiving])
+            if receiving.cancelled():
+                cancelled += 1
+            elif receiving.exception() is None:
+                results.append(receiving.result())
+            else:
+                break
 
     async with serving(server) as url:
         peer = await RawPeer.upgraded(url, "/")
         for i in range(100):
             peer.send(1, b"%d" % i)
-            await asyncio.sleep(0.0007)
+            for _ in range(i % 3):
+                await asyncio.sleep(0)
         peer.send(8)
         await peer.read_to_end()
-        await eventually(lambda: len(results) == 100)
+        await until(lambda: not server.websockets)
         await peer.close()
     assert results == [str(i) for i in range(100)]
+    assert cancelled > 10
 
 
 async def test_two_tasks_cannot_wait_in_recv() -> None:
@@ -150,7 +154,7 @@ async def test_two_tasks_cannot_wait_in_recv() -> None:
 
     async with serving(server) as url:
         peer = await RawPeer.upgraded(url, "/")
-        await eventually(lambda: slugs)
+        await until(lambda: slugs)
         peer.send(1, b"x")
         await peer.read(4)
         await peer.close()
@@ -177,15 +181,13 @@ async def test_control_frames_are_answered_while_the_handler_is_busy() -> None:
         await peer.close()
 
 
-async def test_a_handler_that_does_not_read_holds_back_its_own_peer_only() -> None:
+async def test_a_handler_that_does_not_read_stops_only_its_own_peer() -> None:
     server = echo_server()
-    sockets: list[WebSocket] = []
     release = asyncio.Event()
     sizes: list[int] = []
 
     @server.websocket("/lazy")
     async def handler(ws: WebSocket) -> None:
-        sockets.append(ws)
         await release.wait()
         sizes.extend([len(message) async for message in ws])
 
@@ -193,24 +195,20 @@ async def test_a_handler_that_does_not_read_holds_back_its_own_peer_only() -> No
         peer = await RawPeer.upgraded(url, "/lazy")
         for _ in range(400):
             peer.send(2, bytes(50_000))
-        # The transport of the peer fills up: TCP pushes back.
-        await eventually(lambda: peer.writer.transport.get_write_buffer_size() > 1_000_000)
-        await asyncio.sleep(0.1)
-        assert sockets[0].unread < 1_000_000
-        other = await RawPeer.upgraded(url)
-        other.send(1, b"me")
-        assert await other.read(4) == b"\x81\x02me"
+        await talk_meanwhile(url)
+        assert server.stats.bytes_in < 1_000_000
+        # The transport of the peer is full: backpressure.
+        assert peer.writer.transport.get_write_buffer_size() > 10_000_000
         release.set()
         peer.send(8)
         await peer.read_to_end()
-        await eventually(lambda: len(sizes) == 400)
+        await until(lambda: len(sizes) == 400)
         await peer.close()
-        await other.close()
     assert sizes == [50_000] * 400
 
 
 async def test_send_waits_for_a_peer_that_does_not_read() -> None:
-    server = Server()
+    server = echo_server()
     sent: list[int] = []
     errors: list[int] = []
 
@@ -225,17 +223,20 @@ async def test_send_waits_for_a_peer_that_does_not_read() -> None:
 
     async with serving(server) as url:
         peer = await RawPeer.upgraded(url, "/")
-        await asyncio.sleep(0.3)
+        await until(lambda: server.queued)
+        await talk_meanwhile(url)
         assert len(sent) < 300
         stuck = len(sent)
+        await talk_meanwhile(url)
+        assert len(sent) == stuck
         await peer.read(10_000_000)
-        await eventually(lambda: len(sent) > stuck)
+        await until(lambda: len(sent) > stuck)
         peer.writer.transport.abort()
-        await eventually(lambda: errors)
+        await until(lambda: errors)
     assert errors == [1006]
 
 
-async def test_small_sends_in_a_row_leave_in_few_writes_and_in_order() -> None:
+async def test_many_small_messages_arrive_in_order() -> None:
     server = Server()
 
     @server.websocket("/")
@@ -252,11 +253,18 @@ async def test_small_sends_in_a_row_leave_in_few_writes_and_in_order() -> None:
         assert ws.closed == ConnectionClosed(1000, "", True)
 
 
-async def test_ping_gives_the_round_trip() -> None:
-    async with serving(echo_server()) as url, connect(url + "/echo") as ws:
-        first, second = await asyncio.gather(ws.ping(), ws.ping())
-        assert 0 < first < 5
-        assert 0 < second < 5
+async def test_ping_returns_the_round_trip_time() -> None:
+    clock = ManualClock()
+    async with TestClient(echo_server(clock=clock), clock) as client:
+        ws = await client.connect("/echo")
+        (transport,) = client.transports
+        transport.pause_reading()
+        first = asyncio.create_task(ws.ping())
+        await clock.advance(3)
+        second = asyncio.create_task(ws.ping())
+        await clock.advance(2)
+        transport.resume_reading()
+        assert (await first, await second) == (5, 2)
         assert not ws._pings
 
 
@@ -277,7 +285,7 @@ async def test_a_ping_ends_with_the_connection() -> None:
         peer.send(10, b"nobody asked")
         peer.send(8, close_payload(1001))
         await peer.read_to_end()
-        await eventually(lambda: caught)
+        await until(lambda: caught)
         await peer.close()
     assert caught[0].code == 1001
 
@@ -295,17 +303,18 @@ async def test_close_waits_for_the_peer() -> None:
         with pytest.raises(ConnectionClosedError) as caught:
             await ws.recv()
         assert (caught.value.code, caught.value.reason, caught.value.clean) == (4000, "enough", True)
-        await eventually(lambda: seen)
+        await until(lambda: seen)
     assert seen == [ConnectionClosed(4000, "", True)]
 
 
 async def test_close_finds_the_peers_close_behind_unread_messages() -> None:
-    server = Server()
+    server = echo_server()
     seen: list[object] = []
+    go_on = asyncio.Event()
 
     @server.websocket("/")
     async def handler(ws: WebSocket) -> None:
-        await asyncio.sleep(0.2)
+        await go_on.wait()
         await ws.close()
         seen.append(ws.closed)
 
@@ -314,8 +323,10 @@ async def test_close_finds_the_peers_close_behind_unread_messages() -> None:
         for _ in range(300):
             peer.send(2, bytes(50_000))
         peer.send(8, close_payload(1000))
+        await talk_meanwhile(url)
+        go_on.set()
         await peer.read_to_end()
-        await eventually(lambda: seen)
+        await until(lambda: seen)
         await peer.close()
     assert seen == [ConnectionClosed(1000, "", True)]
 
@@ -331,25 +342,29 @@ async def test_a_peer_that_never_answers_our_close() -> None:
 
     async with serving(server) as url:
         peer = await RawPeer.upgraded(url, "/")
-        await eventually(lambda: seen)
+        await until(lambda: seen)
         await peer.close()
     assert seen == [ConnectionClosed(1006, "", False)]
 
 
-async def test_a_peer_that_never_closes_tcp_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ending, "LINGER_TIMEOUT", 0.1)
-    async with serving(echo_server()) as url:
+async def test_a_peer_that_never_closes_tcp_after_a_failure() -> None:
+    clock = ManualClock()
+    server = echo_server(clock=clock)
+    async with serving(server) as url:
         peer = await RawPeer.upgraded(url)
         peer.writer.write(b"\x83\x80")
         await peer.read_to_end()
-        await asyncio.sleep(0.3)
+        await clock.advance(LINGER_TIMEOUT - 0.1)
         peer.writer.write(b"x")
-        await asyncio.sleep(0.1)
+        await peer.writer.drain()
+        assert server.make_ready().connections == 1
+        await clock.advance(0.2)
+        assert server.make_ready().connections == 0
         with pytest.raises(ConnectionError):
-            for _ in range(100):
+            while True:
                 peer.writer.write(b"x" * 1000)
                 await peer.writer.drain()
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0)
         await peer.close()
 
 
@@ -363,8 +378,8 @@ async def test_a_bad_close_code_changes_nothing() -> None:
         assert await ws.recv() == "still open"
 
 
-async def test_a_member_that_is_too_slow_is_let_go() -> None:
-    server = Server()
+async def test_a_member_that_does_not_read_is_disconnected() -> None:
+    server = Server(send_timeout=0.5)
     ended: list[object] = []
 
     @server.websocket("/")
@@ -376,20 +391,20 @@ async def test_a_member_that_is_too_slow_is_let_go() -> None:
 
     async with serving(server) as url:
         slow = await RawPeer.upgraded(url, "/")
-        await eventually(lambda: len(server.rooms["all"]) == 1)
-        for _ in range(1000):
+        await until(lambda: len(server.rooms["all"]) == 1)
+        for _ in range(100):
             server.rooms["all"].broadcast(bytes(100_000))
             await asyncio.sleep(0)
-            if ended:
-                break
+        await until(lambda: bool(ended))
         assert ended == [ConnectionClosed(1006, "", False)]
         assert len(server.rooms["all"]) == 0
         await slow.close()
 
 
-async def test_a_reset_that_we_have_yet_to_be_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_reset_that_asyncio_has_not_reported_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server()
     seen: list[WebSocket] = []
+    begun = asyncio.Event()
 
     @server.websocket("/")
     async def handler(ws: WebSocket) -> None:
@@ -397,6 +412,7 @@ async def test_a_reset_that_we_have_yet_to_be_told_of(monkeypatch: pytest.Monkey
             raise OSError(errno.ENOTCONN, "not connected")
 
         monkeypatch.setattr(ws._writer.transport, "write_eof", write_eof)
+        begun.set()
         async for _ in ws:
             pass
         await ws.wait_closed()
@@ -404,14 +420,14 @@ async def test_a_reset_that_we_have_yet_to_be_told_of(monkeypatch: pytest.Monkey
 
     async with serving(server) as url:
         peer = await RawPeer.upgraded(url, "/")
-        await asyncio.sleep(0.05)
+        await begun.wait()
         peer.writer.write(b"\x83\x80")
-        await eventually(lambda: seen)
+        await until(lambda: seen)
         await peer.close()
     assert seen[0].failure is not None
 
 
-async def test_repr_says_role_and_state() -> None:
+async def test_repr_shows_role_and_state() -> None:
     async with serving(echo_server()) as url:
         async with connect(url + "/echo") as ws:
             assert repr(ws) == "<WebSocket client open>"

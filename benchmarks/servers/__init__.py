@@ -1,1 +1,1 @@
-"""The servers that are measured: each prints its port, echoes at /echo, and has a room at /room."""
+"""The servers under measurement. Each prints its port, and serves an echo at /echo and a room at /room."""

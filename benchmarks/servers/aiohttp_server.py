@@ -1,4 +1,4 @@
-"""aiohttp, with its compiled reader; without compression, unless ``--compression`` is given."""
+"""aiohttp with its compiled reader. ``--compression`` turns compression on."""
 
 import asyncio
 import sys
@@ -11,7 +11,7 @@ members: set[web.WebSocketResponse] = set()
 
 
 async def echo(request: web.Request) -> web.WebSocketResponse:
-    """An echo."""
+    """Serves the echo."""
     ws = web.WebSocketResponse(compress=COMPRESS, max_msg_size=1 << 24)
     await ws.prepare(request)
     async for message in ws:
@@ -23,7 +23,7 @@ async def echo(request: web.Request) -> web.WebSocketResponse:
 
 
 async def room(request: web.Request) -> web.WebSocketResponse:
-    """A room."""
+    """Serves the room."""
     ws = web.WebSocketResponse(compress=COMPRESS)
     await ws.prepare(request)
     members.add(ws)
@@ -35,7 +35,7 @@ async def room(request: web.Request) -> web.WebSocketResponse:
 
 
 async def main() -> None:
-    """Serves until it is ended."""
+    """Serves until the process is stopped."""
     app = web.Application()
     app.add_routes([web.get("/echo", echo), web.get("/room", room)])
     runner = web.AppRunner(app, access_log=None)

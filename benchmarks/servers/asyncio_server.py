@@ -1,6 +1,7 @@
-"""asyncio alone: bytes in, frames as long out, and no WebSocket protocol. No server on asyncio does less.
+"""asyncio alone, without the WebSocket protocol: the minimum that any server on asyncio does.
 
-It answers the upgrade, looks at the first frame's header for the size of all, and then only counts bytes.
+It answers the upgrade, takes the size of all frames from the first header, and then only counts bytes. For
+each frame it sends one of the same size.
 """
 
 import asyncio
@@ -12,25 +13,23 @@ members: dict["Counter", None] = {}
 
 
 READ_BUFFER = memoryview(bytearray(1 << 18))
-"""What all connections read into: as ours has it."""
+"""All connections read into this buffer, as in our server."""
 
 
 class Counter(asyncio.BufferedProtocol):
-    """Answers each frame with one as long, or has all members get it, but looks at none."""
+    """Answers each frame with one of the same size, without parsing it. In the room, all members get it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # it is one
-        """Called when the connection is made."""
         self._transport = transport
         self._answer = b""
         self._frame_size = 0
         self._unanswered = 0
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Called for room to read into."""
         return READ_BUFFER
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Called when bytes were read into it."""
+        """Answers the frames that are complete with these bytes."""
         if not self._frame_size and not self._begin(bytes(READ_BUFFER[:nbytes])):
             return
         frames, self._unanswered = divmod(self._unanswered + nbytes, self._frame_size)
@@ -44,7 +43,7 @@ class Counter(asyncio.BufferedProtocol):
             self._transport.write(answer)
 
     def _begin(self, data: bytes) -> bool:
-        """Answers the request, or looks at the first frame; whether that was it."""
+        """Answers the request, or reads the header of the first frame; returns whether it was the frame."""
         if data.startswith(b"GET "):
             key = re.search(rb"Sec-WebSocket-Key: (\S+)", data)
             assert key is not None
@@ -63,12 +62,11 @@ class Counter(asyncio.BufferedProtocol):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called when the connection is lost."""
         members.pop(self, None)
 
 
 async def main() -> None:
-    """Serves until it is ended."""
+    """Serves until the process is stopped."""
     loop = asyncio.get_running_loop()
     server = await loop.create_server(Counter, "127.0.0.1", 0, backlog=512)
     print(server.sockets[0].getsockname()[1], flush=True)

@@ -1,4 +1,4 @@
-"""Ours. The options, and the paths below /soak, are for the soak."""
+"""Our server. The options and the paths below /soak are for ``benchmarks/soak.py``."""
 
 import argparse
 import asyncio
@@ -10,28 +10,29 @@ import time
 from collections import Counter
 
 from rfc6455 import PerMessageDeflate
-from rfc6455_server import Server, WebSocket, acceptor
+from rfc6455_server import Server, WebSocket
+from rfc6455_server.listening import acceptor
 from rfc6455_server.socketio import Socket, SocketIO
 
 PIECE = os.urandom(1 << 15)
 
 
 def options() -> argparse.Namespace:
-    """What the soak asks for; without it, the server's defaults."""
+    """Parses the command line of the soak test."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--compression", action="store_true")
     parser.add_argument("--max-queue", type=int, default=1 << 20)
     parser.add_argument("--slow-consumer", default="disconnect")
-    # As with the peers: the load answers no Pings.
+    # No Pings by default, as with the peers: the load does not answer them.
     parser.add_argument("--ping-interval", type=float, default=3600.0)
     parser.add_argument("--ping-timeout", type=float, default=20.0)
-    parser.add_argument("--tls", metavar="FILE", help="with a certificate and its key")
-    parser.add_argument("--whole-tls-buffers", action="store_true", help="as asyncio makes them")
+    parser.add_argument("--tls", metavar="FILE", help="serve TLS, with the certificate and key in FILE")
+    parser.add_argument("--whole-tls-buffers", action="store_true", help="keep asyncio's TLS buffers")
     return parser.parse_args()
 
 
 def serve_events(server: Server) -> None:
-    """A room of Socket.IO, and an event that is emitted to all in it."""
+    """Adds a Socket.IO room, and an event that is emitted to all its members."""
     io = SocketIO(ping_interval=3600, max_payload=1 << 24)
     server.mount(io)
 
@@ -45,7 +46,11 @@ def serve_events(server: Server) -> None:
 
 
 def serve_the_soak(server: Server) -> None:
-    """A speaker who is told when, visitors who end in all kinds of ways, and what is in memory."""
+    """Adds the paths of the soak test.
+
+    The speaker's messages go to the room, and the speaker gets the time of each broadcast. A visitor's
+    message can make the handler end or send in several ways. The state counts the objects in memory.
+    """
     room = server.rooms["all"]
 
     @server.websocket("/soak/speaker")
@@ -64,9 +69,9 @@ def serve_the_soak(server: Server) -> None:
                 case "leave":
                     return
                 case "fail":
-                    raise RuntimeError("as asked")
+                    raise RuntimeError("requested by a visitor")
                 case "cancel":
-                    raise asyncio.CancelledError  # what a handler gets that awaits a task somebody cancels
+                    raise asyncio.CancelledError  # as when the handler awaits a task that is cancelled
                 case "post":
                     for _ in range(64):
                         ws.post(PIECE)
@@ -93,15 +98,15 @@ def serve_the_soak(server: Server) -> None:
 
 
 async def main() -> None:
-    """Serves until it is ended."""
-    asked = options()
+    """Serves until the process is stopped."""
+    args = options()
     server = Server(
         max_message_size=1 << 24,
-        max_queue=asked.max_queue,
-        slow_consumer=asked.slow_consumer,
-        compression=PerMessageDeflate() if asked.compression else None,
-        ping_interval=asked.ping_interval,
-        ping_timeout=asked.ping_timeout,
+        max_queue=args.max_queue,
+        slow_consumer=args.slow_consumer,
+        compression=PerMessageDeflate() if args.compression else None,
+        ping_interval=args.ping_interval,
+        ping_timeout=args.ping_timeout,
     )
     room = server.rooms["all"]
 
@@ -118,9 +123,9 @@ async def main() -> None:
 
     serve_events(server)
     serve_the_soak(server)
-    if asked.whole_tls_buffers:
-        acceptor.shrink_tls_buffers = lambda _: None
-    await server.start(ssl_context=acceptor.make_ssl_context(asked.tls) if asked.tls else None)
+    if args.whole_tls_buffers:
+        acceptor.shrink_tls_buffer = lambda transport: None  # type: ignore[attr-defined]  # imported there
+    await server.start(ssl_context=acceptor.make_ssl_context(args.tls) if args.tls else None)
     print(server.port, flush=True)
     await asyncio.Event().wait()
 

@@ -8,10 +8,9 @@ members: set[WSTransport] = set()
 
 
 class Echo(WSListener):
-    """An echo."""
+    """The echo."""
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """Called for each frame."""
         if frame.msg_type == WSMsgType.CLOSE:
             transport.send_close(frame.get_close_code(), frame.get_close_message())
             transport.disconnect()
@@ -20,18 +19,15 @@ class Echo(WSListener):
 
 
 class Room(WSListener):
-    """A room."""
+    """The room."""
 
     def on_ws_connected(self, transport: WSTransport) -> None:
-        """Called when the connection is open."""
         members.add(transport)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        """Called when it is not any more."""
         members.discard(transport)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """Called for each frame."""
         if frame.msg_type == WSMsgType.TEXT:
             payload = frame.get_payload_as_bytes()
             for member in members:
@@ -41,12 +37,12 @@ class Room(WSListener):
 
 
 def make_listener(request: WSUpgradeRequest) -> WSListener:
-    """By the path."""
+    """Returns the listener for the request's path."""
     return Echo() if request.path == b"/echo" else Room()
 
 
 async def main() -> None:
-    """Serves until it is ended."""
+    """Serves until the process is stopped."""
     server = await ws_create_server(make_listener, "127.0.0.1", 0, max_frame_size=1 << 24)
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.Event().wait()

@@ -1,4 +1,4 @@
-// Node's socket.io with bufferutil: a room, and an event that is emitted to all in it.
+// Node's socket.io with bufferutil: a room, and an event that is emitted to all its members.
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
 

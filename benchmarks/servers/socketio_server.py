@@ -1,4 +1,4 @@
-"""python-socketio on aiohttp: a room, and an event that is emitted to all in it."""
+"""python-socketio on aiohttp: a room, and an event that is emitted to all its members."""
 
 import asyncio
 
@@ -10,18 +10,16 @@ sio = socketio.AsyncServer(async_mode="aiohttp", ping_interval=3600)
 
 @sio.event
 async def connect(sid: str, environ: dict[str, object]) -> None:
-    """Joins."""
     await sio.enter_room(sid, "all")
 
 
 @sio.event
 async def message(sid: str, data: str) -> None:
-    """Hands on."""
     await sio.emit("message", data, room="all")
 
 
 async def main() -> None:
-    """Serves until it is ended."""
+    """Serves until the process is stopped."""
     app = web.Application()
     sio.attach(app)
     runner = web.AppRunner(app, access_log=None)

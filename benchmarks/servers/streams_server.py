@@ -1,10 +1,10 @@
-"""asyncio streams alone: what a connection costs before anybody speaks a protocol on it."""
+"""asyncio streams alone: the cost of a connection without any protocol."""
 
 import asyncio
 
 
 async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answers the upgrade with a fixed 101, and then only reads."""
+    """Answers the upgrade with a fixed 101, then only reads."""
     try:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 101 x\r\n\r\n")
@@ -16,7 +16,7 @@ async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 async def main() -> None:
-    """Serves until it is ended."""
+    """Serves until the process is stopped."""
     server = await asyncio.start_server(handle, "127.0.0.1", 0, backlog=512)
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.Event().wait()

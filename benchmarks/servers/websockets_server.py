@@ -1,4 +1,4 @@
-"""websockets; without compression, as ours, unless ``--compression`` is given; its keepalive is off."""
+"""websockets without keepalive. Compression is off, as in our server, unless ``--compression`` is set."""
 
 import asyncio
 import sys
@@ -12,7 +12,7 @@ members: set[ServerConnection] = set()
 
 
 async def handler(connection: ServerConnection) -> None:
-    """An echo, or a room."""
+    """Serves the echo or the room, by the path."""
     assert connection.request is not None
     try:
         if connection.request.path == "/echo":
@@ -29,7 +29,7 @@ async def handler(connection: ServerConnection) -> None:
 
 
 async def main() -> None:
-    """Serves until it is ended."""
+    """Serves until the process is stopped."""
     async with serve(
         handler, "127.0.0.1", 0, compression=COMPRESSION, max_size=1 << 24, ping_interval=None
     ) as server:

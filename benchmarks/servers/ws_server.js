@@ -1,4 +1,4 @@
-// Node's ws with bufferutil: an echo at /echo, a room at /room; with permessage-deflate if --compression is given.
+// Node's ws with bufferutil: an echo at /echo, a room at /room. --compression turns permessage-deflate on.
 import { createRequire } from "node:module";
 
 const { WebSocketServer, WebSocket } = createRequire(new URL("../node/", import.meta.url))("ws");

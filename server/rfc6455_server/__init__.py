@@ -5,7 +5,7 @@ from rfc6455_server.client import HandshakeRejectedError, connect
 from rfc6455_server.http.routes import HttpRequest, HttpResponse
 from rfc6455_server.limits import LimitExceededError, Limits
 from rfc6455_server.listening.acceptor import Endpoint
-from rfc6455_server.listening.listener import Refusal, bearer_token
+from rfc6455_server.listening.routing import Refusal, bearer_token
 from rfc6455_server.policies import coalesce
 from rfc6455_server.rooms import Room, Rooms
 from rfc6455_server.websocket.ending import ConnectionClosedError

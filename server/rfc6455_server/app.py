@@ -1,6 +1,6 @@
-"""`Server`: routes, rooms, pages, and where it listens.
+"""`Server`: what it serves, and where it listens.
 
-Left to others: one connection (`listener`, `websocket`), rooms (`rooms`), the command line (`cli`).
+Left to others: one connection (`listening`, `websocket`), rooms (`rooms`), the command line (`command`).
 """
 
 import asyncio
@@ -9,25 +9,27 @@ import signal
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar, Unpack, cast
+from typing import Final, Protocol, TypeVar, Unpack, cast
 
-from rfc6455 import PerMessageDeflate, Request, ascii_lower
+from rfc6455 import PerMessageDeflate, Request, ascii_lower, preload_masking
 from rfc6455_server.clock import Clock
+from rfc6455_server.http import extras
 from rfc6455_server.http.metrics import Metrics
 from rfc6455_server.http.routes import HttpHandler, HttpRequest, HttpResponse, HttpRoute, fixed
 from rfc6455_server.http.static import static_files
 from rfc6455_server.limits import LimitOptions, Limits
 from rfc6455_server.listening.acceptor import Acceptor, Endpoint, open_sockets
-from rfc6455_server.listening.listener import (
+from rfc6455_server.listening.listener import Listener
+from rfc6455_server.listening.proxy import Trusted
+from rfc6455_server.listening.routing import (
+    STOPPING,
     Authorize,
-    Handler,
-    Listener,
     Refusal,
     Route,
     Site,
+    WebSocketHandler,
     compile_route,
 )
-from rfc6455_server.listening.proxy import Trusted
 from rfc6455_server.logs import log, logger
 from rfc6455_server.policies import Policy, check_policy
 from rfc6455_server.rooms import Rooms
@@ -36,15 +38,15 @@ from rfc6455_server.websocket.hub import Hub
 from rfc6455_server.websocket.reports import CloseReport
 from rfc6455_server.websocket.websocket import WebSocket
 
-_AnyHandler = TypeVar("_AnyHandler", bound=Handler)
+_AnyHandler = TypeVar("_AnyHandler", bound=WebSocketHandler)
 _AnyHttpHandler = TypeVar("_AnyHttpHandler", bound=HttpHandler)
 _AnyAuthorize = TypeVar("_AnyAuthorize", bound=Authorize)
-_AnyReported = TypeVar("_AnyReported", bound=Callable[[CloseReport], object])
+_AnyReportCallback = TypeVar("_AnyReportCallback", bound=Callable[[CloseReport], object])
 
-DRAIN_TIME = 5.0
-"""Seconds over which connections are told that the server stops."""
+DRAIN_TIME: Final = 5.0
+"""Seconds over which `Server.drain` spreads the closing of connections."""
 
-PAGE_HEADERS = (
+PAGE_HEADERS: Final = (
     (
         "Content-Security-Policy",
         "default-src 'self'; img-src 'self' data: blob:; base-uri 'none'; object-src 'none'",
@@ -54,25 +56,25 @@ PAGE_HEADERS = (
 
 
 class Mountable(Protocol):
-    """What `Server.mount` takes: it adds its routes."""
+    """A part that `Server.mount` takes."""
 
     def attach(self, server: "Server") -> None:
-        """Called once."""
+        """Adds its routes to ``server``."""
 
 
 class Server:
-    """A WebSocket server with rooms, and plain HTTP on the same port.
+    """A WebSocket server with rooms, and HTTP on the same port.
 
-    ``origins``: the origins that browsers may come from, such as ``https://example.com``; ``["*"]`` for any,
-    ``None`` for the server's own. ``subprotocols``: those that it speaks. ``slow_consumer``: what happens to
-    a message that is broadcast or posted to a peer that does not read (`Policy`). ``trusted``: addresses and
-    networks of proxies that are believed who the client is. The other keyword arguments are `Limits`; raises
-    `ValueError` for what is out of range.
+    ``origins``: origins whose pages may connect, such as ``https://example.com``; ``["*"]`` for all, ``None``
+    for the server's own. ``subprotocols``: those that the server speaks. ``slow_consumer``: what happens to a
+    message that is broadcast or posted to a peer that is behind (`Policy`). ``trusted``: addresses and
+    networks of proxies that may report the client's address. The other keyword arguments are `Limits`.
+    Raises `ValueError` for a value that is out of range.
 
-    ``compression`` accepts permessage-deflate where a client offers it. It is off by default, because it
-    costs: some 300 KiB for each connection that has sent and been sent a compressed message (less with
-    smaller windows, nothing between messages with ``no_context_takeover``), and many times the processor
-    time of an uncompressed message.
+    ``compression``: accepts permessage-deflate if the client offers it. It is off by default because of its
+    cost: some 300 KiB for each connection that has sent and received a compressed message (less with smaller
+    windows, nothing between messages with ``no_context_takeover``), and many times the CPU time of an
+    uncompressed message.
     """
 
     def __init__(
@@ -88,11 +90,11 @@ class Server:
     ) -> None:
         self.limits = Limits(**limits)
         self.stats = Stats()
-        """What the server has counted since it was made."""
+        """The server's counters."""
         self.rooms = Rooms(self.stats)
         """``rooms[name]`` is the room of that name."""
         self.policy = check_policy(slow_consumer)
-        """What happens to a message for a peer that is behind, unless it says otherwise itself."""
+        """What happens to a message for a peer that is behind, unless the room or the call has a policy."""
         self._clock = clock
         self._site = Site(
             origins=None if origins is None else [ascii_lower(origin) for origin in origins],
@@ -100,56 +102,58 @@ class Server:
             compression=compression,
             trusted=Trusted(trusted),
         )
-        self._reported: list[Callable[[CloseReport], object]] = []
-        self._stopping: list[Callable[[], Awaitable[None]]] = []
+        self._report_callbacks: list[Callable[[CloseReport], object]] = []
+        self._stop_callbacks: list[Callable[[], Awaitable[None]]] = []
         self.registries = [self.rooms]
-        """All rooms that the metrics count: the server's, and those of its parts."""
+        """The rooms that the metrics count: the server's, and those of its mounted parts."""
         self._listener: Listener | None = None
         self._acceptors: list[Acceptor] = []
         self.http("/healthz")(self._health)
         self.http("/readyz")(self._readiness)
         self.http("/metrics")(Metrics(self.stats, self._gauges))
 
-    # What it serves.
+    # Routes and hooks.
 
     def websocket(self, path: str) -> Callable[[_AnyHandler], _AnyHandler]:
-        """Decorates the handler of a path: an async function of the `WebSocket` and the path's parts.
+        """Registers the handler of a path: an async function of the `WebSocket` and the path's parameters.
 
-        ``{name}`` in the path stands for one segment, and is passed, percent-decoded, as the argument of
-        that name. The first path that matches wins. Raises `ValueError` for a path of bad form.
+        ``{name}`` in the path matches one segment, which is percent-decoded and passed as the argument of
+        that name. The first path that matches is used. Raises `ValueError` for a malformed path.
         """
 
         def register(handler: _AnyHandler) -> _AnyHandler:
-            self._site.routes.append(compile_route(path, handler))
+            self.add_websocket_route(compile_route(path, handler))
             return handler
 
         return register
 
     def authorize(self, hook: _AnyAuthorize) -> _AnyAuthorize:
-        """Decorates an async function that sees each request for a WebSocket before it becomes one.
+        """Registers an async function that decides about each request for a WebSocket.
 
-        What opens a session of `socketio` by polling is asked in the same way.
-
-        It gives a `Refusal`, or anything else, which is then the connection's ``user``. What it raises is
-        logged, and is 500 for the client.
+        It is called after the checks of path and origin, and also for requests that open a session of
+        `socketio` by polling. It returns a `Refusal`, or anything else, which becomes ``WebSocket.user``. An
+        exception is logged and answered with 500, a `rfc6455.HandshakeError` with its status.
         """
         self._site.authorize = hook
         return hook
 
     async def admit(self, request: Request) -> Refusal | None:
-        """The refusal, if it is refused, of a request that opens something without becoming a WebSocket."""
+        """Decides about a request that opens a session without a WebSocket; ``None`` admits it."""
         if self.draining:
-            return Refusal(503, b"the server stops\n", [("Retry-After", "5")])
+            return STOPPING
         verdict = None if self._site.authorize is None else await self._site.authorize(request)
         return verdict if isinstance(verdict, Refusal) else None
 
-    def on_report(self, callback: _AnyReported) -> _AnyReported:
-        """Decorates a function that is given the `CloseReport` of each connection."""
-        self._reported.append(callback)
+    def on_report(self, callback: _AnyReportCallback) -> _AnyReportCallback:
+        """Registers a function that is called with the `CloseReport` of each connection that has ended."""
+        self._report_callbacks.append(callback)
         return callback
 
     def http(self, path: str, *methods: str) -> Callable[[_AnyHttpHandler], _AnyHttpHandler]:
-        """Decorates an async function that gives an `HttpResponse` for an `HttpRequest` to this path."""
+        """Decorates the HTTP handler of a path: an async function of `HttpRequest` to `HttpResponse`.
+
+        ``methods`` are GET and HEAD by default.
+        """
 
         def register(handler: _AnyHttpHandler) -> _AnyHttpHandler:
             self._site.http.add(path, HttpRoute(handler, methods or ("GET", "HEAD")))
@@ -158,108 +162,108 @@ class Server:
         return register
 
     def page(self, path: str, body: bytes, content_type: str) -> None:
-        """Serves ``body`` over plain HTTP at ``path``."""
+        """Serves ``body``, which is UTF-8, over HTTP at ``path``."""
         self.http(path)(fixed(body, f"{content_type}; charset=utf-8", PAGE_HEADERS))
 
     def static(self, prefix: str, directory: str | Path) -> None:
-        """Serves the files below ``directory`` at the paths below ``prefix``, which ends with ``/``.
+        """Serves the files in ``directory`` at the paths below ``prefix``, which starts and ends with ``/``.
 
-        Raises `OSError` when there is no such directory, `ValueError` for another prefix.
+        Raises `OSError` if the directory does not exist, and `ValueError` for another prefix.
         """
         if not (prefix.startswith("/") and prefix.endswith("/")):
-            raise ValueError(f"a prefix begins and ends with a slash: {prefix!r}")
-        self.route(prefix, HttpRoute(static_files(prefix, Path(directory), PAGE_HEADERS)))
+            raise ValueError(f"a prefix starts and ends with a slash: {prefix!r}")
+        self.add_http_route(prefix, HttpRoute(static_files(prefix, Path(directory), PAGE_HEADERS)))
 
-    def route(self, prefix: str, route: HttpRoute) -> None:
-        """Has ``route`` answer all plain requests whose path begins with ``prefix``."""
+    def add_http_route(self, prefix: str, route: HttpRoute) -> None:
+        """Adds the HTTP route of all paths that start with ``prefix``."""
         self._site.http.add_prefix(prefix, route)
 
-    def add_route(self, route: Route) -> None:
-        """Adds a route for WebSockets that brings its own test of the request."""
+    def add_websocket_route(self, route: Route) -> None:
+        """Adds a route for WebSockets, which may have its own check of the request."""
         self._site.routes.append(route)
 
+    def mount(self, part: Mountable) -> None:
+        """Adds a part with its own routes, such as `socketio.SocketIO`."""
+        part.attach(self)
+
     def on_stop(self, callback: Callable[[], Awaitable[None]]) -> None:
-        """Has ``callback`` awaited when the server stops, before its connections are closed."""
-        self._stopping.append(callback)
+        """Adds an async function that `stop` awaits before it closes the connections."""
+        self._stop_callbacks.append(callback)
 
     @property
     def clock(self) -> Clock:
-        """What tells the time: the event loop, or what the server was given."""
+        """The clock that the server was made with, or the event loop."""
         return self._clock or asyncio.get_running_loop()
-
-    def mount(self, part: Mountable) -> None:
-        """Adds a part that brings its own routes, such as `socketio.SocketIO`."""
-        part.attach(self)
 
     async def _health(self, _: HttpRequest) -> HttpResponse:
         return HttpResponse(b"ok\n")
 
     async def _readiness(self, _: HttpRequest) -> HttpResponse:
         if self._listener is None or self._listener.draining:
-            return HttpResponse(b"the server stops\n", status=503, expected=True)
+            return HttpResponse(STOPPING.body, status=STOPPING.status, expected=True)
         return HttpResponse(b"ready\n")
 
     def _gauges(self) -> dict[str, tuple[str, float]]:
-        listener = self._require_listener()
+        listener = self._listener
         return {
-            "connections": ("Open WebSockets.", len(listener.websockets)),
-            "tcp_connections": ("Open TCP connections.", listener.connections),
-            "rooms": ("Rooms that somebody is in.", sum(map(len, self.registries))),
-            "queued_bytes": ("Bytes that wait for peers that are behind.", listener.hub.budget.queued),
+            "connections": ("Open WebSockets.", len(self.websockets)),
+            "tcp_connections": ("Open TCP connections.", listener.connections if listener else 0),
+            "rooms": ("Rooms that have members.", sum(map(len, self.registries))),
+            "queued_bytes": ("Bytes queued for peers that are behind.", self.queued),
         }
 
-    # Who is there.
+    # State.
 
     @property
     def websockets(self) -> list[WebSocket]:
-        """The open connections."""
+        """The WebSockets whose handler runs."""
         return list(self._listener.websockets) if self._listener else []
 
     def find(self, connection_id: str) -> WebSocket | None:
-        """The open connection with this ``id``."""
+        """Returns the open WebSocket with this ``id``."""
         found = self._listener.hub.by_id.get(connection_id) if self._listener else None
         return cast("WebSocket | None", found)
 
     @property
     def queued(self) -> int:
-        """Bytes that wait for peers that are behind."""
+        """Bytes queued for peers that are behind."""
         return self._listener.hub.budget.queued if self._listener else 0
 
     @property
     def draining(self) -> bool:
-        """Whether it is about to stop."""
+        """Whether the server is stopping: `drain` or `stop` has been called."""
         return self._listener is not None and self._listener.draining
-
-    # Running.
 
     @property
     def port(self) -> int:
-        """The first port that the server listens on; raises `RuntimeError` when there is none."""
+        """The first TCP port that the server listens on; raises `RuntimeError` if there is none."""
         for acceptor in self._acceptors:
             address = acceptor.socket.getsockname()
             if isinstance(address, tuple):
                 port: int = address[1]
                 return port
-        raise RuntimeError("the server is not started")
+        raise RuntimeError("the server does not listen on a TCP port")
 
     @property
     def urls(self) -> list[str]:
-        """Where it listens: ``http://…``, ``https://…`` and ``unix:…``."""
+        """Where the server listens: ``http://…``, ``https://…`` and ``unix:…``."""
         return [acceptor.url for acceptor in self._acceptors]
+
+    # Starting and stopping.
 
     async def start(
         self, host: str | None = "127.0.0.1", port: int = 0, *, ssl_context: ssl.SSLContext | None = None
     ) -> None:
-        """Listens; port 0 takes a free one, and ``ssl_context`` makes it ``wss://``.
+        """Listens at an address. Port 0 takes a free one; ``ssl_context`` turns on TLS.
 
-        Raises `OSError` when that address is not to be had, `RuntimeError` when it is started already.
+        Raises `OSError` if the address cannot be used, and `RuntimeError` if the server is already started.
         """
         if self._acceptors:
-            raise RuntimeError("the server is started already")
+            raise RuntimeError("the server is already started")
         await self.listen(Endpoint(host, port, ssl_context=ssl_context))
 
     async def listen(self, endpoint: Endpoint) -> None:
-        """Listens at one more place. Raises `OSError` when it is not to be had."""
+        """Listens at one more endpoint. Raises `OSError` if it cannot be used."""
         sockets = await open_sockets(endpoint, self.limits.send_timeout)
         listener = self.make_ready()
         for listening in sockets:
@@ -268,33 +272,43 @@ class Server:
             )
 
     def make_ready(self) -> Listener:
-        """What takes connections, made when the first is to come; `testing` brings its own connections."""
+        """Prepares the server for connections until `stop`; `testing` connects without listening.
+
+        Imports the optional packages that are installed. Otherwise the first large message would import
+        numpy, and stop the event loop for some 150 ms.
+        """
         if self._listener is None:
+            preload_masking()
+            extras.preload()
             hub = Hub(
                 self.limits,
                 stats=self.stats,
                 clock=self._clock,
                 policy=self.policy,
                 on_report=self._report,
-                wants_reports=lambda: bool(self._reported) or logger.isEnabledFor(logging.INFO),
+                wants_reports=lambda: bool(self._report_callbacks) or logger.isEnabledFor(logging.INFO),
             )
             self._listener = Listener(self._site, hub)
         return self._listener
 
     async def drain(self, seconds: float = DRAIN_TIME) -> None:
-        """Says at ``/readyz`` that it stops, takes no new WebSockets, and tells those there are 1001.
+        """Prepares for `stop`: from now on, ``/readyz`` and requests for a WebSocket are answered with 503.
 
-        That is spread over ``seconds``, so that they do not all come back elsewhere at once. `stop` follows.
+        Open WebSockets are closed with 1001, spread over ``seconds``, so that the clients do not all connect
+        to another server at once.
         """
         if self._listener is not None:
             await self._listener.drain(seconds)
 
     async def stop(self) -> None:
-        """Stops listening, closes every connection with 1001, and waits until the handlers are done."""
+        """Stops listening, closes every connection, WebSockets with 1001, and waits for the handlers.
+
+        Handlers that run for longer than the close timeout (`Limits`) are cancelled.
+        """
         for acceptor in self._acceptors:
             acceptor.close()
         self._acceptors.clear()
-        for callback in self._stopping:
+        for callback in self._stop_callbacks:
             await callback()
         if self._listener is not None:
             await self._listener.close()
@@ -309,10 +323,10 @@ class Server:
         drain_time: float = DRAIN_TIME,
         started: Callable[[], None] = lambda: None,
     ) -> None:
-        """Serves until SIGINT or SIGTERM; calls ``started`` when it listens. Raises as `start` does.
+        """Serves until SIGINT or SIGTERM, then drains and stops. A second signal ends everything at once.
 
-        ``endpoints`` stand in for ``host`` and ``port``. The first signal drains and stops, a second one ends
-        everything at once.
+        ``endpoints`` replace ``host`` and ``port``. ``started`` is called when the server listens. Raises as
+        `start` does.
         """
         asyncio.run(self._run(endpoints or [Endpoint(host, port)], drain_time, started))
 
@@ -329,9 +343,9 @@ class Server:
             started()
             log(logging.INFO, "stopping", signal=(await signals.get()).name)
             stopping = loop.create_task(self._drain_and_stop(drain_time))
-            again = loop.create_task(signals.get())
-            await asyncio.wait([stopping, again], return_when=asyncio.FIRST_COMPLETED)
-            again.cancel()
+            second_signal = loop.create_task(signals.get())
+            await asyncio.wait([stopping, second_signal], return_when=asyncio.FIRST_COMPLETED)
+            second_signal.cancel()
             if not stopping.done():
                 log(logging.WARNING, "stopping at once")
                 stopping.cancel()
@@ -346,28 +360,27 @@ class Server:
         await self.stop()
 
     def _report(self, report: CloseReport) -> None:
-        log(
-            logging.INFO,
-            "connection closed",
-            id=report.id,
-            address=report.address,
-            path=report.path,
-            seconds=report.seconds,
-            closed_by=report.closed_by,
-            sent=report.code_sent,
-            received=report.code_received,
-            cause=report.cause.value,
-            reason=report.reason,
-            dropped=report.dropped,
-            loop_lag=report.loop_lag,
-        )
-        for callback in self._reported:
+        _log_report(report)
+        for callback in self._report_callbacks:
             try:
                 callback(report)
-            except Exception:  # noqa: BLE001 - whatever a hook raises
-                log(logging.ERROR, "a report's hook failed", exception=True, id=report.id)
+            except Exception:  # noqa: BLE001 - whatever a callback raises
+                log(logging.ERROR, "a report callback failed", exception=True, id=report.id)
 
-    def _require_listener(self) -> Listener:
-        if self._listener is None:
-            raise RuntimeError("the server is not started")
-        return self._listener
+
+def _log_report(report: CloseReport) -> None:
+    log(
+        logging.INFO,
+        "connection closed",
+        id=report.id,
+        address=report.address,
+        path=report.path,
+        seconds=report.seconds,
+        closed_by=report.closed_by,
+        sent=report.code_sent,
+        received=report.code_received,
+        cause=report.cause.value,
+        reason=report.reason,
+        dropped=report.dropped,
+        loop_lag=report.loop_lag,
+    )

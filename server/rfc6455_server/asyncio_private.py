@@ -8,7 +8,8 @@ Python), the server works without it; where memory then grows, it logs one warni
   ``connect_accepted_socket``.
 - ``transport._read_ready_cb`` and, since Python 3.12, ``transport._write_ready`` are methods of the transport
   that it keeps in itself. Clearing them breaks the reference cycle, so that a connection is freed when it
-  ends. Without it, ended connections wait for the garbage collector.
+  ends. Without it, ended connections wait for the garbage collector. (Since Python 3.12, asyncio clears them
+  in ``close``, but not where a connection is aborted or reset.)
 - ``transport._ssl_protocol`` has a read buffer of 256 KiB for each TLS connection, although a TLS record has
   at most 16 KiB. Without it, each idle TLS connection holds some 240 KiB more.
 """
@@ -34,11 +35,11 @@ def socket_transport_maker(loop: asyncio.AbstractEventLoop) -> Callable[..., obj
 
 def break_reference_cycle(transport: object) -> None:
     """Clears the methods that an asyncio transport keeps in itself. Call it when the connection is lost."""
-    found = [name for name in _SELF_REFERENCES if hasattr(transport, name)]
-    for name in found:
-        setattr(transport, name, None)
-    if not found and _is_asyncio(transport, "asyncio.selector_events"):
-        _warn_once("_read_ready_cb", "ended connections are freed by the garbage collector only")
+    for name in _SELF_REFERENCES:
+        if hasattr(transport, name):
+            setattr(transport, name, None)
+        elif _is_asyncio(transport, "asyncio.selector_events"):
+            _warn_once(name, "ended connections are freed by the garbage collector only")
 
 
 def shrink_tls_buffer(transport: asyncio.BaseTransport) -> None:

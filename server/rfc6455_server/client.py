@@ -1,8 +1,8 @@
 """`connect`: a small asyncio client.
 
-Implements: what RFC 6455 §4.1 asks of whoever opens the connection: the address, TLS with certificate
-verification and server name (steps 3 to 5), one deadline for all of it.
-Left to others: the handshake itself (`rfc6455.handshake`), reconnecting.
+Implements: the client's part of RFC 6455 §4.1 that needs I/O: connecting, TLS with certificate verification
+and server name (steps 3 to 5), and one deadline for all of it.
+Left to others: the opening handshake itself (`rfc6455.ClientHandshake`), reconnecting.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ OPEN_TIMEOUT: Final = 10.0
 
 
 class HandshakeRejectedError(WebSocketError):
-    """The server answered with another status than 101; ``response`` is its head."""
+    """The server answered with a status other than 101; ``response`` is the head of its answer."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(f"the server answered {response.status}", slug="rejected")
@@ -43,14 +43,15 @@ class HandshakeRejectedError(WebSocketError):
 class connect:  # noqa: N801 - it is called like a function
     """Opens a connection: ``ws = await connect(uri)``, or ``async with connect(uri) as ws``.
 
-    ``uri`` is ``ws://host[:port]/path`` (port 80) or ``wss://…`` (port 443, the certificate is verified, by
-    ``ssl_context`` if it is given). ``subprotocols`` are offered in this order; ``headers`` are added to
-    the request; ``compression`` is offered. ``limits`` are those of `Limits` that differ from its
-    defaults, such as ``{"ping_interval": 5}``. The other keyword arguments go to the `rfc6455.Connection`.
+    ``uri`` is ``ws://host[:port]/path`` (port 80 by default) or ``wss://…`` (port 443). For ``wss``, the
+    certificate is verified, with ``ssl_context`` if it is given. ``subprotocols`` are offered in this order;
+    ``compression`` is offered as well; ``headers`` are added to the request. ``limits`` overrides fields of
+    `Limits`, for example ``{"ping_interval": 5}``; those for the connections and rooms of a server have no
+    effect. The other keyword arguments go to `rfc6455.Connection`.
 
-    Raises `rfc6455.LocalProtocolError` for a URI of bad form, `OSError` when there is no connection,
-    `HandshakeRejectedError` and `rfc6455.HandshakeError` when the server does not agree,
-    and `TimeoutError` after ``open_timeout`` seconds.
+    Raises `rfc6455.LocalProtocolError` for a malformed URI, `OSError` if the connection fails,
+    `HandshakeRejectedError` if the server rejects the handshake, `rfc6455.HandshakeError` if its answer is
+    invalid, and `TimeoutError` after ``open_timeout`` seconds.
     """
 
     def __init__(
@@ -67,6 +68,8 @@ class connect:  # noqa: N801 - it is called like a function
         **options: Unpack[ConnectionOptions],
     ) -> None:
         self._uri = parse_uri(uri)
+        self._limits = Limits(**(limits or LimitOptions()))
+        options.setdefault("max_message_size", self._limits.max_message_size)
         self._handshake = ClientHandshake(
             self._uri.authority,
             self._uri.resource_name,
@@ -78,7 +81,6 @@ class connect:  # noqa: N801 - it is called like a function
         )
         self._ssl_context = ssl_context
         self._open_timeout = open_timeout
-        self._limits = Limits(**(limits or LimitOptions()))
         self._websocket: WebSocket | None = None
 
     def __await__(self) -> Generator[object, None, WebSocket]:
@@ -121,7 +123,7 @@ class connect:  # noqa: N801 - it is called like a function
 async def shake_hands(
     handshake: ClientHandshake, transport: asyncio.WriteTransport, protocol: CodecProtocol, hub: Hub
 ) -> WebSocket:
-    """The client's opening handshake over a connection that is open; ends it when that fails, and raises."""
+    """Performs the client's opening handshake. If it fails, closes TCP and raises as `connect` does."""
     writer = asyncio.StreamWriter(transport, protocol, protocol.reader, asyncio.get_running_loop())
     try:
         writer.write(handshake.data_to_send())

@@ -1,4 +1,4 @@
-"""The limits of a server, each with a finite default, and the token bucket that measures rates.
+"""The limits of a server, finite by default, its rates, off by default, and the token bucket for them.
 
 Left to others: what happens beyond a limit (`listening`, `websocket`, `rooms`).
 """
@@ -45,7 +45,8 @@ class LimitOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bytes, counts, seconds, and rates per second. Raises `ValueError` for one that is not above 0.
+    """Bytes, counts, seconds, and rates per second. Raises `ValueError` for a value that is not finite
+    and above 0.
 
     Rates are off by default (``None``): TCP pushes back on a peer that sends faster than its handler reads,
     and nothing is lost. With a rate, `BURST` seconds' worth may arrive at once; more ends the connection with
@@ -55,7 +56,11 @@ class Limits:
     max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE
     """Maximum bytes of a message; a larger one ends the connection with 1009."""
     max_queue: int = 1 << 20
-    """Maximum bytes that wait for one peer; a single larger message may wait alone."""
+    """Bytes that wait for one peer, some 256 counted for each message besides its frame.
+
+    Above it, a policy drops messages; with ``"disconnect"``, the peer must keep reading (``send_timeout``).
+    A single larger message may wait alone.
+    """
     max_total_queue: int = 256 << 20
     """Maximum bytes that wait for all peers; above it, the peer with the largest backlog is disconnected."""
     max_connections: int = 20_000
@@ -67,15 +72,16 @@ class Limits:
     message_rate: float | None = None
     """Messages a second from one connection."""
     byte_rate: float | None = None
-    """Bytes of messages a second from one connection, frame headers included."""
+    """Bytes a second from one connection; counts messages, most of them with their frame headers."""
     join_rate: float | None = None
     """Rooms a second that one connection joins."""
     connection_rate: float | None = None
     """Connections a second from one address."""
     handshake_timeout: float = 10.0
-    """Seconds from accepting a connection to the end of its request head, TLS included."""
+    """Seconds from accepting a connection to the answer to its request, with TLS and ``authorize``."""
     send_timeout: float = 20.0
-    """Seconds without progress after which a peer that `WebSocket.send` waits for is disconnected."""
+    """Seconds within which a peer must take 64 KiB if its backlog is over ``max_queue`` or a call of
+    `WebSocket.send` waits for it; otherwise it is disconnected."""
     close_timeout: float = 10.0
     """Seconds that the peer has for its half of the closing handshake and for reading what we sent."""
     ping_interval: float = 20.0

@@ -11,7 +11,7 @@ from typing import Final
 
 logger: Final = logging.getLogger("rfc6455_server")
 
-_PLAIN: Final = re.compile(r"[A-Za-z0-9_.:/@%+~-]+")
+_UNQUOTED: Final = re.compile(r"[A-Za-z0-9_.:/@%+~-]+")
 
 
 def log(level: int, event: str, *, exception: bool = False, **fields: object) -> None:
@@ -29,7 +29,7 @@ def _escape(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     text = str(value)
-    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+    return text if _UNQUOTED.fullmatch(text) else json.dumps(text)
 
 
 class TextFormatter(logging.Formatter):

@@ -24,10 +24,11 @@ _Word = Literal["disconnect", "drop_oldest", "drop_newest", "volatile"]
 Policy = _Word | Coalesce
 """What happens to a message for a peer that is behind.
 
-When the peer's backlog is full, ``"disconnect"`` ends the connection with 1008 and never drops a message;
-``"drop_oldest"`` drops the oldest messages that may be dropped, to make room; ``"drop_newest"`` drops the
-message itself. Two policies apply whether or not the backlog is full: a ``"volatile"`` message is dropped
-whenever the peer is behind, and `coalesce` keeps only the newest message of each key.
+When the peer's backlog is full (``Limits.max_queue``), ``"disconnect"`` drops nothing: the peer has to keep
+reading, or the connection ends with 1008 after ``Limits.send_timeout``. ``"drop_oldest"`` drops the oldest
+messages that may be dropped, to make room; ``"drop_newest"`` drops the message itself. Two policies apply
+whether or not the backlog is full: a ``"volatile"`` message is dropped whenever the peer is behind, and
+`coalesce` keeps only the newest message of each key.
 """
 
 

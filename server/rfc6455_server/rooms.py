@@ -5,6 +5,7 @@ A broadcast is encoded once, and every queue holds the same bytes object.
 """
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, MutableMapping
 from fnmatch import fnmatchcase
 from glob import escape
@@ -12,7 +13,7 @@ from typing import Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from rfc6455 import ConnectionClosed, PreparedMessage
-from rfc6455_server.limits import LimitExceededError
+from rfc6455_server.limits import LimitExceededError, Limits, TokenBucket
 from rfc6455_server.logs import log
 from rfc6455_server.policies import Coalesce, Policy, check_policy
 from rfc6455_server.stats import Stats
@@ -38,6 +39,39 @@ class Member(Protocol):
 
     def post_prepared(self, message: PreparedMessage, policy: Policy | None) -> None:
         """Queues a message without waiting. ``None`` stands for the server's policy."""
+
+
+class RoomMember(ABC):
+    """What every member keeps about its rooms: the list of them, and the rate at which it joins."""
+
+    __slots__ = ("_join_rate", "_memberships")
+
+    def __init__(self) -> None:
+        # Made when they are needed, because most members of a server are in no room or in one.
+        self._memberships: list[Room] | None = None
+        self._join_rate: TokenBucket | None = None
+
+    @property
+    def memberships(self) -> "list[Room]":
+        """The rooms that this member is in."""
+        if self._memberships is None:
+            self._memberships = []
+        return self._memberships
+
+    @abstractmethod
+    def joining_limits(self) -> tuple[Limits, float]:
+        """Returns the limits that apply, and the time."""
+
+    def may_join(self) -> bool:
+        """Whether this member may join one more room now; counts the attempt against its rate."""
+        limits, now = self.joining_limits()
+        if len(self.memberships) >= limits.max_rooms:
+            return False
+        if limits.join_rate is None:
+            return True
+        if self._join_rate is None:
+            self._join_rate = TokenBucket(limits.join_rate, now)
+        return self._join_rate.take(1, now)
 
 
 RoomCallback = Callable[["Room", Member], object]
@@ -143,7 +177,7 @@ class Room:
             self._members[member] = show
             return
         if not member.may_join():
-            raise LimitExceededError("too many rooms, or too fast")
+            raise LimitExceededError("in too many rooms, or joining too fast")
         self._members[member] = show
         member.memberships.append(self)
         self._rooms.call_back(self._rooms.join_callbacks, self, member)
@@ -228,12 +262,12 @@ class Rooms:
         return sum(1 for _ in self)
 
     def on_join(self, callback: _AnyCallback) -> _AnyCallback:
-        """Decorates a function of room and member that is called after each join."""
+        """Registers a function of room and member that is called after each join."""
         self.join_callbacks.append(callback)
         return callback
 
     def on_leave(self, callback: _AnyCallback) -> _AnyCallback:
-        """Decorates a function of room and member that is called after each leave, for any cause."""
+        """Registers a function of room and member that is called after each leave, for any cause."""
         self.leave_callbacks.append(callback)
         return callback
 
@@ -243,7 +277,7 @@ class Rooms:
             try:
                 callback(room, member)
             except Exception:  # noqa: BLE001 - whatever a callback raises
-                log(logging.ERROR, "a room callback failed", exception=True, room=room.name)
+                log(logging.ERROR, "room callback failed", exception=True, room=room.name)
 
     def _update_policies(self) -> None:
         for room in list(self._rooms.values()):

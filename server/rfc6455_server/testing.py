@@ -1,13 +1,15 @@
-"""Tests without sockets and without waiting: connections in memory, and a clock that the test moves.
+"""Test a server without sockets and without waiting: with connections in memory and a manual clock.
 
-    async with TestClient(server) as client:
+    clock = ManualClock()
+    server = Server(clock=clock)
+    ...
+    async with TestClient(server, clock) as client:
         ws = await client.connect("/echo")
         await ws.send("hello")
         assert await ws.recv() == "hello"
-        await client.clock.advance(60)  # pings, time-outs: all that the server would do in a minute
+        await clock.advance(60)  # runs the Pings and timeouts of a minute
 
-Make the server with ``clock=client.clock``, or with a `ManualClock` of your own that the client is given.
-Left to others: everything that is tested; only TCP and time are stood in for.
+Only TCP and time are replaced; everything else is the real server and the real client.
 """
 
 import asyncio
@@ -27,14 +29,14 @@ from rfc6455_server.websocket.streams import CodecProtocol
 from rfc6455_server.websocket.websocket import WebSocket
 
 PIPE_SIZE: Final = 1 << 16
-"""Bytes that one end takes while the other does not read, as an operating system would."""
+"""Bytes that a connection takes while the other end does not read, as an operating system's buffers do."""
 
 _TURNS: Final = 50
-"""Turns of the event loop in which whatever is due comes to rest."""
+"""Turns of the event loop after which nothing is left to do, unless the clock moves."""
 
 
 class ManualClock:
-    """A clock that stands still until `advance`; callbacks run in the order of their time."""
+    """A clock that stands still until `advance`. Callbacks run in the order of their times."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self._now = now
@@ -42,17 +44,17 @@ class ManualClock:
         self._numbers = itertools.count()
 
     def time(self) -> float:
-        """Seconds."""
+        """Returns seconds."""
         return self._now
 
     def call_later(self, delay: float, callback: Callable[..., object], *args: object) -> "_ManualTimer":
-        """Calls back when the clock has been moved by ``delay`` seconds."""
+        """Calls ``callback(*args)`` when the clock has advanced by ``delay`` seconds."""
         timer = _ManualTimer(callback, args)
         heapq.heappush(self._timers, (self._now + delay, next(self._numbers), timer))
         return timer
 
     async def advance(self, seconds: float) -> None:
-        """Moves the clock; between two callbacks, everybody has their turn."""
+        """Moves the clock by ``seconds``, and runs the callbacks that are due. Tasks run between them."""
         end = self._now + seconds
         await settle()
         while self._timers and self._timers[0][0] <= end:
@@ -63,44 +65,41 @@ class ManualClock:
         self._now = end
 
     def jump(self, seconds: float) -> None:
-        """Moves the clock while nobody has a turn: the event loop hangs, and is late with what was due."""
+        """Moves the clock and runs nothing, as if the event loop were blocked for ``seconds``."""
         self._now += seconds
 
 
 class _ManualTimer:
-    """A callback that waits."""
-
     def __init__(self, callback: Callable[..., object], args: tuple[object, ...]) -> None:
-        self._callback = callback
+        self._callback: Callable[..., object] | None = callback
         self._args = args
-        self._cancelled = False
 
     def cancel(self) -> None:
-        """Has the call left out."""
-        self._cancelled = True
+        # As in asyncio, a cancelled timer keeps nothing alive.
+        self._callback = None
+        self._args = ()
 
     def run(self) -> None:
-        """Calls back."""
-        if not self._cancelled:
+        if self._callback is not None:
             self._callback(*self._args)
 
 
 async def settle() -> None:
-    """Lets everybody have their turns until nothing moves that needs no time."""
+    """Runs the event loop until all tasks wait for the clock or for each other."""
     for _ in range(_TURNS):
         await asyncio.sleep(0)
 
 
 class MemoryTransport(asyncio.Transport):
-    """One end of a connection in memory. `pair` makes two that belong together."""
+    """One end of a connection in memory. `pair` makes both ends."""
 
     def __init__(self, address: str) -> None:
         super().__init__(extra={"peername": (address, 0)})
         self._loop = asyncio.get_running_loop()
         self._peer: MemoryTransport | None = None
         self._protocol: asyncio.Protocol | None = None
-        self._buffer = bytearray()  # written here, and not yet taken by the peer
-        self._inbox = bytearray()  # taken, and not yet read
+        self._buffer = bytearray()  # written here, and not yet in the peer's inbox
+        self._inbox = bytearray()  # received, and not yet read
         self._high, self._low = PIPE_SIZE, PIPE_SIZE // 4
         self._writing_paused = False
         self._reading_paused = False
@@ -112,24 +111,22 @@ class MemoryTransport(asyncio.Transport):
 
     @classmethod
     def pair(cls, address: str = "192.0.2.1") -> tuple["MemoryTransport", "MemoryTransport"]:
-        """Two ends; ``address`` is that of whoever connects."""
+        """Returns the client's end, whose address is ``address``, and the server's end."""
         one, other = cls(address), cls("server")
         one._peer, other._peer = other, one
         return one, other
 
     def start(self, protocol: asyncio.Protocol) -> None:
-        """Begins to be the transport of ``protocol``."""
+        """Connects this end to ``protocol``. Call it for both ends."""
         self._protocol = protocol
         protocol.connection_made(self)
         self._schedule()
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """Changes the protocol."""
         assert isinstance(protocol, asyncio.Protocol)  # noqa: S101 - for the type
         self._protocol = protocol
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Sends."""
         if self._closing or self._eof_written:
             return
         self._buffer += data
@@ -140,27 +137,23 @@ class MemoryTransport(asyncio.Transport):
             self._protocol.pause_writing()
 
     def write_eof(self) -> None:
-        """Sends no more."""
         self._eof_written = True
         self._schedule()
 
     def can_write_eof(self) -> bool:
-        """Half a connection can be closed."""
         return True
 
     def close(self) -> None:
-        """Closes, once all is sent."""
         self._closing = self._eof_written = True
         self._schedule()
 
     def abort(self) -> None:
-        """Closes at once; what is unsent is lost."""
         self._closing = self._eof_written = True
         self._buffer.clear()
         self._schedule()
 
     def vanish(self) -> None:
-        """Neither sends nor reads any more, and tells nobody: the cable is cut."""
+        """Stops sending and reading without EOF, as if the cable were cut."""
         self._reading_paused = self._eof_written = True
         self._buffer.clear()
         if self._peer is not None:
@@ -168,29 +161,24 @@ class MemoryTransport(asyncio.Transport):
         self._peer = None
 
     def is_closing(self) -> bool:
-        """Whether it is closed, or about to be."""
         return self._closing
 
     def pause_reading(self) -> None:
-        """Takes what fits the pipe, and gives it to nobody."""
         self._reading_paused = True
 
     def resume_reading(self) -> None:
-        """Reads on."""
         self._reading_paused = False
         self._schedule()
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """As in asyncio."""
         self._high = PIPE_SIZE if high is None else high
         self._low = self._high // 4 if low is None else low
 
     def get_write_buffer_size(self) -> int:
-        """Bytes that the peer has yet to take."""
         return len(self._buffer)
 
     def _move(self) -> None:
-        """Moves into the peer's inbox what fits."""
+        """Moves as many bytes into the peer's inbox as fit."""
         if self._peer is not None:
             room = PIPE_SIZE - len(self._peer._inbox)
             self._peer._inbox += self._buffer[:room]
@@ -203,7 +191,7 @@ class MemoryTransport(asyncio.Transport):
                 self._loop.call_soon(end._run)
 
     def _run(self) -> None:
-        """One turn: delivers what has come, moves on what is to go, and ends what is over."""
+        """Delivers received bytes, moves written ones, resumes writing, and handles the end."""
         self._scheduled = False
         if self._protocol is None or self._lost:
             return
@@ -219,20 +207,20 @@ class MemoryTransport(asyncio.Transport):
         if self._writing_paused and len(self._buffer) <= self._low:
             self._writing_paused = False
             self._protocol.resume_writing()
-        self._end_what_is_over()
+        self._handle_end()
 
     def _deliver(self, protocol: asyncio.Protocol, data: bytes) -> None:
         if isinstance(protocol, asyncio.BufferedProtocol):
-            protocol.get_buffer(len(data))[: len(data)] = data  # type: ignore[index]  # it can be written to
+            protocol.get_buffer(len(data))[: len(data)] = data  # type: ignore[index]  # it is writable
             protocol.buffer_updated(len(data))
         else:
             protocol.data_received(data)
 
-    def _end_what_is_over(self) -> None:
+    def _handle_end(self) -> None:
         peer, protocol = self._peer, self._protocol
-        assert protocol is not None  # noqa: S101 - it runs
-        over = peer is not None and peer._eof_written and not peer._buffer and not self._inbox
-        if over and not self._eof_delivered and not self._closing and not self._reading_paused:
+        assert protocol is not None  # noqa: S101 - it has started
+        at_eof = peer is not None and peer._eof_written and not peer._buffer and not self._inbox
+        if at_eof and not self._eof_delivered and not self._closing and not self._reading_paused:
             self._eof_delivered = True
             if not protocol.eof_received():
                 self.close()
@@ -243,14 +231,17 @@ class MemoryTransport(asyncio.Transport):
 
 
 class TestClient:
-    """Connects to a server in memory; closes all connections and stops the server at the end."""
+    """Connects to a server in memory. As a context manager, it stops the server at the end.
 
-    __test__ = False  # pytest: no test case
+    ``clock`` is the clock of the clients; make the server with the same one.
+    """
+
+    __test__ = False  # keeps pytest from collecting it
 
     def __init__(self, server: Server, clock: Clock | None = None) -> None:
         self._server = server
         self.clock: Any = clock or ManualClock()
-        """The clock of the clients, and of the server if it was given to it."""
+        """The clock of the clients: a new `ManualClock` by default."""
         self.transports: list[MemoryTransport] = []
         """The clients' ends, in the order of connecting."""
 
@@ -270,7 +261,7 @@ class TestClient:
         await self._server.stop()
 
     def open(self, protocol: asyncio.Protocol, address: str = "192.0.2.1") -> MemoryTransport:
-        """Connects a protocol of your own; raises `ConnectionRefusedError` when the server takes no more."""
+        """Connects ``protocol``; raises `ConnectionRefusedError` if the server refuses the connection."""
         listener = self._server.make_ready()
         ours, theirs = MemoryTransport.pair(address)
         deadline = listener.hub.clock.time() + listener.hub.limits.handshake_timeout

@@ -1,5 +1,5 @@
-// Echoes text, binary and 16 MiB messages through the server at argv[2]; exits with 0 when all came back.
-// With argv[3], permessage-deflate is offered, and must be in use.
+// Sends text, binary and 16 MiB messages to the echo server at argv[2]; exits with 0 if all came back.
+// With argv[3] = deflate, it offers permessage-deflate, and the server must accept it.
 import { WebSocket } from "ws";
 
 const messages = ["", "Hello", "é€😀", Buffer.alloc(0), Buffer.from([0, 255, 128]), "x".repeat(70000)];

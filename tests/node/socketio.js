@@ -1,5 +1,5 @@
-// The official Socket.IO client: node socketio.js URL OPTIONS SCENARIO, with the client's options as JSON.
-// What happens goes to the standard output, a JSON value a line; lines of the input tell it to go on.
+// Runs the official Socket.IO client: node socketio.js URL OPTIONS SCENARIO. OPTIONS are the client's, as JSON.
+// Prints what happens as one JSON value per line. A scenario may read commands from standard input.
 import { createInterface } from "node:readline";
 import { io } from "socket.io-client";
 
@@ -36,9 +36,9 @@ const scenarios = {
     try {
       await one.timeout(200).emitWithAck("silence");
     } catch (timeout) {
-      tell("time-out", timeout.message);
+      tell("timeout", timeout.message);
     }
-    tell("server's time-out", await one.emitWithAck("be silent"));
+    tell("server's timeout", await one.emitWithAck("be silent"));
 
     await one.emitWithAck("join", "lobby");
     await two.emitWithAck("join", "lobby");
@@ -66,7 +66,7 @@ const scenarios = {
     tell("invalid", (await event(invalid, "connect_error"))[0].message);
     invalid.close();
 
-    // Default clients have changed over by now, or do so in a moment.
+    // With default options, the client has upgraded to WebSocket by now, or does so soon.
     for (let i = 0; i < 100 && !options.transports && transport(one) !== "websocket"; i++)
       await new Promise((resolve) => setTimeout(resolve, 20));
     tell("transport", transport(one));
@@ -81,13 +81,17 @@ const scenarios = {
     admin.emit("close me");
     tell("closed", (await closed)[0]);
     one.close();
-    await new Promise((resolve) => setTimeout(resolve, 200)); // over polling, it has yet to be said
+    await new Promise((resolve) => setTimeout(resolve, 200)); // over polling, the disconnect is still to be sent
   },
 
-  // Says what it hears; each line of the input is an event that it emits.
+  // Prints what it receives. Each line of standard input is an event to emit.
   async listen() {
     const socket = open("", { reconnectionDelay: 100, reconnectionDelayMax: 200 });
     socket.on("connect", () => tell("connect", socket.id, socket.recovered));
+    socket.once("connect", () => {
+      if (transport(socket) === "websocket") tell("upgrade");
+      else socket.io.engine.once("upgrade", () => tell("upgrade"));
+    });
     socket.on("disconnect", (reason) => tell("disconnect", reason));
     socket.onAny((name, ...args) => tell("event", name, args[0]));
     for await (const line of input) {
@@ -97,7 +101,7 @@ const scenarios = {
       else socket.emit(name, ...args);
     }
     socket.close();
-    await new Promise((resolve) => setTimeout(resolve, 5000)); // as above; the tests do not wait for it
+    await new Promise((resolve) => setTimeout(resolve, 5000)); // as above; the tests do not wait that long
   },
 };
 

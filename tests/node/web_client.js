@@ -1,4 +1,4 @@
-// Our own browser client in Node: node web_client.js URL OPTIONS SCENARIO, as socketio.js.
+// Runs our browser client in Node: node web_client.js URL OPTIONS SCENARIO, as in socketio.js.
 import { createInterface } from "node:readline";
 import WebSocket from "ws";
 import { Client } from "../../server/rfc6455_server/web/client.js";
@@ -19,7 +19,7 @@ const scenarios = {
     tell("ask me", await client.request("ask me", "well"));
     const hasty = open({ ackTimeout: 0.1 });
     await moment(hasty, "onconnected");
-    await hasty.request("silence").catch((error) => tell("time-out", error.code));
+    await hasty.request("silence").catch((error) => tell("timeout", error.code));
     hasty.close();
     const bytes = new Uint8Array(1 << 20).map((_, i) => i % 251);
     const answer = await client.request("binary", { name: "n", data: bytes, more: [new Uint8Array([120])] });

@@ -1,4 +1,4 @@
-"""The command ``rfc6455-server``: an echo, rooms, pages to try them, and a client for the terminal."""
+"""The command ``rfc6455-server``: an echo, rooms, and pages to try them; ``connect`` is a client."""
 
 import argparse
 import logging
@@ -23,14 +23,14 @@ _DEFAULTS: Final = Limits()
 
 
 class _Option(NamedTuple):
-    """An option of the command, and of its environment."""
+    """An option, which can also be set in the environment."""
 
     name: str
-    metavar: str  # empty for one that is on or off
+    metavar: str  # empty for a flag
     default: Any
     text: str
     parse: Callable[[str], Any] = str
-    several: bool = False
+    repeatable: bool = False
 
     @property
     def variable(self) -> str:
@@ -84,35 +84,39 @@ def _level(text: str) -> str:
 
 
 _OPTIONS: Final = (
-    _Option("host", "H", "127.0.0.1", "address to listen at"),
-    _Option("port", "P", 8765, "port, 0 for a free one", _port),
-    _Option("listen", "URL", [], "instead: http://H:P, https://H:P, unix:PATH", several=True),
-    _Option("cert", "FILE", "", "certificates: --port speaks TLS then"),
-    _Option("key", "FILE", "", "its key, if it is in another file"),
-    _Option("origin", "ORIGIN", [], "whose pages may connect, * for all", several=True),
-    _Option("trust", "NET", [], "proxies to believe: addresses, networks, unix", several=True),
-    _Option("proxy-protocol", "", False, "these send PROXY headers, version 2"),
-    _Option("reuse-port", "", False, "several processes may listen"),
-    _Option("max-message-size", "BYTES", _DEFAULTS.max_message_size, "larger ones: 1009", _size),
-    _Option("max-queue", "BYTES", _DEFAULTS.max_queue, "that may wait for a slow peer", _size),
+    _Option("host", "H", "127.0.0.1", "address to listen on"),
+    _Option("port", "P", 8765, "TCP port, 0 for a free one", _port),
+    _Option("listen", "URL", [], "http://H:P, https://H:P, unix:PATH instead", repeatable=True),
+    _Option("cert", "FILE", "", "certificate chain for TLS, in PEM"),
+    _Option("key", "FILE", "", "its private key, if in another file"),
+    _Option("origin", "ORIGIN", [], "origins to allow, * for all", repeatable=True),
+    _Option("trust", "NET", [], "trusted proxies: IPs, networks, unix", repeatable=True),
+    _Option("proxy-protocol", "", False, "require PROXY headers, version 2"),
+    _Option("reuse-port", "", False, "let several processes use the port"),
+    _Option(
+        "max-message-size", "BYTES", _DEFAULTS.max_message_size, "maximum of a message; larger: 1009", _size
+    ),
+    _Option("max-queue", "BYTES", _DEFAULTS.max_queue, "limit of a slow peer's backlog", _size),
     _Option("slow-consumer", "POLICY", "disconnect", "or drop_oldest, drop_newest", _policy),
-    _Option("max-connections", "N", _DEFAULTS.max_connections, "in all; more: 503", _size),
-    _Option("max-per-address", "N", _DEFAULTS.max_connections_per_address, "more: 429", _size),
-    _Option("message-rate", "N", None, "messages a second and peer; more: 1008", _rate),
+    _Option("max-connections", "N", _DEFAULTS.max_connections, "maximum connections; more: 503", _size),
+    _Option(
+        "max-per-address", "N", _DEFAULTS.max_connections_per_address, "maximum per address; more: 429", _size
+    ),
+    _Option("message-rate", "N", None, "messages per second; above: 1008", _rate),
     _Option("ping-interval", "S", _DEFAULTS.ping_interval, "seconds between Pings", _rate),
-    _Option("ping-timeout", "S", _DEFAULTS.ping_timeout, "to hear something after one", _rate),
-    _Option("drain-time", "S", DRAIN_TIME, "over which all are told 1001 at the end", _seconds),
-    _Option("compression", "", False, "permessage-deflate: 300 KiB a user of it"),
-    _Option("no-pages", "", False, "/echo, /rooms/NAME and the figures only"),
+    _Option("ping-timeout", "S", _DEFAULTS.ping_timeout, "seconds to wait for data after one", _rate),
+    _Option("drain-time", "S", DRAIN_TIME, "seconds over which to close all", _seconds),
+    _Option("compression", "", False, "permessage-deflate: 300 KiB each"),
+    _Option("no-pages", "", False, "no web pages and no Socket.IO"),
     _Option("log-format", "FORMAT", "text", "or json", _format),
     _Option("log-level", "LEVEL", "info", "or debug, warning, error", _level),
 )
 
-_DESCRIPTION: Final = "rfc6455-server [OPTION]… serves pages; rfc6455-server connect URL is a client\n"
+_DESCRIPTION: Final = "usage: rfc6455-server [OPTION]...   or: rfc6455-server connect --help\n"
 
 
 def make_server(*, pages: bool = True, **options: Any) -> Server:
-    """The server of the command: ``/echo``, ``/rooms/{name}``, the pages; other options as for `Server`."""
+    """Returns a server with ``/echo``, ``/rooms/{name}`` and the pages; ``options`` are those of `Server`."""
     server = Server(**options)
 
     @server.websocket("/echo")
@@ -133,7 +137,7 @@ def make_server(*, pages: bool = True, **options: Any) -> Server:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, and everything else in one screen."""
+    """Prints errors in one line, and help that fits on one screen."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"rfc6455-server: {message}\n")
@@ -143,17 +147,17 @@ class _Parser(argparse.ArgumentParser):
         for option in _OPTIONS:
             default = option.default or ("none" if option.metavar else "off")
             if option.name == "origin":
-                default = "its own"
+                default = "its own"  # pages of the server itself
             if isinstance(default, float):
                 default = f"{default:g}"
             shown = f"--{option.name} {option.metavar}".rstrip()
             lines.append(f"  {shown:<25} {option.text} ({default})\n")
-        lines.append(f"Each is also read from the environment: --port from {_PREFIX}PORT, and so on.\n")
+        lines.append(f"Environment variables: {_PREFIX}PORT=80 means --port 80; lists take commas.\n")
         return "".join(lines)
 
 
 def _from_environment(environment: Mapping[str, str], arguments: Sequence[str], parser: _Parser) -> list[str]:
-    """The options that the environment sets, as arguments; those on the command line go before."""
+    """Returns the options that the environment sets, as arguments, unless the command line sets them."""
     found = []
     for option in _OPTIONS:
         value = environment.get(option.variable)
@@ -161,11 +165,12 @@ def _from_environment(environment: Mapping[str, str], arguments: Sequence[str], 
         if value is None or given:
             continue
         if option.metavar:
-            found += [f"--{option.name}={part}" for part in (value.split(",") if option.several else [value])]
+            parts = value.split(",") if option.repeatable else [value]
+            found += [f"--{option.name}={part}" for part in parts]
         elif value.lower() in ("1", "true", "yes", "on"):
             found.append(f"--{option.name}")
         elif value.lower() not in ("", "0", "false", "no", "off"):
-            parser.error(f"{option.variable} is on or off, not {value!r}")
+            parser.error(f"{option.variable} must be on or off, not {value!r}")
     return found
 
 
@@ -175,8 +180,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         if not option.metavar:
             parser.add_argument(f"--{option.name}", action="store_true")
         else:
-            action = "append" if option.several else "store"
-            default = None if option.several else option.default
+            action = "append" if option.repeatable else "store"
+            default = None if option.repeatable else option.default
             parser.add_argument(
                 f"--{option.name}",
                 type=_named(option.parse, option.name),
@@ -188,7 +193,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _named(parse: Callable[[str], Any], name: str) -> Callable[[str], Any]:
-    """``parse`` under the name that argparse says when it raises: "invalid port value"."""
+    """Gives ``parse`` the name that argparse puts into its errors: "invalid port value"."""
 
     def named(text: str) -> Any:
         return parse(text)
@@ -198,7 +203,7 @@ def _named(parse: Callable[[str], Any], name: str) -> Callable[[str], Any]:
 
 
 def _endpoints(options: argparse.Namespace) -> list[Endpoint]:
-    """Where to listen; raises `ValueError` for what is not to be understood, `OSError` for bad files."""
+    """Returns the endpoints to listen on. Raises `ValueError` for a wrong URL, `OSError` for a wrong file."""
     context = make_ssl_context(options.cert, options.key or None) if options.cert else None
     common = {"reuse_port": options.reuse_port, "proxy_protocol": options.proxy_protocol}
     if not options.listen:
@@ -210,7 +215,7 @@ def _endpoints(options: argparse.Namespace) -> list[Endpoint]:
             endpoints.append(Endpoint(path=parts.path, **common))
             continue
         if parts.scheme not in ("http", "https") or parts.path not in ("", "/") or not parts.hostname:
-            raise ValueError(f"cannot listen at {url!r}: http://H:P, https://H:P or unix:PATH")
+            raise ValueError(f"cannot listen on {url!r}: use http://H:P, https://H:P or unix:PATH")
         secure = parts.scheme == "https"
         if secure and context is None:
             raise ValueError(f"{url} needs --cert")
@@ -220,7 +225,7 @@ def _endpoints(options: argparse.Namespace) -> list[Endpoint]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; gives its exit status."""
+    """Runs the command; returns its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] == "connect":
         return chat(arguments[1:])
@@ -245,9 +250,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             compression=PerMessageDeflate() if options.compression else None,
         )
     except ssl.SSLError as error:
-        return _fail(f"the certificate does not do: {error.reason or error}")
+        return _fail(f"cannot use the certificate: {error.reason or error}")
     except OSError as error:
-        return _fail(f"{options.cert} or {options.key}: {error.strerror or error}")
+        files = " or ".join(filter(None, [options.cert, options.key]))
+        return _fail(f"cannot read {files}: {error.strerror or error}")
     except ValueError as error:
         return _fail(str(error))
 

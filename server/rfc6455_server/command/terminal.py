@@ -1,7 +1,7 @@
 """``rfc6455-server connect URL``: a client for the terminal.
 
-Each line of the input is sent as a text message; each message is printed. Nothing that comes from the server
-reaches the terminal unescaped.
+It sends each line of its input as a text message, and prints each message that it receives. All text from the
+server is escaped, so that it cannot control the terminal.
 """
 
 import argparse
@@ -22,20 +22,28 @@ _NAME = "rfc6455-server connect"
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Prints errors in one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{_NAME}: {message}\n")
 
 
 def chat(arguments: Sequence[str]) -> int:
-    """Runs the command; gives its exit status: 0 in the end, 1 when the connection is lost, 2 without one."""
-    parser = _Parser(prog=_NAME, description="Sends each line of the input, and prints each message.")
-    parser.add_argument("url", metavar="URL", help="ws://… or wss://…")
-    parser.add_argument("--header", action="append", default=[], metavar="NAME:VALUE", help="for the request")
-    parser.add_argument("--subprotocol", action="append", default=[], metavar="NAME", help="to offer")
-    parser.add_argument("--origin", metavar="ORIGIN", help="to come from")
-    parser.add_argument("--ca", metavar="FILE", help="certificates to trust besides the system's")
+    """Runs the command; returns its exit status.
+
+    That is 0 after a clean close, 1 if the connection was lost, and 2 if it could not be opened.
+    """
+    parser = _Parser(
+        prog=_NAME,
+        description="Sends each line of standard input as a message, and prints each message received.",
+    )
+    parser.add_argument("url", metavar="URL", help="ws://HOST/PATH or wss://HOST/PATH")
+    header_help = "a field to add to the request (repeatable)"
+    parser.add_argument("--header", action="append", default=[], metavar="NAME:VALUE", help=header_help)
+    subprotocol_help = "a subprotocol to offer (repeatable)"
+    parser.add_argument("--subprotocol", action="append", default=[], metavar="NAME", help=subprotocol_help)
+    parser.add_argument("--origin", metavar="ORIGIN", help="the Origin field of the request")
+    parser.add_argument("--ca", metavar="FILE", help="certificates to trust in addition to the system's")
     options = parser.parse_args(arguments)
     headers = [(name.strip(), value.strip()) for name, _, value in (h.partition(":") for h in options.header)]
     try:
@@ -72,7 +80,7 @@ async def _chat(opening: connect, lines: TextIO) -> int:
     with suppress(asyncio.CancelledError, ConnectionClosedError):
         await sending
     closed = websocket.closed
-    assert closed is not None  # noqa: S101 - the iteration ended
+    assert closed is not None  # noqa: S101 - the iteration has ended
     print(f"closed with {closed.code} {escape(closed.reason)}".rstrip(), file=sys.stderr)
     return 0 if closed.clean else 1
 
@@ -82,7 +90,7 @@ async def _send_lines(websocket: WebSocket, lines: TextIO) -> None:
     loop = asyncio.get_running_loop()
 
     def read() -> None:
-        # A thread: a terminal, a pipe and a file are all read in the same way.
+        # In a thread, because the event loop cannot wait for a file.
         with suppress(RuntimeError):  # the loop is closed
             for line in lines:
                 asyncio.run_coroutine_threadsafe(queue.put(line), loop).result()
@@ -95,7 +103,7 @@ async def _send_lines(websocket: WebSocket, lines: TextIO) -> None:
 
 
 def escape(message: str | bytes) -> str:
-    """``message`` for a terminal: bytes in hexadecimal, control characters as escapes."""
+    """Returns ``message`` as printable text: bytes in hexadecimal, control characters as escapes."""
     if isinstance(message, bytes):
         return f"<{len(message)} bytes: {message[:32].hex(' ')}{' …' if len(message) > 32 else ''}>"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)

@@ -1,1 +1,1 @@
-"""HTTP on the same port as WebSockets: connection, routes, static files, metrics."""
+"""HTTP on the same port as WebSockets: connections, routes, static files, metrics."""

@@ -1,4 +1,4 @@
-"""HTTP requests, responses, and which handler answers which path."""
+"""HTTP requests and responses, and the routes from paths to handlers."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -7,26 +7,26 @@ from typing import Final
 from rfc6455 import Request
 
 MAX_BODY: Final = 1 << 20
-"""Maximum bytes of a request body, unless the route says otherwise."""
+"""Default of `HttpRoute.max_body`."""
 
 _READ_METHODS: Final = ("GET", "HEAD")
 
 
 @dataclass(slots=True)
 class HttpRequest:
-    """A request with its body."""
+    """An HTTP request with its body."""
 
     head: Request
     body: bytes
     address: str
-    """The client's."""
+    """The client's address; behind a trusted proxy, the one that the proxy reports."""
     secure: bool = False
-    """Whether it came over TLS."""
+    """Whether the connection runs over TLS."""
 
 
 @dataclass(slots=True)
 class HttpResponse:
-    """What to answer. With ``pieces``, the body comes from there, ``length`` bytes in all."""
+    """An HTTP response. If ``pieces`` is set, the body is what it yields, ``length`` bytes in all."""
 
     body: bytes = b""
     content_type: str = "text/plain; charset=utf-8"
@@ -35,19 +35,21 @@ class HttpResponse:
     pieces: AsyncIterator[bytes] | None = None
     length: int = 0
     expected: bool = False
-    """Whether a status of 400 and above is no problem, and no line in the log."""
+    """Whether a status of 400 or above is normal, and neither counted nor logged."""
 
 
 HttpHandler = Callable[[HttpRequest], Awaitable[HttpResponse]]
+"""An async function that answers requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpRoute:
-    """A handler and what it takes.
+    """A handler, and the requests that it takes: their methods and the maximum bytes of a body.
 
     ``long``: the handler may wait for long (long-polling), and is cancelled as soon as the client leaves.
-    ``begin`` sees the head before the body has come, and may refuse it; if it does not, and the handler is
-    not reached because the body is refused or breaks off, ``abandon`` is told.
+    ``begin`` is called with the head before the body arrives, and may return a response that refuses the
+    request. If it returns ``None``, and the handler does not run because the body is refused or incomplete,
+    ``abandon`` is called.
     """
 
     handler: HttpHandler
@@ -59,31 +61,31 @@ class HttpRoute:
 
 
 class HttpRoutes:
-    """What stands at which path."""
+    """The HTTP routes of a server, by path and by prefix."""
 
     def __init__(self) -> None:
         self._exact: dict[str, HttpRoute] = {}
         self._prefixes: dict[str, HttpRoute] = {}
 
     def add(self, path: str, route: HttpRoute) -> None:
-        """Puts a route at a path."""
+        """Adds the route of exactly ``path``."""
         self._exact[path] = route
 
     def add_prefix(self, prefix: str, route: HttpRoute) -> None:
-        """Puts a route at all paths that begin with ``prefix``."""
+        """Adds the route of all paths that start with ``prefix``."""
         self._prefixes[prefix] = route
 
     def find(self, path: str) -> HttpRoute | None:
-        """The route of a path: an exact one, or the longest prefix."""
+        """Returns the route of exactly ``path``, or else that of its longest prefix."""
         route = self._exact.get(path)
         if route is None:
-            fitting = [prefix for prefix in self._prefixes if path.startswith(prefix)]
-            route = self._prefixes[max(fitting, key=len)] if fitting else None
+            matching = [prefix for prefix in self._prefixes if path.startswith(prefix)]
+            route = self._prefixes[max(matching, key=len)] if matching else None
         return route
 
 
 def fixed(body: bytes, content_type: str, headers: Iterable[tuple[str, str]] = ()) -> HttpHandler:
-    """A handler that always answers the same."""
+    """Returns a handler that answers every request with ``body``."""
     fields = list(headers)
 
     async def answer(_: HttpRequest) -> HttpResponse:
@@ -93,5 +95,4 @@ def fixed(body: bytes, content_type: str, headers: Iterable[tuple[str, str]] = (
 
 
 def not_found() -> HttpResponse:
-    """404."""
     return HttpResponse(b"not found\n", status=404)

@@ -1,4 +1,4 @@
-"""Static files below a directory."""
+"""Files of a directory over HTTP."""
 
 import asyncio
 import mimetypes
@@ -10,14 +10,14 @@ from urllib.parse import unquote
 from rfc6455_server.http.routes import HttpHandler, HttpRequest, HttpResponse, not_found
 
 FILE_PIECE: Final = 1 << 18
-"""Bytes of a file that are read and sent in one step."""
+"""Bytes of a file that are read and sent at once."""
 
 
 def static_files(prefix: str, directory: Path, headers: Iterable[tuple[str, str]] = ()) -> HttpHandler:
-    """A handler for the files below ``directory``, and ``index.html`` for a path that ends with ``/``.
+    """Returns a handler for the files in ``directory``; for a path that ends with ``/``, its ``index.html``.
 
-    Nothing outside is reached, whatever the path or a symbolic link says, and no name that begins with a dot.
-    Raises `OSError` when there is no such directory.
+    Files outside the directory and names that start with a dot are not found, whatever the path or a symbolic
+    link says. Raises `OSError` if the directory does not exist.
     """
     root = directory.resolve(strict=True)
     fields = list(headers)
@@ -53,7 +53,7 @@ def _find_file(root: Path, path: str) -> Path | None:
         file = root.joinpath(*names).resolve()
         return file if file.is_relative_to(root) and file.is_file() else None
     except OSError:
-        return None  # such as a name that is too long
+        return None  # for example, the name is too long
 
 
 async def _read_pieces(file: Path, size: int) -> AsyncIterator[bytes]:
@@ -61,6 +61,6 @@ async def _read_pieces(file: Path, size: int) -> AsyncIterator[bytes]:
         while size > 0:
             piece = await asyncio.to_thread(opened.read, min(FILE_PIECE, size))
             if not piece:
-                raise OSError("the file has become shorter")
+                raise OSError("the file was truncated while it was sent")
             size -= len(piece)
             yield piece

@@ -1,9 +1,9 @@
 """Listening sockets: addresses, accepting, the PROXY protocol, TLS.
 
-Left to others: what is spoken on an accepted connection (`listener`).
+Left to others: what an accepted connection does (`opening`, `listener`).
 
-Accepting is ours, and not asyncio's server, because the PROXY header stands before TLS, because the
-deadline of an opening handshake begins here, and because a process without file descriptors has to go slowly.
+`asyncio.start_server` is not used, for three reasons: a PROXY header comes before TLS, the deadline of an
+opening handshake starts when TCP is accepted, and a process that is out of file descriptors must not spin.
 """
 
 import asyncio
@@ -26,32 +26,32 @@ from rfc6455_server.listening.proxy import (
     ProxyHeaderError,
     Trusted,
     proxied_address,
-    proxy_rest_size,
+    proxy_addresses_size,
 )
 from rfc6455_server.logs import log
 from rfc6455_server.websocket.hub import Hub
 from rfc6455_server.websocket.streams import LINGER_TIMEOUT, CodecProtocol
 
-BACKLOG: Final = 512
-"""Connections that the operating system queues until they are accepted."""
+LISTEN_BACKLOG: Final = 512
+"""Maximum connections that the operating system queues until we accept them."""
 
 ACCEPT_RETRY: Final = 0.5
-"""Seconds for which accepting rests when there are no file descriptors."""
+"""Seconds for which accepting pauses when the process is out of file descriptors."""
 
 UNSENT_SIZE: Final = 1 << 17
-"""Bytes unsent that the operating system takes: what is there, no newer message can replace."""
+"""Maximum unsent bytes of a connection in the operating system, where no policy can replace messages."""
 
-_ACCEPTED_AT_ONCE: Final = 64
-"""Connections that are accepted before others get their turn."""
+_MAX_ACCEPTED: Final = 64
+"""Maximum connections accepted in one turn of the event loop."""
 
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Endpoint(NamedTuple):
-    """Where to listen, and what is spoken there: ``path`` of a Unix socket, or ``host`` and ``port``.
+    """Where a server listens: at the ``path`` of a Unix socket, or at ``host`` and ``port``.
 
-    ``ssl_context`` makes it TLS. ``reuse_port`` lets several processes listen. ``proxy_protocol`` expects a
-    PROXY header of version 2 before everything else, from trusted addresses only.
+    ``ssl_context`` turns on TLS. ``reuse_port`` lets several processes listen on one port. ``proxy_protocol``
+    requires a PROXY header of version 2 at the start of each connection, from a trusted address.
     """
 
     host: str | None = None
@@ -63,7 +63,10 @@ class Endpoint(NamedTuple):
 
 
 def make_ssl_context(certificate: str, key: str | None = None) -> ssl.SSLContext:
-    """TLS 1.2 or later for a server; raises `OSError` or `ssl.SSLError` for files that do not do."""
+    """Returns a server's context for TLS 1.2 or later.
+
+    Raises `OSError` if a file cannot be read, and `ssl.SSLError` if it has no usable certificate or key.
+    """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(certificate, key)
@@ -72,7 +75,7 @@ def make_ssl_context(certificate: str, key: str | None = None) -> ssl.SSLContext
 
 
 async def open_sockets(endpoint: Endpoint, send_timeout: float) -> list[socket.socket]:
-    """The listening sockets of an endpoint: one, or one for each address of the host. Raises `OSError`."""
+    """Opens the listening sockets of an endpoint: one for each address of the host. Raises `OSError`."""
     if endpoint.path is not None:
         return [_listen_unix(endpoint.path)]
     loop = asyncio.get_running_loop()
@@ -90,7 +93,7 @@ async def open_sockets(endpoint: Endpoint, send_timeout: float) -> list[socket.s
     return sockets
 
 
-def _listen(  # noqa: PLR0917 - what getaddrinfo gives
+def _listen(  # noqa: PLR0917 - what getaddrinfo returns
     family: int, kind: int, protocol: int, address: object, reuse_port: bool, send_timeout: float
 ) -> socket.socket:
     with _closed_on_error(socket.socket(family, kind, protocol)) as listening:
@@ -99,7 +102,7 @@ def _listen(  # noqa: PLR0917 - what getaddrinfo gives
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        # Accepted sockets inherit these two. A peer that acknowledges nothing is given up by the system.
+        # Accepted sockets inherit both. The first ends connections whose peer acknowledges nothing.
         values = {"TCP_USER_TIMEOUT": int(send_timeout * 1000), "TCP_NOTSENT_LOWAT": UNSENT_SIZE}
         for name, value in values.items():
             option = getattr(socket, name, None)
@@ -110,7 +113,7 @@ def _listen(  # noqa: PLR0917 - what getaddrinfo gives
 
 
 def _listen_unix(path: str) -> socket.socket:
-    """A Unix socket; one that was left behind by a process that is gone is replaced."""
+    """Listens at a path; replaces the socket of a process that has ended."""
     with _closed_on_error(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as listening:
         if Path(path).exists() and stat.S_ISSOCK(os.stat(path).st_mode) and not _answers(path):
             Path(path).unlink()
@@ -128,8 +131,8 @@ def _closed_on_error(listening: socket.socket) -> Iterator[socket.socket]:
 
 
 def _bind(listening: socket.socket, address: object) -> None:
-    listening.bind(address)  # type: ignore[arg-type]  # as getaddrinfo gives it, or a path
-    listening.listen(BACKLOG)
+    listening.bind(address)  # type: ignore[arg-type]  # from getaddrinfo, or a path
+    listening.listen(LISTEN_BACKLOG)
     listening.setblocking(False)
 
 
@@ -157,11 +160,10 @@ class Acceptor:
         self._endpoint = endpoint
         self._trusted = trusted
         self._hub = hub
-        # Of an address and a deadline; bytes are an answer that refuses it.
-        self._make_protocol = make_protocol
+        self._make_protocol = make_protocol  # of an address and a deadline; returns bytes to refuse
         self._loop = asyncio.get_running_loop()
-        waits = endpoint.proxy_protocol or endpoint.ssl_context is not None
-        self._make_transport = None if waits else socket_transport_maker(self._loop)
+        needs_task = endpoint.proxy_protocol or endpoint.ssl_context is not None
+        self._make_transport = None if needs_task else socket_transport_maker(self._loop)
         self._retry: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._refused: set[socket.socket] = set()
@@ -169,7 +171,7 @@ class Acceptor:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """``http://…``, ``https://…`` or ``unix:…``."""
         address = self.socket.getsockname()
         if not isinstance(address, tuple):
             return f"unix:{address}"
@@ -178,7 +180,7 @@ class Acceptor:
         return f"{scheme}://{host}:{address[1]}"
 
     def close(self) -> None:
-        """Stops listening."""
+        """Stops listening. Connections stay open."""
         self._loop.remove_reader(self.socket)
         if self._retry is not None:
             self._retry.cancel()
@@ -191,7 +193,7 @@ class Acceptor:
             Path(self._endpoint.path).unlink(missing_ok=True)
 
     def _accept(self) -> None:
-        for _ in range(_ACCEPTED_AT_ONCE):
+        for _ in range(_MAX_ACCEPTED):
             try:
                 connection, address = self.socket.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -199,20 +201,23 @@ class Acceptor:
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
                     raise
-                self._rest(error)
+                self._pause_accepting(error)
                 return
             host = address[0] if isinstance(address, tuple) else UNIX
             if self._make_transport is not None:
-                self._establish_at_once(connection, host, self._make_transport)
+                self._start_now(connection, host, self._make_transport)
                 continue
-            task = self._loop.create_task(self._establish(connection, host))
+            task = self._loop.create_task(self._start(connection, host))
             self._tasks.add(task)
-            task.add_done_callback(partial(self._established, connection))
+            task.add_done_callback(partial(self._forget_task, connection))
 
-    def _establish_at_once(
+    def _start_now(
         self, connection: socket.socket, address: str, make_transport: Callable[..., object]
     ) -> None:
-        """Without TLS and PROXY headers, there is nothing to wait for."""
+        """Starts a connection without a task: with neither TLS nor a PROXY header, it need not wait.
+
+        A task would take a tenth of an opening handshake (`asyncio_private`).
+        """
         connection.setblocking(False)
         deadline = self._hub.clock.time() + self._hub.limits.handshake_timeout
         made = self._make_protocol(address, deadline)
@@ -221,18 +226,20 @@ class Acceptor:
         else:
             make_transport(connection, made)
 
-    def _established(self, connection: socket.socket, task: asyncio.Task[None]) -> None:
+    def _forget_task(self, connection: socket.socket, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if task.cancelled():
-            connection.close()  # it may never have begun
+            connection.close()  # the task may not have started
 
-    def _rest(self, error: OSError) -> None:
-        """Without file descriptors, the socket stays ready: asking again at once would only burn time."""
-        log(logging.ERROR, "accepting rests", error=os.strerror(error.errno or 0), seconds=ACCEPT_RETRY)
+    def _pause_accepting(self, error: OSError) -> None:
+        """Waits for file descriptors. The listening socket stays readable, so retrying at once would spin."""
+        reason = os.strerror(error.errno or 0)
+        log(logging.ERROR, "accepting paused", reason=reason, seconds=ACCEPT_RETRY)
         self._loop.remove_reader(self.socket)
         self._retry = self._loop.call_later(ACCEPT_RETRY, self._loop.add_reader, self.socket, self._accept)
 
-    async def _establish(self, connection: socket.socket, address: str) -> None:
+    async def _start(self, connection: socket.socket, address: str) -> None:
+        """Starts a connection after its PROXY header and its TLS handshake."""
         deadline = self._hub.clock.time() + self._hub.limits.handshake_timeout
         protocol: CodecProtocol | bytes | None = None
         try:
@@ -253,10 +260,9 @@ class Acceptor:
             if context is not None:
                 shrink_tls_buffer(transport)
         except (OSError, TimeoutError, ProxyHeaderError) as error:
-            # TLS that fails, a peer that left, a proxy that is none.
-            log(
-                logging.INFO, "connection refused", address=address, reason=str(error) or type(error).__name__
-            )
+            # The TLS handshake failed, the peer left, or the PROXY header is wrong.
+            reason = str(error) or type(error).__name__
+            log(logging.INFO, "connection failed", address=address, reason=reason)
             self._abandon(connection, protocol)
         except asyncio.CancelledError:
             self._abandon(connection, protocol)
@@ -268,7 +274,7 @@ class Acceptor:
             protocol.on_lost(protocol)
 
     def _refuse(self, connection: socket.socket, answer: bytes) -> None:
-        """Answers before anything was read; closing at once would reset the connection, answer and all."""
+        """Sends ``answer``, and closes later: closing with unread bytes would reset the connection."""
         try:
             connection.send(answer)
             connection.shutdown(socket.SHUT_WR)
@@ -276,19 +282,19 @@ class Acceptor:
             connection.close()
         else:
             self._refused.add(connection)
-            self._loop.call_later(LINGER_TIMEOUT, self._end_refused, connection)
+            self._loop.call_later(LINGER_TIMEOUT, self._close_refused, connection)
 
-    def _end_refused(self, connection: socket.socket) -> None:
+    def _close_refused(self, connection: socket.socket) -> None:
         self._refused.discard(connection)
         connection.close()
 
     async def _read_proxy_header(self, connection: socket.socket, address: str) -> str:
         if address not in self._trusted:
-            raise ProxyHeaderError("a proxy that is not trusted")
+            raise ProxyHeaderError("the proxy is not trusted")
         async with asyncio.timeout(self._hub.limits.handshake_timeout):
             prefix = await self._read_exactly(connection, PREFIX_SIZE)
-            rest = await self._read_exactly(connection, proxy_rest_size(prefix))
-        return proxied_address(prefix, rest) or address
+            addresses = await self._read_exactly(connection, proxy_addresses_size(prefix))
+        return proxied_address(prefix, addresses) or address
 
     async def _read_exactly(self, connection: socket.socket, size: int) -> bytes:
         data = b""

@@ -1,6 +1,7 @@
-"""Who the peer is when a proxy stands between: ``X-Forwarded-For``, and the PROXY protocol, version 2.
+"""The client's address behind a proxy: ``X-Forwarded-For``, and the PROXY protocol, version 2.
 
-Left to others: reading the bytes (`acceptor`). Nothing here is believed of an address that is not trusted.
+Only trusted addresses may report another one.
+Left to others: reading the bytes (`acceptor`).
 """
 
 import ipaddress
@@ -11,13 +12,13 @@ from typing import Final
 from rfc6455 import Request, WebSocketError
 
 UNIX: Final = "unix"
-"""The address of whoever comes over a Unix socket."""
+"""The address of every peer of a Unix socket."""
 
 PREFIX_SIZE: Final = 16
-"""Bytes of a PROXY header up to its length, that included."""
+"""Bytes of a PROXY header up to and including the length of its second part."""
 
-MAX_REST: Final = 4096
-"""Bytes that may follow these: addresses, and extensions that are not looked at."""
+MAX_ADDRESSES_SIZE: Final = 4096
+"""Maximum bytes of the second part: the addresses, and extensions, which are ignored."""
 
 _SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
 _VERSION_AND_LOCAL: Final = 0x20
@@ -27,16 +28,16 @@ _INET6: Final = 2
 
 
 class ProxyHeaderError(WebSocketError):
-    """What came is no PROXY header of version 2."""
+    """A connection does not start with a valid PROXY header from a trusted proxy."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, slug="proxy-header")
 
 
 class Trusted:
-    """The addresses that are believed: single ones, networks such as ``10.0.0.0/8``, and ``unix``.
+    """The addresses of trusted proxies: addresses, networks such as ``10.0.0.0/8``, and ``unix``.
 
-    Raises `ValueError` for what is none of these.
+    Raises `ValueError` for anything else.
     """
 
     def __init__(self, addresses: Iterable[str] = ()) -> None:
@@ -53,16 +54,16 @@ class Trusted:
             parsed = ipaddress.ip_address(address)
         except ValueError:
             return False
-        # An IPv4 peer of a socket for both is written as IPv6.
+        # A socket for both families writes the address of an IPv4 peer as IPv6.
         parsed = getattr(parsed, "ipv4_mapped", None) or parsed
         return any(parsed in network for network in self._networks)
 
 
 def forwarded_for(request: Request, address: str, trusted: Trusted) -> str:
-    """The client's address, as far as trusted proxies tell it.
+    """Returns the client's address by ``X-Forwarded-For``, if ``address`` is a trusted proxy's.
 
-    Each proxy adds the address that it was called from at the right. So, from the right, the first one that
-    is not itself trusted is the client's; what stands left of it, anyone may have written.
+    Each proxy appends its peer's address at the right. So the rightmost address that is not trusted is the
+    client's. Everything left of it may be forged.
     """
     if address not in trusted:
         return address
@@ -72,35 +73,35 @@ def forwarded_for(request: Request, address: str, trusted: Trusted) -> str:
         try:
             address = str(ipaddress.ip_address(hop))
         except ValueError:
-            return address  # no address: whoever is named last wrote it
+            return address  # not an address: the last proxy is as much as we know
         if address not in trusted:
             return address
     return address
 
 
-def proxy_rest_size(prefix: bytes) -> int:
-    """How many bytes follow the first `PREFIX_SIZE` of a PROXY header; raises `ProxyHeaderError`."""
+def proxy_addresses_size(prefix: bytes) -> int:
+    """Returns how many bytes follow the first `PREFIX_SIZE` of a PROXY header; raises `ProxyHeaderError`."""
     if prefix[:12] != _SIGNATURE or prefix[12] not in (_VERSION_AND_LOCAL, _VERSION_AND_PROXY):
-        raise ProxyHeaderError("no PROXY header of version 2")
+        raise ProxyHeaderError("not a PROXY header of version 2")
     size = int.from_bytes(prefix[14:16], "big")
-    if size > MAX_REST:
-        raise ProxyHeaderError("a PROXY header that is too long")
+    if size > MAX_ADDRESSES_SIZE:
+        raise ProxyHeaderError("the PROXY header is too long")
     return size
 
 
-def proxied_address(prefix: bytes, rest: bytes) -> str | None:
-    """The client's address of a whole PROXY header; ``None`` when the proxy speaks for itself.
+def proxied_address(prefix: bytes, addresses: bytes) -> str | None:
+    """Returns the client's address of a PROXY header; ``None`` if the proxy connects for itself.
 
-    Raises `ProxyHeaderError` where an address is promised and missing.
+    Raises `ProxyHeaderError` if the header announces an address and has none.
     """
     if prefix[12] == _VERSION_AND_LOCAL:
         return None
     family = prefix[13] >> 4
     try:
         if family == _INET:
-            return str(ipaddress.IPv4Address(struct.unpack_from("!4s4sHH", rest)[0]))
+            return str(ipaddress.IPv4Address(struct.unpack_from("!4s4sHH", addresses)[0]))
         if family == _INET6:
-            return str(ipaddress.IPv6Address(struct.unpack_from("!16s16sHH", rest)[0]))
+            return str(ipaddress.IPv6Address(struct.unpack_from("!16s16sHH", addresses)[0]))
     except struct.error:
-        raise ProxyHeaderError("a PROXY header without its addresses") from None
+        raise ProxyHeaderError("the PROXY header lacks its addresses") from None
     return None

@@ -1,6 +1,6 @@
 """The pages of the command: a start page, a chat, a stock ticker and a game.
 
-Each has a short file here, which reads as an example of `rfc6455_server.socketio`, and its browser side in
+Each has a short file here, an example of how to use `rfc6455_server.socketio`, and its browser side in
 ``web/``.
 """
 
@@ -16,28 +16,27 @@ from rfc6455_server.pages.ticker import add_ticker
 from rfc6455_server.socketio import SocketIO
 
 RECOVERY: Final = 120.0
-"""Seconds for which somebody whose connection was lost may come back and have missed nothing."""
+"""Seconds for which a client whose connection was lost is sent what it missed when it comes back."""
 
 MAX_PAYLOAD: Final = 1 << 20
-"""Bytes of a message: images come in pieces below it."""
+"""Maximum bytes of a message; images are sent in smaller pieces."""
 
 _PAGES: Final = {"/": "index", "/chat": "chat", "/ticker": "ticker", "/game": "game"}
 
 
-async def nothing(_: HttpRequest) -> HttpResponse:
-    """No content."""
+async def no_content(_: HttpRequest) -> HttpResponse:
     return HttpResponse(status=204)
 
 
 def add_pages(server: Server) -> SocketIO:
-    """Serves the pages, and the events behind them."""
+    """Adds the pages and their events to a server."""
     io = SocketIO(recovery=RECOVERY, max_payload=MAX_PAYLOAD)
     server.mount(io)
     add_status(server, io)
     add_chat(io)
     add_ticker(io)
     add_game(io)
-    server.http("/favicon.ico")(nothing)  # browsers ask for it, whatever a page says
+    server.http("/favicon.ico")(no_content)  # some browsers request it, although the pages name an icon
     web = resources.files("rfc6455_server") / "web"
     for path, name in _PAGES.items():
         server.page(path, (web / f"{name}.html").read_bytes(), "text/html")

@@ -1,8 +1,8 @@
-"""A chat: rooms with who is there and what was said last, images, direct messages, typing.
+"""A chat: rooms with their people and latest messages, images, direct messages, typing.
 
-Nothing is lost or doubled when a connection is: each message has a number in its room, so that who comes back
-asks for what came after the last one that it has; and a key of its sender's, so that saying it again says it
-once.
+No message is lost or doubled when a connection is lost. Each message has a number in its room, so that a
+client that comes back asks for those after the last one that it has. Each has a key from its sender, so that
+a message that is sent again is added once.
 """
 
 from collections import OrderedDict, deque
@@ -14,40 +14,44 @@ from typing import Any, Final
 from rfc6455_server.socketio import Namespace, Socket, SocketIO
 
 HISTORY: Final = 50
-"""Messages of a room that who joins is shown."""
+"""Maximum messages in a room's history, which those who join are shown."""
 
 MAX_ROOMS: Final = 100
-"""Rooms whose history is kept; the one longest unused is forgotten."""
+"""Maximum rooms whose history is kept; the least recently used is dropped first."""
 
 MAX_ROOM_BYTES: Final = 4 << 20
-"""Bytes of the images in a room's history; older ones are forgotten before their time."""
+"""Maximum bytes of the images in a room's history; the oldest messages are dropped first."""
 
 MAX_TEXT: Final = 2000
-"""Code points of a message."""
+"""Maximum code points of a message."""
 
 MAX_NAME: Final = 40
-"""Code points of a person's or a room's name."""
+"""Maximum code points of the name of a person or a room."""
 
 MAX_IMAGE: Final = 2 << 20
-"""Bytes of an image."""
+"""Maximum bytes of an image."""
 
 IMAGE_TYPES: Final = ("image/png", "image/jpeg", "image/gif", "image/webp")
-"""Only what cannot carry a script."""
+"""Types that cannot carry a script."""
 
 _KEYS: Final = 200
 
 
 @dataclass
 class Room:
-    """What was said in a room."""
+    """The history of a room."""
 
     number: int = 0
-    epoch: str = field(default_factory=lambda: token_hex(8))  # numbers begin anew with the server
+    epoch: str = field(
+        default_factory=lambda: token_hex(8)
+    )  # of the numbers, which start again when the server does
     messages: deque[dict[str, Any]] = field(default_factory=deque)
-    keys: "OrderedDict[str, int]" = field(default_factory=OrderedDict)  # of messages, with their numbers
+    keys: "OrderedDict[str, int]" = field(
+        default_factory=OrderedDict
+    )  # the number of each message, by its key
 
     def add(self, message: dict[str, Any], key: str) -> dict[str, Any] | None:
-        """Keeps a message under the next number; ``None`` when it was said before."""
+        """Keeps a message under the next number, and returns it; ``None`` if its key was added before."""
         if key in self.keys:
             return None
         self.number += 1
@@ -61,7 +65,7 @@ class Room:
         return message
 
     def after(self, number: int) -> list[dict[str, Any]]:
-        """The messages since that one."""
+        """Returns the messages after the one with this number."""
         return [message for message in self.messages if message["number"] > number]
 
     def _bytes(self) -> int:
@@ -70,7 +74,7 @@ class Room:
 
 @dataclass
 class Upload:
-    """An image that comes in pieces."""
+    """An image that arrives in pieces."""
 
     key: str
     type: str
@@ -79,14 +83,14 @@ class Upload:
 
 
 class Chat:
-    """The rooms, and who is in them. What comes from clients is checked, and what is wrong is refused."""
+    """The rooms and their people."""
 
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
         self._rooms: OrderedDict[str, Room] = OrderedDict()
 
     def room(self, name: str) -> Room:
-        """The room of that name."""
+        """Returns the history of a room, new if there is none."""
         room = self._rooms.get(name) or Room()
         self._rooms[name] = room
         self._rooms.move_to_end(name)
@@ -95,11 +99,10 @@ class Chat:
         return room
 
     def people(self, name: str) -> list[dict[str, str]]:
-        """Who is in a room."""
         return [person(socket) for socket in self._namespace.to(name).fetch_sockets()]
 
     def say(self, socket: Socket, key: str, message: dict[str, Any]) -> bool:
-        """Says something in the socket's room, once."""
+        """Adds a message to the socket's room and sends it to all, unless its key was added before."""
         name = socket.data["room"]
         added = self.room(name).add({**person(socket), **message}, key)
         if added is not None:
@@ -108,12 +111,12 @@ class Chat:
 
 
 def person(socket: Socket) -> dict[str, str]:
-    """How others see a socket."""
+    """Returns what others see of a socket."""
     return {"id": socket.id, "name": socket.data["name"]}
 
 
 def clean(value: object, limit: int) -> str:
-    """A text of a client, without what cannot be seen at its ends; empty for what is no text, or too long."""
+    """Returns the text that a client sent, stripped; empty if it is not a text or is too long."""
     text = value.strip() if isinstance(value, str) else ""
     return text if len(text) <= limit else ""
 
@@ -125,14 +128,14 @@ def add_chat(io: SocketIO) -> Chat:
 
     @namespace.on("connect")
     def connected(socket: Socket) -> None:
-        if socket.recovered:  # it is in its room still, and is sent what it missed
+        if socket.recovered:  # it is back in its room, and is sent what it missed
             socket.to(socket.data["room"]).emit("joined", person(socket))
 
     @namespace.on("join")
     def join(
         socket: Socket, room: object, name: object, seen: object = 0, epoch: object = ""
     ) -> dict[str, Any] | None:
-        """Enters a room under a name; answers with who is there, and what was said after ``seen``."""
+        """Enters a room under a name; answers with its people and the messages after number ``seen``."""
         room, name = clean(room, MAX_NAME), clean(name, MAX_NAME)
         if not room or not name:
             return None
@@ -146,7 +149,7 @@ def add_chat(io: SocketIO) -> Chat:
 
     @namespace.on("say")
     def say(socket: Socket, key: object, text: object) -> bool:
-        """Says something to all in the room; True when it is said, now or before."""
+        """Sends a text to all in the room; True if it is sent, now or before."""
         text, key = clean(text, MAX_TEXT), clean(key, MAX_NAME)
         return bool(text and key and "room" in socket.data) and chat.say(socket, key, {"text": text})
 
@@ -154,7 +157,7 @@ def add_chat(io: SocketIO) -> Chat:
     def image(  # noqa: PLR0917 - the event's arguments
         socket: Socket, key: object, type_: object, size: object, offset: object, piece: object
     ) -> bool:
-        """Takes a piece of an image; the last one says it. False: begin anew, or leave it."""
+        """Takes a piece of an image, and sends the image after the last one; False if the upload failed."""
         key = clean(key, MAX_NAME)
         if not isinstance(piece, bytes) or not isinstance(size, int) or "room" not in socket.data:
             return False
@@ -175,7 +178,7 @@ def add_chat(io: SocketIO) -> Chat:
 
     @namespace.on("direct")
     def direct(socket: Socket, to: object, text: object) -> bool:
-        """Says something to one person only; False when that one is not in the room."""
+        """Sends a text to one person only; False if that person is not in the room."""
         text = clean(text, MAX_TEXT)
         other = namespace.sockets.get(to) if isinstance(to, str) else None
         if not text or other is None or other.data.get("room") != socket.data.get("room", ""):

@@ -1,6 +1,7 @@
 """A small shared world: each player is a dot that collects coins; bumping into someone richer takes one.
 
-The server decides everything; players say where they steer, and are shown the world 30 times a second.
+The server decides everything. Players send the direction in which they steer, and are sent the world 30 times
+a second.
 """
 
 import asyncio
@@ -16,26 +17,26 @@ SIZE: Final = 1000.0
 """Width and height of the world."""
 
 RATE: Final = 30
-"""Rounds a second."""
+"""Steps per second."""
 
 SPEED: Final = 320.0
-"""How far a player goes in a second."""
+"""Distance that a player moves per second."""
 
 REACH: Final = 28.0
-"""How near a player has to come to a coin, or to another player."""
+"""Maximum distance at which a player takes a coin, or bumps into another player."""
 
 COINS: Final = 6
 GOAL: Final = 10
-"""Coins that win a round; then all begin anew."""
+"""Coins that win a round; then everybody starts again without coins."""
 
 MAX_PLAYERS: Final = 50
 SAFE: Final = 1.0
-"""Seconds after a bump in which nothing can be taken from a player again."""
+"""Seconds after a bump during which nothing can be taken from either player."""
 
 
 @dataclass
 class Player:
-    """A dot."""
+    """A player's dot. ``dx`` and ``dy`` are the direction; ``safe`` counts down seconds."""
 
     name: str
     x: float
@@ -46,13 +47,13 @@ class Player:
     safe: float = 0.0
 
     def move(self, seconds: float) -> None:
-        """Goes where it is steered, as far as the world goes."""
+        """Moves in its direction, but not beyond the edges of the world."""
         self.x = min(SIZE, max(0.0, self.x + self.dx * SPEED * seconds))
         self.y = min(SIZE, max(0.0, self.y + self.dy * SPEED * seconds))
         self.safe = max(0.0, self.safe - seconds)
 
     def near(self, x: float, y: float) -> bool:
-        """Whether it reaches that place."""
+        """Whether the dot reaches that place."""
         return math.hypot(self.x - x, self.y - y) < REACH
 
 
@@ -68,12 +69,12 @@ class World:
         return self._random.uniform(50, SIZE - 50), self._random.uniform(50, SIZE - 50)
 
     def add(self, id_: str, name: str) -> Player:
-        """A new player, somewhere."""
+        """Adds a player at a random place."""
         self.players[id_] = player = Player(name, *self._somewhere())
         return player
 
     def step(self, seconds: float) -> str | None:
-        """What happens in that time; gives the name of who has won."""
+        """Moves the world by that time; returns the winner's name if the round is won."""
         for player in self.players.values():
             player.move(seconds)
             for index, (x, y) in enumerate(self.coins):
@@ -93,7 +94,7 @@ class World:
         return winner
 
     def picture(self) -> dict[str, Any]:
-        """What is shown: players by id as name, place and coins; and where coins lie."""
+        """Returns what clients draw: each player's name, place and coins by id, and the places of coins."""
         return {
             "players": {
                 id_: [player.name, round(player.x), round(player.y), player.coins]
@@ -122,7 +123,7 @@ def add_game(io: SocketIO) -> None:
         playing = True
         while world.players:
             winner = world.step(1 / RATE)
-            # Who is behind sees the newest picture, and none that is out of date.
+            # A player who is behind gets the newest picture, and no older ones.
             game.to("world").with_policy(coalesce("world")).emit("world", world.picture())
             if winner is not None:
                 game.to("world").emit("won", winner)
@@ -151,10 +152,10 @@ def add_game(io: SocketIO) -> None:
 
     @game.on("echo")
     def echo(_: Socket) -> bool:
-        return True  # for whoever measures the latency
+        return True  # the page measures the round trip
 
     @game.on("disconnect")
     def gone(socket: Socket, _: str) -> None:
-        # Who came back at once, under the same id, has another dot by now.
+        # A recovered player with the same id may have a new dot by now.
         if world.players.get(socket.id) is dots.pop(socket, None):
             world.players.pop(socket.id, None)

@@ -1,4 +1,4 @@
-"""The figures of the start page: connections, rooms, messages a second; told while somebody looks."""
+"""The figures of the start page: connections, rooms, messages per second; sent while the page is open."""
 
 import asyncio
 from typing import Final
@@ -7,20 +7,20 @@ from rfc6455_server.app import Server
 from rfc6455_server.socketio import Socket, SocketIO
 
 INTERVAL: Final = 1.0
-"""Seconds."""
+"""Seconds between figures."""
 
 
 def add_status(server: Server, io: SocketIO) -> None:
     """Adds the namespace ``/status``."""
     status = io.of("/status")
 
-    telling = False
+    sending = False
 
-    async def tell() -> None:
-        nonlocal telling
-        if telling:
+    async def send() -> None:
+        nonlocal sending
+        if sending:
             return
-        telling = True
+        sending = True
         while status.sockets:
             before = server.stats.messages_in + server.stats.messages_out
             await asyncio.sleep(INTERVAL)
@@ -33,9 +33,8 @@ def add_status(server: Server, io: SocketIO) -> None:
                     "messages": messages / INTERVAL,
                 },
             )
-
-        telling = False
+        sending = False
 
     @status.on("connect")
     def connected(_: Socket) -> None:
-        io.spawn(tell())
+        io.spawn(send())

@@ -1,4 +1,4 @@
-"""A stock ticker: many prices a second, of which a slow tab gets the newest and not the backlog."""
+"""A stock ticker: many prices per second; a slow tab gets the newest ones instead of the backlog."""
 
 import asyncio
 import random
@@ -9,20 +9,20 @@ from rfc6455_server.policies import coalesce
 from rfc6455_server.socketio import Namespace, Socket, SocketIO
 
 STOCKS: Final = {"KIM": 120.0, "ACME": 80.0, "NOVA": 45.0, "ORCA": 210.0, "TIDE": 150.0, "ZEN": 95.0}
-"""Made up, with the price that each begins with."""
+"""Invented stocks, with their first prices."""
 
 RATE: Final = 20
-"""Rounds of prices a second."""
+"""Rounds of prices per second."""
 
 BURST_SECONDS: Final = 5.0
 BURST_RATE: Final = 600
-"""How long, and how many rounds a second, a tab is sent that asks for more than it can take."""
+"""Seconds of a burst, and its rounds of prices per second: more than a busy tab can take."""
 
 _VOLATILITY: Final = 0.002
 
 
 class Market:
-    """The prices, and what was sent of them."""
+    """The prices, and how many of them were sent."""
 
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
@@ -31,17 +31,17 @@ class Market:
         self.open = False
 
     def trade(self, to: str) -> None:
-        """A round of new prices for a room, or a socket."""
+        """Changes all prices, and sends them to a room or a socket."""
         for name, start in STOCKS.items():
-            # A random walk that is drawn back to where it began.
+            # A random walk with a drift back to the first price.
             drift = 0.001 * (start / self.prices[name] - 1)
             self.prices[name] *= 1 + drift + random.gauss(0, _VOLATILITY)
-            # Of one stock only the newest price waits for who is behind.
+            # For a tab that is behind, only the newest price of each stock waits.
             target = self._namespace.to(to).with_policy(coalesce(name))
             target.emit("tick", name, round(self.prices[name], 2), time.time())
 
     async def run(self) -> None:
-        """Trades while somebody looks."""
+        """Trades while anybody is connected."""
         if self.open:
             return
         self.open = True
@@ -66,23 +66,24 @@ def add_ticker(io: SocketIO) -> None:
 
     @ticker.on("figures")
     def figures(socket: Socket) -> dict[str, int]:
-        """How many ticks this tab was sent since it came, and how many were merged into newer ones."""
+        """Returns how many ticks this tab was sent, and how many of them newer ones replaced."""
         sent = market.sent - socket.data["before"] + socket.data["burst"]
         return {"sent": sent, "merged": socket.dropped}
 
     @ticker.on("burst")
     def burst(socket: Socket) -> bool:
-        """Sends this tab more than it can take; False when that is going on already."""
+        """Sends this tab more than it can take; False if a burst is running already."""
         if socket.data["bursting"]:
             return False
 
         async def send() -> None:
             socket.data["bursting"] = True
-            until = time.monotonic() + BURST_SECONDS
-            while time.monotonic() < until and socket.connected:
-                for _ in range(BURST_RATE // 100):
+            start, rounds = time.monotonic(), 0
+            while (elapsed := time.monotonic() - start) < BURST_SECONDS and socket.connected:
+                while rounds < elapsed * BURST_RATE:  # on a busy machine, catches up
                     market.trade(socket.id)
                     socket.data["burst"] += len(STOCKS)
+                    rounds += 1
                 await asyncio.sleep(0.01)
             socket.data["bursting"] = False
 

@@ -13,9 +13,9 @@
 
     server.mount(io)                         # at /socket.io/
 
-The files, from the wire upward: `packets` (Socket.IO's), `engine` (Engine.IO's session, without I/O),
-`recovery`, `session` (a session with its transports and time), `namespaces` (sockets, rooms, events),
-`transports` (requests).
+The files, from the wire upward: `packets` (Socket.IO's format), `engine` (Engine.IO's session, without I/O),
+`recovery`, `session` (a session with its transports and time), `handlers` (the order in which they run),
+`targets`, `sockets`, `namespaces` and `clients` (what applications use), `transports` (requests).
 """
 
 import asyncio
@@ -26,24 +26,23 @@ from rfc6455 import Request
 from rfc6455_server.clock import Clock
 from rfc6455_server.http.routes import HttpRoute
 from rfc6455_server.limits import Limits
-from rfc6455_server.listening.listener import Refusal, Route
+from rfc6455_server.listening.routing import Refusal, Route
 from rfc6455_server.rooms import Rooms
+from rfc6455_server.socketio.clients import Client
 from rfc6455_server.socketio.engine import EngineSession, Transport
-from rfc6455_server.socketio.namespaces import (
-    AckTimeoutError,
-    Client,
-    ConnectError,
+from rfc6455_server.socketio.handlers import EventHandler
+from rfc6455_server.socketio.namespaces import ConnectError, Middleware, Namespace
+from rfc6455_server.socketio.recovery import DEFAULT_MAX_BYTES
+from rfc6455_server.socketio.session import Session
+from rfc6455_server.socketio.sockets import (
+    Broadcaster,
     DisconnectedError,
-    Handler,
     Handshake,
-    Middleware,
-    Namespace,
     Socket,
     SocketTarget,
     Target,
 )
-from rfc6455_server.socketio.recovery import DEFAULT_MAX_BYTES
-from rfc6455_server.socketio.session import Session
+from rfc6455_server.socketio.targets import AckTimeoutError
 from rfc6455_server.socketio.transports import Transports, parse_query
 from rfc6455_server.stats import Stats
 
@@ -60,13 +59,13 @@ __all__ = [
 ]
 
 STOP_TIMEOUT: Final = 5.0
-"""Seconds that handlers have to end when the server stops."""
+"""Seconds that handlers have to end when the server is stopping."""
 
-_AnyHandler = TypeVar("_AnyHandler", bound=Handler)
+_AnyHandler = TypeVar("_AnyHandler", bound=EventHandler)
 
 
-class Host(Protocol):
-    """What it needs of the server that it is mounted on."""
+class MountedOn(Protocol):
+    """What a `SocketIO` needs of the `Server` that it is mounted on."""
 
     limits: Limits
     stats: Stats
@@ -74,33 +73,32 @@ class Host(Protocol):
 
     @property
     def clock(self) -> Clock:
-        """What tells the time."""
+        """The server's clock."""
 
     async def admit(self, request: Request) -> Refusal | None:
-        """The refusal of a request that is to open a session by polling, if it is refused."""
+        """Returns the refusal if a request may not open a session by polling."""
 
-    def add_route(self, route: Route) -> None:
+    def add_websocket_route(self, route: Route) -> None:
         """Adds a route for WebSockets."""
 
-    def route(self, prefix: str, route: HttpRoute) -> None:
-        """Adds a route for plain HTTP."""
+    def add_http_route(self, prefix: str, route: HttpRoute) -> None:
+        """Adds a route for HTTP."""
 
     def on_stop(self, callback: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Has ``callback`` awaited when the server stops."""
+        """Registers a function that is awaited when the server is stopping."""
 
 
-class SocketIO:
-    """A Socket.IO server, to be mounted on a `Server`; what it can do without a namespace, it does in
-    ``"/"``.
+class SocketIO(Broadcaster):
+    """A Socket.IO server, mounted on a `Server`. Methods that a namespace also has are for namespace ``"/"``.
 
-    ``cors``: origins that browsers may come from besides the server's own, ``["*"]`` for any (without
-    cookies). ``ping_interval``, ``ping_timeout``, ``connect_timeout`` (for the CONNECT that follows the
-    opening), ``upgrade_timeout`` (for a change from polling to WebSocket): seconds. ``max_payload``: bytes of
-    a message or of a polling request. ``recovery``: seconds for which a client whose connection was lost may
-    come back as who it was, with what it missed, up to ``recovery_bytes`` a namespace; ``None`` for not at
-    all.
+    ``cors``: allowed origins besides the server's own; ``["*"]`` allows any, without cookies.
+    ``ping_interval``, ``ping_timeout``, ``connect_timeout`` (for the first CONNECT of a session) and
+    ``upgrade_timeout`` (for an upgrade from polling to WebSocket): seconds. ``max_payload``: maximum bytes of
+    a message and of a POST body. ``recovery``: seconds for which a client whose connection was lost can come
+    back with its id, rooms and data, and is sent the events that it missed; ``None`` turns that off.
+    ``recovery_bytes``: maximum bytes of events that each namespace keeps for that.
 
-    Raises `ValueError` for what is out of range.
+    Raises `ValueError` for a value that is out of range.
     """
 
     def __init__(
@@ -122,7 +120,7 @@ class SocketIO:
         if recovery is not None:
             times.append(recovery)
         if not all(0 < time < float("inf") for time in times) or min(max_payload, recovery_bytes) < 1:
-            raise ValueError("times and sizes are above 0, and finite")
+            raise ValueError("times and sizes must be above 0 and finite")
         self._cors = cors
         self._path = path.rstrip("/")
         self._ping_interval = ping_interval
@@ -134,17 +132,17 @@ class SocketIO:
         self.recovery_bytes = recovery_bytes
         self.stats = Stats()
         self.limits = Limits()
-        self._host: Host | None = None
+        self._mounted_on: MountedOn | None = None
         self._transports: Transports | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._namespaces: dict[str, Namespace] = {}
         self._main = self.of("/")
 
-    def attach(self, server: Host) -> None:
-        """Called by `Server.mount`. Raises `RuntimeError` when it is mounted already."""
-        if self._host is not None:
-            raise RuntimeError("it is mounted already")
-        self._host = server
+    def attach(self, server: MountedOn) -> None:
+        """Adds the routes to a server. `Server.mount` calls it. Raises `RuntimeError` if already mounted."""
+        if self._mounted_on is not None:
+            raise RuntimeError("already mounted")
+        self._mounted_on = server
         self.limits = server.limits
         self.stats = server.stats
         self._transports = transports = Transports(
@@ -158,8 +156,8 @@ class SocketIO:
             opened=self._opened,
         )
         for path in (self._path, self._path + "/"):
-            server.add_route(transports.websocket_route(path))
-            server.route(path, transports.http_route())
+            server.add_websocket_route(transports.websocket_route(path))
+            server.add_http_route(path, transports.http_route())
         for namespace in self._namespaces.values():
             namespace.rooms.stats = server.stats
             server.registries.append(namespace.rooms)
@@ -167,75 +165,43 @@ class SocketIO:
 
     @property
     def clock(self) -> Clock:
-        """What tells the time."""
-        return self._host.clock if self._host is not None else asyncio.get_running_loop()
+        """The server's clock; before it is mounted, the event loop."""
+        return self._mounted_on.clock if self._mounted_on is not None else asyncio.get_running_loop()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Runs ``work`` in a task that is waited for when the server stops."""
+        """Runs ``work`` in a task that the server waits for when it stops."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     def of(self, name: str) -> Namespace:
-        """The namespace of that name, made if need be; `ValueError` for a name without a slash in front."""
+        """Returns the namespace of that name, and makes it at first. Raises `ValueError` without a slash."""
         if not name.startswith("/"):
             raise ValueError(f"a namespace begins with a slash: {name!r}")
         namespace = self._namespaces.get(name)
         if namespace is None:
             namespace = self._namespaces[name] = Namespace(name, self)
-            if self._host is not None:
-                self._host.registries.append(namespace.rooms)
+            if self._mounted_on is not None:
+                self._mounted_on.registries.append(namespace.rooms)
         return namespace
 
     # The namespace "/".
 
     def on(self, event: str, *, concurrent: bool = False) -> Callable[[_AnyHandler], _AnyHandler]:
-        """Decorates the handler of an event (`Namespace.on`)."""
+        """Registers the handler of an event (`Namespace.on`)."""
         return self._main.on(event, concurrent=concurrent)
 
     def on_any(self, handler: _AnyHandler) -> _AnyHandler:
-        """Decorates a function that sees every event (`Namespace.on_any`)."""
+        """Registers a function that is called for every event (`Namespace.on_any`)."""
         return self._main.on_any(handler)
 
     def use(self, middleware: Middleware) -> Middleware:
-        """Decorates a function that may refuse a client (`Namespace.use`)."""
+        """Registers a function that may refuse a client (`Namespace.use`)."""
         return self._main.use(middleware)
 
-    def to(self, *rooms: str) -> Target:
-        """Whoever is in one of these rooms; the id of a socket is a room that only it is in."""
-        return self._main.to(*rooms)
-
-    in_ = to
-
-    def except_(self, *rooms: str) -> Target:
-        """Everybody who is in none of these rooms."""
-        return self._main.except_(*rooms)
-
-    @property
-    def volatile(self) -> Target:
-        """Everybody who keeps up."""
-        return self._main.volatile
-
-    def timeout(self, seconds: float) -> Target:
-        """Everybody, with a time for their acknowledgements."""
-        return self._main.timeout(seconds)
-
-    def emit(self, event: str, *args: Any) -> None:
-        """Sends an event to everybody, without waiting."""
-        self._main.emit(event, *args)
-
-    async def emit_with_ack(self, event: str, *args: Any) -> list[Any]:
-        """Sends an event to everybody, and gives their acknowledgements."""
-        return await self._main.emit_with_ack(event, *args)
-
-    def fetch_sockets(self) -> list[Socket]:
-        """All sockets."""
-        return self._main.fetch_sockets()
-
-    def disconnect_sockets(self, close: bool = False) -> None:
-        """Disconnects everybody."""
-        self._main.disconnect_sockets(close)
+    def everybody(self) -> Target:
+        return self._main.everybody()
 
     @property
     def sockets(self) -> dict[str, Socket]:
@@ -244,7 +210,7 @@ class SocketIO:
 
     @property
     def rooms(self) -> Rooms:
-        """The rooms."""
+        """The rooms (`Namespace.rooms`)."""
         return self._main.rooms
 
     # Sessions.

@@ -1,38 +1,40 @@
 """Engine.IO, protocol version 4, for a server: packets, and one session over polling and WebSocket.
 
 Implements: https://github.com/socketio/engine.io-protocol, the formats, the heartbeat, the upgrade.
-Left to others: HTTP and WebSocket, the table of the sessions, the clock (``now`` is seconds of any clock
-that only goes forward), what the messages mean (`packets`).
+Left to others: HTTP and WebSocket, the table of sessions, the clock (``now`` is seconds of any clock that
+only goes forward), what the messages mean (`packets`).
 
-A packet on a WebSocket is one message: its digit and its data as text, or a message's bytes as they are.
-A payload, the body of a polling request or response, is packets with U+001E between them, bytes as ``b``
-and their base64.
+On a WebSocket, a packet is one message: the digit of its type and its data as text, or, for a MESSAGE of
+bytes, just the bytes. A payload, the body of a POST or of the response to a GET, is packets with U+001E
+between them; bytes are written as ``b`` and their base64.
 
-How to drive a session: tell it what comes (`EngineSession.receive_message`, `EngineSession.start_poll` and
-their like); at `EngineSession.next_deadline` call `EngineSession.check`; and after each call
+To drive a session, call its methods as things happen (`EngineSession.receive_message`,
+`EngineSession.start_poll`, …), call `EngineSession.check_deadlines` at `EngineSession.next_deadline`, and
+after each call
 
     for event in session.events(): ...
-    for packet in session.take("websocket"):            # when there is a WebSocket, probing or active
+    for packet in session.packets_to_send("websocket"):   # if there is a WebSocket, probing or active
         websocket.send(encode_packet(packet))
-    if packets := session.take("polling"):              # empty: there is no GET, or nothing to answer it
+    if packets := session.packets_to_send("polling"):     # empty: no GET waits, or nothing answers it
         answer_the_get(encode_payload(packets))
-    for event in session.events(): ...                  # what was taken may have been the last
+    for event in session.events(): ...                    # sending the last packet may end the session
 
 The states of the session:
 
-    OPEN     to CLOSING  `close`; what is queued is still to be taken
-    OPEN     to CLOSED   the client closed; a transport is lost; no pong in time; a violation
-    CLOSING  to CLOSED   all is taken; a transport is lost; the close time-out
+    OPEN     to CLOSING  `close` was called; queued packets are still sent
+    OPEN     to CLOSED   the client closed; a transport was lost; no PONG in time; a violation
+    CLOSING  to CLOSED   all packets are sent; a transport was lost; the close timeout
 
-`SessionClosed` is yielded on the way into CLOSED, and only there. The caller then closes the WebSocket.
+`SessionClosed` is the last event. The caller then closes the WebSocket.
 
-The states of an upgrade, which polling survives until its last step:
+The states of an upgrade, during which the session polls until the last step:
 
-    NONE     to OPENED   `start_probe`: a WebSocket came for a session that polls
-    OPENED   to PROBED   the client sent "2probe" on it; "3probe" is to be taken for it, and from now on each
-                         GET is answered at once, with a noop if need be: the client lets polling run dry
+    NONE     to OPENED   `start_probe`: a WebSocket was opened for a session that polls
+    OPENED   to PROBED   the client sent "2probe" on it, which is answered with "3probe"; from now on each GET
+                         is answered at once, with a NOOP if nothing is queued, so that the client can stop
+                         polling
     PROBED   to NONE     the client sent "5": the WebSocket is the session's transport now
-    any      to NONE     anything else came on it, it was lost, or the time is over: `UpgradeFailed`
+    any      to NONE     the client sent anything else on it, it was lost, or time is up: `UpgradeFailed`
 """
 
 import base64
@@ -53,17 +55,17 @@ DEFAULT_PING_TIMEOUT: Final = 20.0
 DEFAULT_UPGRADE_TIMEOUT: Final = 10.0
 DEFAULT_CLOSE_TIMEOUT: Final = 30.0
 DEFAULT_MAX_PAYLOAD: Final = 1_000_000
-"""Bytes of a polling body, as the official server has it."""
+"""Maximum bytes of a payload; the official server's default."""
 DEFAULT_MAX_BUFFER: Final = 4 << 20
-"""Bytes that are queued for the client."""
+"""Maximum bytes that are queued for the client."""
 DEFAULT_MAX_PACKETS: Final = 1 << 16
-"""Packets of one payload: a client that polls sends all it has collected in one."""
+"""Maximum packets of one payload; a client that polls sends all that it has queued in one."""
 
 _SEPARATOR: Final = "\x1e"
 
 
 class EnginePacketType(IntEnum):
-    """The packet types."""
+    """The packet types, by their digits."""
 
     OPEN = 0
     CLOSE = 1
@@ -79,11 +81,11 @@ _DIGITS: Final = {type_: digit for digit, type_ in _TYPES.items()}
 
 
 class EngineError(WebSocketError):
-    """What came is not a packet, or not possible now."""
+    """The client sent what is not a packet or not allowed now, or a method was called in a wrong state."""
 
 
 class EnginePacket(NamedTuple):
-    """A packet; only a message may have bytes for data."""
+    """A packet. Only a MESSAGE may carry bytes."""
 
     type: EnginePacketType
     data: str | bytes = ""
@@ -99,22 +101,22 @@ _PROBE_ANSWER: Final = EnginePacket(EnginePacketType.PONG, "probe")
 
 
 def encode_packet(packet: EnginePacket, *, binary: bool = True) -> str | bytes:
-    """The WebSocket message of a packet; ``binary=False`` gives text always, bytes as base64.
+    """Returns the WebSocket message of a packet; with ``binary=False`` always text, bytes as base64.
 
-    Raises `ValueError` for bytes in a packet that is no message.
+    Raises `ValueError` for bytes in a packet that is not a MESSAGE.
     """
     type_, data = packet
     if isinstance(data, str):
         return _DIGITS[type_] + data
     if type_ is not EnginePacketType.MESSAGE:
-        raise ValueError("only a message has bytes for data")
+        raise ValueError("only a MESSAGE carries bytes")
     return data if binary else "b" + base64.b64encode(data).decode()
 
 
 def decode_packet(message: str | bytes) -> EnginePacket:
-    """The packet in a WebSocket message, or in one part of a payload.
+    """Returns the packet in a WebSocket message, or in one part of a payload.
 
-    Raises `EngineError` for an unknown type, no type at all, and bad base64.
+    Raises `EngineError` for an unknown or missing type, and for bad base64.
     """
     if not isinstance(message, str):
         return EnginePacket(EnginePacketType.MESSAGE, message)
@@ -133,20 +135,20 @@ def decode_packet(message: str | bytes) -> EnginePacket:
 
 
 def encode_payload(packets: Iterable[EnginePacket]) -> str:
-    """The body of a polling request or response.
+    """Returns the body of a POST or of the response to a GET.
 
-    Raises `ValueError` as `encode_packet` does, and for U+001E in a text: it would be two packets.
+    Raises `ValueError` as `encode_packet` does, and for U+001E in a text, which would end the packet.
     """
     parts = [str(encode_packet(packet, binary=False)) for packet in packets]
     if any(_SEPARATOR in part for part in parts):
-        raise ValueError("a payload cannot carry U+001E in a text")
+        raise ValueError("a payload cannot carry text with U+001E")
     return _SEPARATOR.join(parts)
 
 
 def decode_payload(payload: str, *, max_packets: int = DEFAULT_MAX_PACKETS) -> list[EnginePacket]:
-    """The packets of a polling body, one at least.
+    """Returns the packets of a payload, at least one.
 
-    Raises `EngineError` as `decode_packet` does, and above ``max_packets``, before any is decoded.
+    Raises `EngineError` as `decode_packet` does, and, before it decodes any, for more than ``max_packets``.
     """
     if payload.count(_SEPARATOR) >= max_packets:
         raise EngineError("too many packets in one payload", slug="too-many-packets")
@@ -155,31 +157,28 @@ def decode_payload(payload: str, *, max_packets: int = DEFAULT_MAX_PACKETS) -> l
 
 @dataclass(slots=True)
 class Message:
-    """A message of the client."""
+    """A message from the client."""
 
     data: str | bytes
 
 
 @dataclass(slots=True)
 class TransportUpgraded:
-    """The WebSocket that was probing carries the session from now on."""
+    """The probing WebSocket is the session's transport from now on."""
 
 
 @dataclass(slots=True)
 class UpgradeFailed:
-    """The WebSocket that was probing is to be closed, and no more of it to be told to the session.
-
-    The session goes on, by polling.
-    """
+    """The session continues to poll. Close the probing WebSocket, and pass on nothing more from it."""
 
 
 @dataclass(slots=True)
 class SessionClosed:
-    """The session is over; the last event. The WebSocket is to be closed, and no request is served any more.
+    """The session has ended; the last event. Close the WebSocket, and serve no more requests.
 
-    ``reason`` is one of the official server's: ``transport close`` (the client left), ``transport error``
-    (a request was lost, or came where none may), ``ping timeout``, ``parse error`` (the client broke the
-    protocol), ``forced close`` (the server left).
+    ``reason`` is one of the official server's: ``transport close`` (the client closed), ``transport error``
+    (a request was lost, or was not allowed), ``ping timeout``, ``parse error`` (the client violated the
+    protocol), ``forced close`` (the server closed), ``server shutting down``.
     """
 
     reason: str
@@ -195,24 +194,23 @@ class _Upgrade(Enum):
 
 
 class EngineSession:
-    """A client's session, without I/O: the server's end.
+    """The server's side of one client's session, without I/O.
 
-    ``transport``: what the opening request came by. Answer it with `handshake_packet`.
-    ``now``: seconds; of the same clock as in every other call.
-    ``ping_interval``: seconds from a pong (at first: from the opening) to the next ping.
-    ``ping_timeout``: seconds from a ping to the last moment for its pong, whatever else comes meanwhile.
-    ``upgrade_timeout``: seconds from `start_probe` until the client must have changed over.
-    ``close_timeout``: seconds after `close` for the client to fetch what is queued.
-    ``max_payload``: bytes of a polling response, unless a single packet is larger; the client is told, and
-    keeps its own requests below it. That it did is for HTTP to see.
-    ``max_buffer``: bytes of queued messages; what is sent together may go beyond where nothing else waits.
-    ``max_packets``: packets of one request.
-    ``upgrades``: whether a session that polls may change over to a WebSocket.
+    ``transport``: that of the opening request, which is answered with `handshake_packet`.
+    ``now``: seconds, of the same clock in every call.
+    ``ping_interval``: seconds from a PONG, or from the opening, to the next PING.
+    ``ping_timeout``: seconds from a PING within which its PONG must arrive; other packets do not count.
+    ``upgrade_timeout``: seconds from `start_probe` within which the client must complete the upgrade.
+    ``close_timeout``: seconds after `close` within which the client must fetch what is queued.
+    ``max_payload``: maximum bytes of a response to a GET, unless a single packet is larger. The handshake
+    tells the client to keep its POST bodies below it; the caller must check that it does.
+    ``max_buffer``: maximum bytes of queued packets; messages sent together may exceed it if none is queued.
+    ``max_packets``: maximum packets of one POST body.
+    ``upgrades``: whether a session that polls may be upgraded to a WebSocket.
 
     Raises `ValueError` for a time that is not above 0 and finite, or a limit below 1.
     """
 
-    # Slots: a server has many sessions, and most are idle.
     __slots__ = (
         "_buffered",
         "_close_deadline",
@@ -255,9 +253,9 @@ class EngineSession:
     ) -> None:
         times = (ping_interval, ping_timeout, upgrade_timeout, close_timeout)
         if not all(0 < time < inf for time in times):
-            raise ValueError("a time is above 0, and finite")
+            raise ValueError("a time must be above 0 and finite")
         if min(max_payload, max_buffer, max_packets) < 1:
-            raise ValueError("a limit is at least 1")
+            raise ValueError("a limit must be at least 1")
         self.sid = sid
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
@@ -270,28 +268,27 @@ class EngineSession:
 
         self._state = State.OPEN
         self._transport: Transport = transport
-        self._polling = False  # a GET waits for its answer
-        self._last_poll_answer = _CLOSE  # what a GET is told when the session is over
+        self._polling = False  # whether a GET waits for its answer
+        self._last_poll_answer = _CLOSE  # answers a GET after the end of the session
         self._upgrade = _Upgrade.NONE
         self._upgrade_deadline = 0.0
         self._probe_answer_due = False
         self._close_deadline = 0.0
-        # When the next ping is due, or, while one is out, the last moment for its pong.
+        # When the next PING is due, or, while `_pong_due`, the deadline for the PONG.
         self._heartbeat = now + ping_interval
         self._pong_due = False
-        # With the bytes of each.
-        self._queue: deque[tuple[EnginePacket, int]] = deque()
+        self._queue: deque[tuple[EnginePacket, int]] = deque()  # packets and their sizes in bytes
         self._buffered = 0
         self._events: deque[EngineEvent] = deque()
 
     @property
     def state(self) -> State:
-        """OPEN, CLOSING while the client has still to fetch what is queued, or CLOSED."""
+        """OPEN, CLOSING while queued packets are still sent, or CLOSED."""
         return self._state
 
     @property
     def transport(self) -> Transport:
-        """What carries the session; during an upgrade still ``polling``."""
+        """The transport in use; during an upgrade still ``polling``."""
         return self._transport
 
     @property
@@ -301,20 +298,20 @@ class EngineSession:
 
     @property
     def buffered(self) -> int:
-        """Bytes that are queued."""
+        """Bytes of the queued packets."""
         return self._buffered
 
     @property
     def sends_directly(self) -> bool:
-        """Whether a message that the caller encodes and writes to the WebSocket itself keeps its place.
+        """Whether the caller may write a message to the WebSocket itself: nothing queued must precede it.
 
-        So that a broadcast can be encoded once for all sessions.
+        So a broadcast is encoded once for all sessions.
         """
-        nothing_waits = not self._queue and not self._probe_answer_due
-        return self._state is State.OPEN and self._transport == "websocket" and nothing_waits
+        empty = not self._queue and not self._probe_answer_due
+        return self._state is State.OPEN and self._transport == "websocket" and empty
 
     def handshake_packet(self) -> EnginePacket:
-        """The packet that answers the opening request; times in it are milliseconds."""
+        """Returns the packet that answers the opening request; its times are in milliseconds."""
         settings = {
             "sid": self.sid,
             "upgrades": ["websocket"] if self._upgrades else [],
@@ -324,20 +321,20 @@ class EngineSession:
         }
         return EnginePacket(EnginePacketType.OPEN, json.dumps(settings, separators=(",", ":")))
 
-    # What comes from the client.
+    # Receiving.
 
     def receive_message(self, message: str | bytes, now: float) -> None:
-        """Takes a message of the WebSocket, the probing or the active one.
+        """Handles a message of the WebSocket, probing or active.
 
-        Raises `EngineError`, and nothing has changed, when the session has no WebSocket: close that one.
+        Raises `EngineError`, and changes nothing, if the session has no WebSocket; close this one then.
         """
         if self._state is State.CLOSED:
             return
         if self._transport == "polling" and self._upgrade is _Upgrade.NONE:
             raise EngineError("the session has no WebSocket", slug="wrong-transport")
-        self.check(now)
+        self.check_deadlines(now)
         if self._transport == "polling":
-            # The check may have been the end of the upgrade, and of the session.
+            # A deadline may just have ended the upgrade, or the session.
             if self._upgrade is not _Upgrade.NONE:
                 self._receive_probe(message)
             return
@@ -347,13 +344,12 @@ class EngineSession:
             self.fail("parse error")
 
     def receive_payload(self, body: bytes, now: float) -> None:
-        """Takes the body of a POST.
+        """Handles a POST body. A malformed one ends the session.
 
-        Raises `EngineError`, and nothing has changed, when the session is over or does not poll any more:
-        answer 400. A body that is wrong itself ends the session.
+        Raises `EngineError`, and changes nothing, if the session is closed or no longer polls: answer 400.
         """
         self._check_polls()
-        self.check(now)
+        self.check_deadlines(now)
         try:
             packets = decode_payload(body.decode(), max_packets=self._max_packets)
             for packet in packets:
@@ -362,58 +358,58 @@ class EngineSession:
             self.fail("parse error")
 
     def start_poll(self, now: float) -> None:
-        """Says that a GET has come; `take` will say what answers it.
+        """Handles a GET; `packets_to_send` returns what answers it.
 
-        Raises `EngineError`, for a 400, when the session is over or does not poll any more, and when
-        another GET waits: that ends the session.
+        Raises `EngineError` if the session is closed, no longer polls, or another GET waits, which ends the
+        session: answer 400.
         """
         self._check_polls()
-        self.check(now)
+        self.check_deadlines(now)
         if self._polling:
             self.fail("transport error")
-            raise EngineError("another GET of the session waits", slug="poll-overlap")
+            raise EngineError("another GET of this session waits", slug="poll-overlap")
         self._polling = True
 
     def lose_poll(self) -> None:
-        """Says that the connection of the GET that waits is lost, and with it the session."""
+        """Handles the lost connection of a GET, which ends the session."""
         if self._polling:
             self._polling = False
             if self._transport == "polling":
                 self.fail("transport error")
 
     def start_probe(self, now: float) -> None:
-        """Says that a WebSocket has come for this session.
+        """Handles a WebSocket that was opened for this session.
 
-        Raises `EngineError` unless the session is open, polls, allows upgrades and has no WebSocket yet:
-        refuse that one.
+        Raises `EngineError` unless the session is open, polls, allows upgrades and has no WebSocket yet;
+        close this one then.
         """
-        self.check(now)
+        self.check_deadlines(now)
         if self._state is not State.OPEN or not self._upgrades:
-            raise EngineError("no WebSocket for this session", slug="no-upgrade")
+            raise EngineError("this session cannot be upgraded", slug="no-upgrade")
         if self._transport == "websocket" or self._upgrade is not _Upgrade.NONE:
-            raise EngineError("the session has a WebSocket", slug="already-upgraded")
+            raise EngineError("the session already has a WebSocket", slug="already-upgraded")
         self._upgrade = _Upgrade.OPENED
         self._upgrade_deadline = now + self._upgrade_timeout
 
     def lose_websocket(self, *, error: bool = False) -> None:
-        """Says that the WebSocket is closed; ``error`` when it was not closed in order."""
+        """Handles the end of the WebSocket; ``error`` says that it was not closed cleanly."""
         if self._transport == "websocket":
             self.fail("transport error" if error else "transport close")
         else:
-            self._give_up_probe()
+            self._fail_upgrade()
 
     def _check_polls(self) -> None:
         if self._state is State.CLOSED:
-            raise EngineError("the session is over", slug="closed")
+            raise EngineError("the session is closed", slug="closed")
         if self._transport != "polling":
-            raise EngineError("the session does not poll any more", slug="wrong-transport")
+            raise EngineError("the session no longer polls", slug="wrong-transport")
 
     def _receive(self, packet: EnginePacket, now: float) -> None:
-        """Takes a packet of the active transport; raises `EngineError` when it may not come."""
+        """Handles a packet of the active transport; raises `EngineError` if it is not allowed now."""
         if self._state is State.CLOSED:
             return
         if packet.type is EnginePacketType.CLOSE:
-            # Who has said that it leaves needs not be told.
+            # The client knows that the session ends.
             self._last_poll_answer = _NOOP
             self.fail("transport close")
         elif self._state is State.CLOSING:
@@ -424,7 +420,7 @@ class EngineSession:
             self._pong_due = False
             self._heartbeat = now + self._ping_interval
         else:
-            raise EngineError("a packet that may not come here", slug="unexpected-packet")
+            raise EngineError("a packet that is not allowed now", slug="unexpected-packet")
 
     def _receive_probe(self, message: str | bytes) -> None:
         try:
@@ -439,26 +435,26 @@ class EngineSession:
             self._transport = "websocket"
             self._events.append(TransportUpgraded())
         else:
-            self._give_up_probe()
+            self._fail_upgrade()
 
-    def _give_up_probe(self) -> None:
+    def _fail_upgrade(self) -> None:
         if self._upgrade is not _Upgrade.NONE:
             self._upgrade = _Upgrade.NONE
             self._probe_answer_due = False
             self._events.append(UpgradeFailed())
 
-    # What goes to the client.
+    # Sending.
 
     def send(self, *messages: str | bytes) -> None:
         """Queues messages, all of them or none.
 
-        Raises `EngineError` when the session is not open, or when more than ``max_buffer`` bytes would be
-        queued; `ValueError` for a text with U+001E or a lone surrogate.
+        Raises `EngineError` if the session is not open or more than ``max_buffer`` bytes would be queued, and
+        `ValueError` for text with U+001E or a lone surrogate.
         """
         if self._state is not State.OPEN:
-            raise EngineError("the session is over", slug="closed")
+            raise EngineError("the session is closed", slug="closed")
         if any(isinstance(message, str) and _SEPARATOR in message for message in messages):
-            raise ValueError("polling cannot carry U+001E in a text")
+            raise ValueError("polling cannot carry text with U+001E")
         packets = [EnginePacket(EnginePacketType.MESSAGE, message) for message in messages]
         sizes = [_size(packet) for packet in packets]
         if self._buffered and self._buffered + sum(sizes) > self._max_buffer:
@@ -466,35 +462,35 @@ class EngineSession:
         self._queue.extend(zip(packets, sizes, strict=True))
         self._buffered += sum(sizes)
 
-    def take(self, transport: Transport) -> list[EnginePacket]:
-        """What is to be written to that transport now, in order; it counts as sent.
+    def packets_to_send(self, transport: Transport) -> list[EnginePacket]:
+        """Removes the packets that can be sent over ``transport`` now from the queue, and returns them.
 
-        For ``polling``, what is not empty answers the GET that waits, and is at most ``max_payload`` bytes
-        unless a single packet is larger.
+        For ``polling``, they answer the GET that waits, unless there are none. Together they are at most
+        ``max_payload`` bytes, unless a single packet is larger.
         """
         if transport == "websocket":
-            return self._take_for_websocket()
-        return self._take_for_poll() if self._polling else []
+            return self._packets_for_websocket()
+        return self._packets_for_poll() if self._polling else []
 
-    def _take_for_websocket(self) -> list[EnginePacket]:
+    def _packets_for_websocket(self) -> list[EnginePacket]:
         packets = [_PROBE_ANSWER] if self._probe_answer_due else []
         self._probe_answer_due = False
         if self._transport == "websocket":
             packets += [packet for packet, _ in self._queue]
             self._clear_queue()
             if self._state is State.CLOSING:
-                # The closing handshake of the WebSocket says it.
+                # The WebSocket's closing handshake tells the client.
                 self._end("forced close")
         return packets
 
-    def _take_for_poll(self) -> list[EnginePacket]:
+    def _packets_for_poll(self) -> list[EnginePacket]:
         packets: list[EnginePacket] = []
         if self._state is State.CLOSED:
             packets.append(self._last_poll_answer)
         elif self._transport == "websocket":
             packets.append(_NOOP)
         else:
-            room = self._max_payload + 1  # of the separators there is one less
+            room = self._max_payload + 1  # each size counts a separator, but the last packet has none
             while self._queue and (not packets or self._queue[0][1] <= room):
                 packet, size = self._queue.popleft()
                 packets.append(packet)
@@ -513,43 +509,43 @@ class EngineSession:
         self._queue.clear()
         self._buffered = 0
 
-    # The time, the end, the events.
+    # Deadlines, the end, events.
 
     @property
     def next_deadline(self) -> float | None:
-        """When `check` is to be called at the latest, in seconds of the clock; ``None`` when never."""
+        """When `check_deadlines` must be called next, in seconds of the clock; ``None`` if never."""
         if self._state is State.CLOSED:
             return None
         deadline = self._heartbeat if self._state is State.OPEN else self._close_deadline
         return deadline if self._upgrade is _Upgrade.NONE else min(deadline, self._upgrade_deadline)
 
-    def check(self, now: float) -> None:
-        """Does what the time asks for: queues a ping, gives up an upgrade, ends the session."""
+    def check_deadlines(self, now: float) -> None:
+        """Queues a PING, fails the upgrade or ends the session if it is time for that."""
         if self._upgrade is not _Upgrade.NONE and now >= self._upgrade_deadline:
-            self._give_up_probe()
+            self._fail_upgrade()
         if self._state is State.CLOSING and now >= self._close_deadline:
             self._end("forced close")
         elif self._state is State.OPEN and now >= self._heartbeat:
             if self._pong_due:
                 self.fail("ping timeout")
             else:
-                # From now on, not from when it was due: the client is not to pay for our delay.
+                # Counted from now, not from when the PING was due: our delay is not the client's.
                 self._queue.append((_PING, _size(_PING)))
                 self._buffered += _size(_PING)
                 self._pong_due = True
                 self._heartbeat = now + self._ping_timeout
 
     def close(self, now: float) -> None:
-        """Ends the session in order: what is queued is still to be taken, and nothing more is received.
+        """Closes the session: queued packets are still sent, and what the client sends is ignored.
 
-        Over polling, the client is told with the last of it.
+        Over polling, a CLOSE packet follows the last of them.
         """
         if self._state is State.OPEN:
             self._state = State.CLOSING
             self._close_deadline = now + self._close_timeout
 
     def fail(self, reason: str = "transport error") -> None:
-        """Ends the session at once; what is queued is dropped."""
+        """Ends the session at once, and drops what is queued."""
         if self._state is not State.CLOSED:
             self._end("forced close" if self._state is State.CLOSING else reason)
 
@@ -561,16 +557,16 @@ class EngineSession:
         self._events.append(SessionClosed(reason))
 
     def next_event(self) -> EngineEvent | None:
-        """The next event, or ``None`` when there is none yet."""
+        """Returns the next event, or ``None`` if there is none yet."""
         return self._events.popleft() if self._events else None
 
     def events(self) -> Iterator[EngineEvent]:
-        """The events that are there."""
+        """Yields events until there is none."""
         return iter(self.next_event, None)
 
 
 def _size(packet: EnginePacket) -> int:
-    """Bytes of a packet in a payload, with a separator."""
+    """Returns the bytes of a packet in a payload, with a separator."""
     data = packet.data
     if not isinstance(data, str):
         return 2 + (len(data) + 2) // 3 * 4

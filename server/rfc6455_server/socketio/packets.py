@@ -1,18 +1,18 @@
-"""Socket.IO packets, protocol version 5: between what an application says and messages of Engine.IO.
+"""Socket.IO packets, protocol version 5: encodes an application's data into Engine.IO messages, and back.
 
 Implements: https://github.com/socketio/socket.io-protocol, the format of each packet and its limits.
-Left to others: which packet may come when, namespaces and acknowledgements (`rfc6455_server.socketio`);
-the messages that carry packets, and the time (`engine`).
+Left to others: which packet is allowed when, namespaces and acknowledgements (`clients`, `sockets`);
+the messages that carry packets, and time (`engine`).
 
     packet     = type [attachments "-"] [namespace ","] [id] [JSON]
     type       = one digit, see `PacketType`
-    namespace  = "/" ...; when it is missing, it is "/"; its comma may be missing where the packet ends
+    namespace  = "/" ...; "/" if it is missing; its comma may be missing at the end of the packet
 
-A packet with bytes in it is several messages: the text, in whose JSON
-``{"_placeholder":true,"num":0}`` stands for the first of them, and then each of them as a binary message.
+A packet that carries bytes is several messages: the text, in whose JSON ``{"_placeholder":true,"num":0}``
+stands for the first bytes, and then each bytes object as a binary message.
 
-Where JSON leaves freedom, the stricter reading is taken, as far as the official clients follow it: no NaN,
-no infinite number, no lone surrogate, bounded nesting. Of a key that stands twice the last counts.
+JSON is read strictly, as far as the official clients comply: no NaN, no infinite number, no lone surrogate,
+limited nesting. If an object has a key twice, the last one counts.
 """
 
 import json
@@ -25,34 +25,34 @@ from typing import Any, Final, NoReturn
 from rfc6455 import WebSocketError
 
 DEFAULT_MAX_ATTACHMENTS: Final = 10
-"""Binary messages of one packet; what the official parsers accept."""
+"""Maximum binary messages of one packet; the official parsers' limit."""
 DEFAULT_MAX_NESTING: Final = 64
-"""Arrays and objects around one value, the array of the event itself among them."""
+"""Maximum arrays and objects around one value, including the event's own array."""
 DEFAULT_MAX_NAMESPACE: Final = 256
-"""Code points of a namespace."""
+"""Maximum code points of a namespace."""
 DEFAULT_MAX_EVENT_NAME: Final = 256
-"""Code points of the name of an event."""
+"""Maximum code points of an event's name."""
 
 MAX_ID: Final = 2**53 - 1
-"""The largest id: above it, JavaScript's numbers are not exact."""
+"""The largest id; above it, JavaScript's numbers are not exact."""
 
 RESERVED_EVENTS: Final = frozenset(
     ("connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener")
 )
-"""Names that belong to the libraries: as an event of the peer they could be taken for one of theirs."""
+"""Names of the libraries' own events. Received from a peer, they could be mistaken for those."""
 
-# The JSON follows; what is not of this form before it is found there. Attachments and id are digits.
+# What stands before the JSON. If it has another form, the JSON parser meets it and fails.
 _HEAD: Final = re.compile(
     r"(?P<type>[0-6])(?:(?P<attachments>[0-9]+)-)?(?:(?P<namespace>/[^,]*)(?:,|\Z))?(?P<id>[0-9]+)?"
 )
-# No comma, for it ends there; no control character, no lone surrogate.
+# No comma, which ends a namespace; no control character; no lone surrogate.
 _NAMESPACE: Final = re.compile(r"/[^,\x00-\x1f\x7f-\x9f\ud800-\udfff]*")
-# One of these is in the text when a surrogate, paired or not, was written as an escape.
+# Matches a surrogate, paired or not, that is written as an escape.
 _SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class PacketType(IntEnum):
-    """The packet types. The last two are on the wire only: they are EVENT and ACK with bytes in them."""
+    """The packet types. The last two appear on the wire only: EVENT and ACK that carry bytes."""
 
     CONNECT = 0
     DISCONNECT = 1
@@ -64,27 +64,26 @@ class PacketType(IntEnum):
 
 
 _WITH_BYTES: Final = {PacketType.EVENT: PacketType.BINARY_EVENT, PacketType.ACK: PacketType.BINARY_ACK}
-_WITHOUT_BYTES: Final = {binary: plain for plain, binary in _WITH_BYTES.items()}
+_WITHOUT_BYTES: Final = {binary: type_ for type_, binary in _WITH_BYTES.items()}
 _TYPES: Final = {str(int(type_)): type_ for type_ in PacketType}
 _DIGITS: Final = {type_: digit for digit, type_ in _TYPES.items()}
 
-# As tuples, for `isinstance`: a union would be built anew at each call.
 _BYTES: Final = (bytes, bytearray, memoryview)
 _CONTAINERS: Final = (dict, list, tuple)
 _JSON_CONTAINERS: Final = (dict, list)
 
 
 class PacketError(WebSocketError):
-    """What the peer sent is not a packet. The connection has no use any more."""
+    """The peer sent what is not a packet. The connection must be closed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One packet, with the bytes where they belong.
+    """One packet, with bytes in place of their placeholders.
 
-    ``data`` by type: CONNECT ``None`` or a dict; DISCONNECT ``None``; EVENT a list, its first item the
-    event's name; ACK a list; CONNECT_ERROR a dict, with ``message`` and perhaps ``data``.
-    ``id``: of an EVENT that asks for an acknowledgement, and of the ACK that is one.
+    ``data`` by type: CONNECT ``None`` or a dict; DISCONNECT ``None``; EVENT a list that starts with the
+    event's name; ACK a list; CONNECT_ERROR a dict with ``message`` and optionally ``data``.
+    ``id``: that of an EVENT that asks for an acknowledgement, and of the ACK that answers it.
     """
 
     type: PacketType
@@ -94,13 +93,14 @@ class Packet:
 
 
 def encode(packet: Packet) -> list[str | bytes]:
-    """The messages of a packet: its text, then the bytes in it, in the order of their placeholders.
+    """Returns the messages of a packet: its text, then its attachments in the order of their placeholders.
 
-    Takes what JSON knows, tuples as arrays, and in an EVENT or ACK bytes, bytearray and memoryview.
+    The data may hold what JSON can represent, tuples as arrays, and, in an EVENT or ACK, bytes, bytearray
+    and memoryview.
 
-    Raises `TypeError` for anything else in it, a key that is not a string too, and `ValueError` for what
-    the protocol has no form for: data that does not fit the type, a reserved event name, a bad namespace or
-    id, NaN, an infinite number, a lone surrogate, a circle, more than 10 attachments.
+    Raises `TypeError` for any other object in the data, and for a key that is not a string. Raises
+    `ValueError` for data that does not fit the type, a reserved event name, a bad namespace or id, NaN, an
+    infinite number, a lone surrogate, a circular reference, and more than 10 attachments.
     """
     type_, data = packet.type, packet.data
     _check(packet)
@@ -108,13 +108,13 @@ def encode(packet: Packet) -> list[str | bytes]:
     encoded = ""
     if data is not None:
         try:
-            plain = _encode_plain(data)
-            if plain is None and type_ not in _WITH_BYTES:
+            text = _encode_without_bytes(data)
+            if text is None and type_ not in _WITH_BYTES:
                 raise TypeError(f"{type_.name} carries no bytes")
-            encoded = _encode_binary(data, attachments) if plain is None else plain
+            encoded = _encode_binary(data, attachments) if text is None else text
             _check_keys(data)
         except RecursionError:
-            raise ValueError("the data is nested too deep") from None
+            raise ValueError("the data is nested too deeply") from None
     head = f"{_DIGITS[_WITH_BYTES[type_]]}{len(attachments)}-" if attachments else _DIGITS[type_]
     if packet.namespace != "/":
         head += packet.namespace + ","
@@ -130,28 +130,28 @@ def encode(packet: Packet) -> list[str | bytes]:
 
 
 def _check(packet: Packet) -> None:
-    """Raises `ValueError` where the parts of a packet do not fit its type."""
+    """Raises `ValueError` if the parts of a packet do not fit its type."""
     type_, data, id_ = packet.type, packet.data, packet.id
     match type_:
         case PacketType.EVENT:
             if not isinstance(data, list) or not data or not isinstance(data[0], str):
-                raise ValueError("the data of an EVENT is a list that starts with the event's name")
+                raise ValueError("the data of an EVENT must be a list that starts with the event's name")
             if data[0] in RESERVED_EVENTS:
                 raise ValueError(f"reserved event name: {data[0]}")
         case PacketType.ACK:
             if not isinstance(data, list) or id_ is None:
-                raise ValueError("an ACK has an id, and its data is a list")
+                raise ValueError("an ACK must have an id, and a list as its data")
         case PacketType.CONNECT:
             if not isinstance(data, dict | None):
-                raise ValueError("the data of a CONNECT is a dict, or None")
+                raise ValueError("the data of a CONNECT must be a dict or None")
         case PacketType.CONNECT_ERROR:
             if not isinstance(data, dict):
-                raise ValueError("the data of a CONNECT_ERROR is a dict")
+                raise ValueError("the data of a CONNECT_ERROR must be a dict")
         case PacketType.DISCONNECT:
             if data is not None:
-                raise ValueError("a DISCONNECT has no data")
+                raise ValueError("a DISCONNECT carries no data")
         case _:
-            raise ValueError("whether a packet is binary follows from its data: use EVENT or ACK")
+            raise ValueError("use EVENT or ACK: whether a packet is binary follows from its data")
     if packet.namespace != "/" and _NAMESPACE.fullmatch(packet.namespace) is None:
         raise ValueError(f"not a namespace: {packet.namespace!r}")
     if id_ is not None:
@@ -162,33 +162,33 @@ def _check(packet: Packet) -> None:
 
 
 class _BytesMetError(Exception):
-    """The data has bytes in it."""
+    """The data holds bytes."""
 
 
 def _stop_at_bytes(value: object) -> NoReturn:
     if isinstance(value, _BYTES):
         raise _BytesMetError
-    raise TypeError(f"{type(value).__name__} has no form in JSON")
+    raise TypeError(f"JSON cannot represent {type(value).__name__}")
 
 
 def _encoder(default: Any) -> json.JSONEncoder:
     return json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=default)
 
 
-# Most packets are without bytes: this one is kept, and tries first.
-_PLAIN: Final = _encoder(_stop_at_bytes)
+# Most packets carry no bytes, so this encoder is tried first.
+_WITHOUT_BYTES_ENCODER: Final = _encoder(_stop_at_bytes)
 
 
-def _encode_plain(data: Any) -> str | None:
-    """The JSON of ``data``, or ``None`` when there are bytes in it."""
+def _encode_without_bytes(data: Any) -> str | None:
+    """Returns the JSON of ``data``, or ``None`` if it holds bytes."""
     try:
-        return _PLAIN.encode(data)
+        return _WITHOUT_BYTES_ENCODER.encode(data)
     except _BytesMetError:
         return None
 
 
 def _encode_binary(data: list[Any], attachments: list[bytes]) -> str:
-    """The JSON of ``data``, with placeholders for the bytes, which are appended to ``attachments``."""
+    """Returns the JSON of ``data``, with placeholders for its bytes, which it appends to ``attachments``."""
 
     def replace(value: object) -> dict[str, object]:
         if not isinstance(value, _BYTES):
@@ -199,20 +199,20 @@ def _encode_binary(data: list[Any], attachments: list[bytes]) -> str:
         return {"_placeholder": True, "num": len(attachments) - 1}
 
     encoded = _encoder(replace).encode(data)
-    # The peer could not tell the application's own from ours. Inside a string each quote has a backslash
-    # before it: these can only be keys.
+    # The peer could not tell the application's own placeholders from ours. Inside a JSON string, each quote
+    # follows a backslash, so that these matches can only be keys.
     placeholders = encoded.count('{"_placeholder":true') + encoded.count(',"_placeholder":true')
     if placeholders != len(attachments):
-        raise ValueError("the data has an object that reads as a placeholder")
+        raise ValueError("the data has an object that looks like a placeholder")
     return encoded
 
 
 def _check_keys(value: Any) -> None:
-    """Raises `TypeError` for a key that is not a string: json would make it one, and two the same."""
+    """Raises `TypeError` for a key that is not a string; json would convert it, and merge 1 and "1"."""
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
-                raise TypeError(f"a key is a string, not {type(key).__name__}")
+                raise TypeError(f"a key must be a string, not {type(key).__name__}")
         value = value.values()
     for item in value:
         if isinstance(item, _CONTAINERS):
@@ -220,11 +220,11 @@ def _check_keys(value: Any) -> None:
 
 
 class Decoder:
-    """Puts packets together from messages, in either direction.
+    """Assembles packets from messages, for either role.
 
-    ``max_attachments``: binary messages of one packet; their size is for the transport to bound.
-    ``max_nesting``: arrays and objects around one value, the outermost among them.
-    ``max_namespace`` and ``max_event_name``: code points.
+    ``max_attachments``: maximum binary messages of one packet; the transport must limit their size.
+    ``max_nesting``: maximum arrays and objects around one value, including the outermost.
+    ``max_namespace`` and ``max_event_name``: maximum code points.
 
     Raises `ValueError` for a limit below 1.
     """
@@ -248,32 +248,32 @@ class Decoder:
         max_event_name: int = DEFAULT_MAX_EVENT_NAME,
     ) -> None:
         if min(max_attachments, max_nesting, max_namespace, max_event_name) < 1:
-            raise ValueError("a limit is at least 1")
+            raise ValueError("a limit must be at least 1")
         self._max_attachments = max_attachments
         self._max_nesting = max_nesting
         self._max_namespace = max_namespace
         self._max_event_name = max_event_name
-        # The packet whose attachments are due, what came of them, and where each belongs, by its number.
+        # The packet that waits for attachments, how many have arrived, and the place of each.
         self._packet: Packet | None = None
         self._attachments = 0
         self._places: list[tuple[Any, Any]] = []
 
     @property
     def pending(self) -> bool:
-        """Whether attachments are due: the next message has to be binary."""
+        """Whether attachments are missing, so that the next message must be binary."""
         return self._packet is not None
 
     def receive(self, message: str | bytes) -> Packet | None:
-        """Takes a message and returns the packet that it completes, ``None`` while attachments are due.
+        """Returns the packet that a message completes, or ``None`` while attachments are missing.
 
-        Raises `PacketError` for everything that is not a packet; the decoder is of no use then.
+        Raises `PacketError` if the message is not part of a packet; the decoder cannot be used after that.
         """
         if isinstance(message, str):
             if self._packet is not None:
-                raise PacketError("text while attachments are due", slug="attachment-missing")
+                raise PacketError("text while attachments are missing", slug="attachment-missing")
             return self._receive_text(message)
         if self._packet is None:
-            raise PacketError("a binary message that nothing announced", slug="unexpected-binary")
+            raise PacketError("a binary message that no packet announced", slug="unexpected-binary")
         container, key = self._places[self._attachments]
         container[key] = message
         self._attachments += 1
@@ -288,16 +288,16 @@ class Decoder:
             raise PacketError("unknown packet type", slug="bad-packet-type")
         number, announced, namespace, digits = head.groups()
         type_ = _TYPES[number]
-        plain_type = _WITHOUT_BYTES.get(type_, type_)
-        attachments = self._attachment_count(announced, binary=plain_type is not type_)
+        base_type = _WITHOUT_BYTES.get(type_, type_)
+        attachments = self._attachment_count(announced, binary=base_type is not type_)
         if namespace is None:
             namespace = "/"
         elif len(namespace) > self._max_namespace or _NAMESPACE.fullmatch(namespace) is None:
             raise PacketError("not a namespace, or too long", slug="bad-namespace")
-        id_ = None if digits is None else _id(digits, plain_type)
+        id_ = None if digits is None else _id(digits, base_type)
         data = self._data(text, head.end())
-        self._check_data(plain_type, data, id_)
-        packet = Packet(plain_type, namespace, data, id_)
+        self._check_data(base_type, data, id_)
+        packet = Packet(base_type, namespace, data, id_)
         if not attachments:
             return packet
         self._places = _find_places(data, attachments)
@@ -308,7 +308,8 @@ class Decoder:
     def _attachment_count(self, announced: str | None, *, binary: bool) -> int:
         if not binary and announced is None:
             return 0
-        # None at all is what the official parser refuses too; a number is never longer than the limit's.
+        # The official parser fails for no attachments too. The length is checked first, because `int` of a
+        # long number is slow.
         if not binary or announced is None or announced[0] == "0":
             raise PacketError("a bad number of attachments", slug="bad-attachments")
         if len(announced) > len(str(self._max_attachments)) or int(announced) > self._max_attachments:
@@ -319,14 +320,14 @@ class Decoder:
         if start == len(text):
             return None
         if text[start] not in "[{":
-            # No packet has another kind, and white space belongs inside.
+            # No packet carries any other value, and white space is allowed inside only.
             raise PacketError("neither an array nor an object", slug="bad-data")
         encoded = text[start:]
         try:
             data = _JSON.decode(encoded)
             if encoded.count("[") + encoded.count("{") > self._max_nesting:
                 _check_nesting(data, self._max_nesting)
-            # Half a surrogate pair, bare or as an escape, could not be sent on.
+            # A lone surrogate, literal or as an escape, could not be encoded when it is sent on.
             if not encoded.isascii():
                 encoded.encode()
             if _SURROGATE_ESCAPE.search(encoded) is not None:
@@ -336,8 +337,8 @@ class Decoder:
         except UnicodeEncodeError:
             raise PacketError("a lone surrogate", slug="lone-surrogate") from None
         except ValueError:
-            # Bad JSON, NaN, an infinite number, an integer of more digits than Python converts.
-            raise PacketError("not the JSON of a packet", slug="bad-json") from None
+            # Bad JSON, NaN, an infinite number, or an integer with more digits than Python converts.
+            raise PacketError("bad JSON", slug="bad-json") from None
         return data
 
     def _check_data(self, type_: PacketType, data: Any, id_: int | None) -> None:
@@ -351,15 +352,15 @@ class Decoder:
                     raise PacketError("a reserved event name", slug="reserved-event")
             case PacketType.ACK:
                 if not isinstance(data, list):
-                    raise PacketError("an acknowledgement without an array", slug="bad-data")
+                    raise PacketError("an acknowledgement whose data is not an array", slug="bad-data")
                 if id_ is None:
                     raise PacketError("an acknowledgement without an id", slug="bad-id")
             case PacketType.CONNECT:
                 if not isinstance(data, dict | None):
-                    raise PacketError("the payload of a CONNECT is not an object", slug="bad-data")
+                    raise PacketError("a CONNECT whose data is not an object", slug="bad-data")
             case PacketType.CONNECT_ERROR:
                 if not isinstance(data, dict):
-                    raise PacketError("a CONNECT_ERROR without an object", slug="bad-data")
+                    raise PacketError("a CONNECT_ERROR whose data is not an object", slug="bad-data")
             case _:
                 if data is not None:
                     raise PacketError("a DISCONNECT with data", slug="bad-data")
@@ -374,21 +375,21 @@ def _id(digits: str, type_: PacketType) -> int:
 
 
 def _too_deep() -> PacketError:
-    return PacketError("the data is nested too deep", slug="too-deep")
+    return PacketError("the data is nested too deeply", slug="too-deep")
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if value in (float("inf"), float("-inf")):
-        raise ValueError("too large for a number")
+        raise ValueError("the number is too large")
     return value
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-_JSON: Final = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant)
+_JSON: Final = json.JSONDecoder(parse_float=_finite, parse_constant=_reject_constant)
 
 
 def _check_nesting(data: Any, limit: int) -> None:
@@ -402,9 +403,9 @@ def _check_nesting(data: Any, limit: int) -> None:
 
 
 def _find_places(data: Any, count: int) -> list[tuple[Any, Any]]:
-    """Where the attachments belong, by their numbers: (container, key or index).
+    """Returns the place of each attachment, in order: (container, key or index).
 
-    Raises `PacketError` unless each of ``count`` has exactly one placeholder, of exactly the known form.
+    Raises `PacketError` unless each of the ``count`` attachments has exactly one well-formed placeholder.
     """
     places: dict[int, tuple[Any, Any]] = {}
     containers = [data]

@@ -1,13 +1,14 @@
-"""One Engine.IO session on our server: what drives an `EngineSession` with a WebSocket, with polling, and
-with time.
+"""One Engine.IO session on our server: drives an `EngineSession` with a WebSocket, polling and time.
 
-Left to others: the session's own rules (`engine`), HTTP and WebSocket requests (`transports`), what the
-messages say (`namespaces`).
+Left to others: the session's rules (`engine`), HTTP and WebSocket requests (`transports`), what the messages
+mean (`clients`).
 """
 
 import asyncio
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from contextlib import suppress
+from os import urandom
 from typing import Any, Final, Protocol
 
 from rfc6455 import CloseCode, PreparedMessage, State
@@ -28,14 +29,16 @@ from rfc6455_server.websocket.ending import ConnectionClosedError
 from rfc6455_server.websocket.websocket import WebSocket
 
 MAX_PENDING: Final = 1 << 20
-"""Bytes of events that wait for their handlers; beyond, nothing more is read from that client."""
+"""When more bytes of events than this wait for their handlers, nothing more is read from the client."""
 
 
-SendPrepared = Callable[[PreparedMessage, Policy | None], None]
+def new_id() -> str:
+    """Returns a random id of 20 characters, which nobody can guess."""
+    return urlsafe_b64encode(urandom(15)).decode()
 
 
 class EncodedPacket(PreparedMessage):
-    """A Socket.IO packet, encoded once: frames for WebSockets, and the Engine.IO messages for polling."""
+    """A Socket.IO packet, encoded once: frames for WebSockets, and Engine.IO messages for polling."""
 
     __slots__ = ("messages",)
 
@@ -45,61 +48,76 @@ class EncodedPacket(PreparedMessage):
 
 
 class Receiver(Protocol):
-    """Who a session's messages are for."""
+    """Receives the messages of a session."""
 
     def receive(self, message: str | bytes) -> None:
-        """Takes a message."""
-
-    def redirect(self, send_prepared: SendPrepared) -> None:
-        """Learns what sends an `EncodedPacket` from now on."""
+        """Handles a message."""
 
     def session_closed(self, reason: str) -> None:
-        """Learns, once, that the session is over."""
+        """Handles the end of the session. Called once."""
 
 
 class Session:
-    """A client's session, over whatever transports it has at the moment."""
+    """A client's session, over the transports that it has now."""
+
+    __slots__ = (
+        "_clock",
+        "_closed",
+        "_drain_waiters",
+        "_expects_post_body",
+        "_pending",
+        "_pending_waiters",
+        "_poll",
+        "_timer",
+        "_timer_due",
+        "_websocket",
+        "address",
+        "binary",
+        "direct",
+        "engine",
+        "receiver",
+        "secure",
+    )
 
     def __init__(
         self, engine: EngineSession, clock: Clock, address: str, closed: Callable[["Session"], None]
     ) -> None:
         self.engine = engine
         self.address = address
-        """The client's."""
+        """The client's address."""
         self.secure = False
-        """Whether it was opened over TLS."""
+        """Whether the session was opened over TLS."""
         self.binary = True
-        """Whether the client's WebSocket takes bytes, and not only base64."""
+        """Whether the client's WebSocket takes binary messages; otherwise bytes are sent as base64."""
         self.receiver: Receiver | None = None
-        self.send_prepared: SendPrepared = self._send_queued
-        """Sends an `EncodedPacket`: over a WebSocket that keeps up, this is the WebSocket's own."""
         self._clock = clock
         self._closed = closed
         self._websocket: WebSocket | None = None
-        self._direct: WebSocket | None = None
+        self.direct: WebSocket | None = None
+        """The WebSocket, while messages may be sent over it without the engine."""
         self._poll: asyncio.Future[list[EnginePacket]] | None = None
-        self._posting = False
+        self._expects_post_body = False
         self._timer: Timer | None = None
         self._timer_due = 0.0
-        self._drained: list[asyncio.Future[None]] = []
+        self._drain_waiters: list[asyncio.Future[None]] = []
         self._pending = 0  # bytes of events that wait for their handlers
-        self._room: list[asyncio.Future[None]] = []
+        self._pending_waiters: list[asyncio.Future[None]] = []
         self._pump()
 
     @property
     def sid(self) -> str:
-        """The session's id, known to its client only."""
+        """The session's id. It is a secret between the server and the client."""
         return self.engine.sid
 
     @property
     def dropped(self) -> int:
-        """Messages that the client did not get over its WebSocket, because it was too slow."""
+        """Messages that the slow-consumer policy dropped on the client's WebSocket."""
         return 0 if self._websocket is None else self._websocket.dropped
 
     # The WebSocket.
 
     async def serve_websocket(self, websocket: WebSocket, *, probing: bool) -> None:
-        """Drives the session with a WebSocket until one of them ends."""
+        """Drives the session with a WebSocket until either ends."""
         if probing:
             try:
                 self.engine.start_probe(self._clock.time())
@@ -108,7 +126,7 @@ class Session:
                 return
         self._websocket = websocket
         if not probing:
-            self._post(self.engine.handshake_packet())
+            self._send_packet(self.engine.handshake_packet())
         self._pump()
         async for message in websocket:
             if self._websocket is not websocket:
@@ -129,7 +147,10 @@ class Session:
     # Polling.
 
     async def poll(self) -> str:
-        """Answers a GET with what there is, as soon as there is something. Raises `EngineError` for a 400."""
+        """Waits until there is something to send, and returns the body that answers a GET.
+
+        Raises `EngineError` if the answer is 400.
+        """
         try:
             self.engine.start_poll(self._clock.time())
         finally:
@@ -140,67 +161,75 @@ class Session:
         try:
             return encode_payload(await waiter)
         except asyncio.CancelledError:
-            # The client has left: it cannot know what it would have been told.
+            # The client has left, and what answers this GET would be lost.
             self.engine.lose_poll()
             self._pump()
             raise
         finally:
             self._poll = None
 
-    def begin_post(self) -> bool:
-        """Says that a POST has come; False, and the end of the session, when another is under way."""
-        if self._posting:
+    def expect_post_body(self) -> bool:
+        """Handles the head of a POST. If another POST is in progress, ends the session, returns False."""
+        if self._expects_post_body:
             self.fail("transport error")
             return False
-        self._posting = True
+        self._expects_post_body = True
         return True
 
-    def abandon_post(self) -> None:
-        """Says that its body will not come, or is refused: what it would have said is lost."""
-        self._posting = False
+    def lose_post_body(self) -> None:
+        """Ends the session: the POST body was refused or broke off, so that its messages are lost."""
+        self._expects_post_body = False
         self.fail("transport error")
 
-    async def post(self, body: bytes) -> None:
-        """Takes the body of a POST. Raises `EngineError` for a 400."""
+    async def receive_post_body(self, body: bytes) -> None:
+        """Handles a POST body. Raises `EngineError` if the answer is 400."""
         try:
             self.engine.receive_payload(body, self._clock.time())
         finally:
-            self._posting = False
+            self._expects_post_body = False
             self._pump()
         await self.wait_for_handlers()
 
     # Sending.
 
-    def ready(self) -> bool:
-        """Whether what is sent now can leave now."""
-        if self._websocket is not None and self.engine.transport == "websocket":
-            return not self._websocket.behind
-        return self._poll is not None and not self.engine.buffered
+    def post_prepared(self, message: PreparedMessage, policy: Policy | None) -> None:
+        """Queues an `EncodedPacket` without waiting. ``policy`` applies to a WebSocket that is behind."""
+        websocket = self.direct
+        if websocket is not None:
+            websocket.post_prepared(message, policy)
+        else:
+            self.post_to_engine(message, policy)
 
-    def _send_queued(self, message: PreparedMessage, policy: Policy | None) -> None:
-        assert isinstance(message, EncodedPacket)  # noqa: S101 - nothing else is sent to Socket.IO's rooms
-        if policy == "volatile" and not self.ready():
+    def post_to_engine(self, message: PreparedMessage, policy: Policy | None) -> None:
+        """Queues an `EncodedPacket` behind what the engine has queued."""
+        assert isinstance(message, EncodedPacket)  # noqa: S101 - rooms refuse everything else
+        if policy == "volatile" and not self._writes_at_once():
             return
         try:
             self.engine.send(*message.messages)
         except EngineError:
-            # Too much is queued for a client that does not come to fetch it, or it is over.
+            # The session is over, or too much is queued for a client that does not fetch it.
             self.fail("transport error")
         self._pump()
 
+    def _writes_at_once(self) -> bool:
+        if self._websocket is not None and self.engine.transport == "websocket":
+            return not self._websocket.behind
+        return self._poll is not None and not self.engine.buffered
+
     async def drain(self) -> None:
-        """Waits until all that was sent has left."""
+        """Waits until all that was sent has left our queue, or the session has ended."""
         if self._websocket is not None and self.engine.transport == "websocket":
             with suppress(ConnectionClosedError):
                 await self._websocket.drain()
             return
         while self.engine.buffered and self.engine.state is State.OPEN:
             waiter = asyncio.get_running_loop().create_future()
-            self._drained.append(waiter)
+            self._drain_waiters.append(waiter)
             await waiter
 
     def close(self) -> None:
-        """Ends the session in order."""
+        """Closes the session after the queued messages have been sent."""
         self.engine.close(self._clock.time())
         self._pump()
 
@@ -211,48 +240,43 @@ class Session:
 
     # Handlers.
 
-    def hold(self, size: int) -> None:
-        """``size`` bytes more wait for their handlers."""
+    def charge(self, size: int) -> None:
+        """Records that ``size`` more bytes of events wait for their handlers."""
         self._pending += size
 
     def release(self, size: int) -> None:
-        """``size`` bytes were handled."""
+        """Records that events of ``size`` bytes were handled."""
         self._pending -= size
         if self._pending <= MAX_PENDING:
-            _wake(self._room)
+            _wake(self._pending_waiters)
 
     async def wait_for_handlers(self) -> None:
-        """Waits while too much waits for its handlers: TCP, and the client's next POST, push back."""
+        """Waits while too many bytes wait for their handlers, so that the client's sending is held back."""
         while self._pending > MAX_PENDING and self.engine.state is not State.CLOSED:
             waiter = asyncio.get_running_loop().create_future()
-            self._room.append(waiter)
+            self._pending_waiters.append(waiter)
             await waiter
 
     # The engine.
 
     def _pump(self) -> None:
-        """Does what the engine says, after each call of it."""
+        """Handles the engine's events and sends its packets. Must follow each call of the engine."""
         engine = self.engine
         self._handle_events()
         if self._websocket is not None:
-            for packet in engine.take("websocket"):
-                self._post(packet)
+            for packet in engine.packets_to_send("websocket"):
+                self._send_packet(packet)
         if self._poll is not None and not self._poll.done():
-            packets = engine.take("polling")
+            packets = engine.packets_to_send("polling")
             if packets:
                 self._poll.set_result(packets)
         self._handle_events()
-        direct = self._websocket if self.binary and engine.sends_directly else None
-        if direct is not self._direct:
-            self._direct = direct
-            self.send_prepared = self._send_queued if direct is None else direct.post_prepared
-            if self.receiver is not None:
-                self.receiver.redirect(self.send_prepared)
+        self.direct = self._websocket if self.binary and engine.sends_directly else None
         if not engine.buffered:
-            _wake(self._drained)
+            _wake(self._drain_waiters)
         self._start_timer()
 
-    def _post(self, packet: EnginePacket) -> None:
+    def _send_packet(self, packet: EnginePacket) -> None:
         if self._websocket is not None:
             self._websocket.post(encode_packet(packet, binary=self.binary))
 
@@ -263,7 +287,7 @@ class Session:
                     if self.receiver is not None:
                         self.receiver.receive(data)
                 case TransportUpgraded():
-                    pass  # whatever was queued is taken for the WebSocket now
+                    pass  # `_pump` now sends what is queued over the WebSocket
                 case UpgradeFailed():
                     websocket, self._websocket = self._websocket, None
                     if websocket is not None:
@@ -276,27 +300,29 @@ class Session:
             self._timer.cancel()
         websocket, self._websocket = self._websocket, None
         if websocket is not None:
-            bad = reason == "parse error"
-            websocket.start_close(CloseCode.PROTOCOL_ERROR if bad else CloseCode.NORMAL_CLOSURE, reason)
-        _wake(self._drained)
-        _wake(self._room)
+            violation = reason == "parse error"
+            code = CloseCode.PROTOCOL_ERROR if violation else CloseCode.NORMAL_CLOSURE
+            websocket.start_close(code, reason)
+        _wake(self._drain_waiters)
+        _wake(self._pending_waiters)
         self._closed(self)
-        if self.receiver is not None:
-            self.receiver.session_closed(reason)
+        receiver, self.receiver = self.receiver, None  # they refer to each other
+        if receiver is not None:
+            receiver.session_closed(reason)
 
     def _start_timer(self) -> None:
-        """One timer a session; it is set anew when it rings, or has to ring sooner."""
+        """Starts the timer, or restarts it if it would fire too late. A deadline that moved back is left."""
         due = self.engine.next_deadline
         if due is None or (self._timer is not None and self._timer_due <= due):
             return
         if self._timer is not None:
             self._timer.cancel()
         self._timer_due = due
-        self._timer = self._clock.call_later(max(0.0, due - self._clock.time()), self._ring)
+        self._timer = self._clock.call_later(max(0.0, due - self._clock.time()), self._check_deadlines)
 
-    def _ring(self) -> None:
+    def _check_deadlines(self) -> None:
         self._timer = None
-        self.engine.check(self._clock.time())
+        self.engine.check_deadlines(self._clock.time())
         self._pump()
 
 

@@ -1,8 +1,7 @@
-"""The requests of Socket.IO clients: WebSocket and HTTP long-polling at one path, who may come, what is
-refused.
+"""The requests of Socket.IO clients, WebSocket and HTTP long-polling at one path: checks and answers.
 
 Implements: https://github.com/socketio/engine.io-protocol, the HTTP side; CORS (Fetch, section 3.2).
-Left to others: one session (`session`, `engine`), what is said in it (`namespaces`).
+Left to others: one session (`session`, `engine`), what its messages mean (`clients`).
 """
 
 import json
@@ -13,17 +12,16 @@ from urllib.parse import parse_qsl
 from rfc6455 import CloseCode, Request, ascii_lower
 from rfc6455_server.clock import Clock
 from rfc6455_server.http.routes import HttpRequest, HttpResponse, HttpRoute
-from rfc6455_server.listening.listener import Refusal, Route, compile_route, same_origin
+from rfc6455_server.listening.routing import Refusal, Route, compile_route, same_origin
 from rfc6455_server.socketio.engine import EngineError, EngineSession, Transport, encode_payload
-from rfc6455_server.socketio.namespaces import new_id
-from rfc6455_server.socketio.session import Session
+from rfc6455_server.socketio.session import Session, new_id
 from rfc6455_server.stats import Stats
 from rfc6455_server.websocket.websocket import WebSocket
 
 PROTOCOL: Final = "4"
-"""The version of Engine.IO, as clients say it."""
+"""The version of Engine.IO that clients name in their requests."""
 
-# The official server's codes for what is refused, with its texts, which clients show.
+# The status, and the code and the text of the official server, which clients show.
 _UNKNOWN_TRANSPORT: Final = (400, 0, "Transport unknown")
 _UNKNOWN_SID: Final = (400, 1, "Session ID unknown")
 _BAD_METHOD: Final = (400, 2, "Bad handshake method")
@@ -35,16 +33,16 @@ _Error = tuple[int, int, str]
 
 
 def parse_query(request: Request) -> dict[str, str]:
-    """The query's parameters, the last of each name."""
+    """Returns the parameters of the query. Of several with one name, the last counts."""
     return dict(parse_qsl(request.query, keep_blank_values=True))
 
 
 class Transports:
     """The sessions of a `SocketIO`, and the requests that belong to them.
 
-    ``cors``: origins besides the own one, ``"*"`` for all. ``make_session`` makes the `EngineSession` for an
-    id, a transport and a time; ``admit`` may refuse what opens one by polling; ``opened`` is told of each
-    session, with the request that opened it.
+    ``cors``: allowed origins besides the server's own, ``"*"`` for any. ``make_session`` makes the
+    `EngineSession` for an id, a transport and a time. ``admit`` may refuse a request that opens a session by
+    polling. ``opened`` is called with each new session and the request that opened it.
     """
 
     def __init__(
@@ -70,11 +68,9 @@ class Transports:
         self.sessions: dict[str, Session] = {}
 
     def websocket_route(self, path: str) -> Route:
-        """The route for WebSockets."""
         return compile_route(path, self._serve_websocket, self._check_websocket, self._max_payload)
 
     def http_route(self) -> HttpRoute:
-        """The route for polling."""
         return HttpRoute(
             self._serve_http,
             methods=("GET", "POST", "OPTIONS"),
@@ -84,10 +80,10 @@ class Transports:
             abandon=self._abandon,
         )
 
-    # Who may come.
+    # Checks of requests.
 
     def _origin_fields(self, request: Request) -> list[tuple[str, str]] | None:
-        """The fields of CORS for whoever asks; ``None`` when its origin may not."""
+        """Returns the CORS fields of the answer, or ``None`` if the request's origin is not allowed."""
         origin = request.origin
         if origin is None:
             return []
@@ -95,12 +91,12 @@ class Transports:
             fields = [("Access-Control-Allow-Origin", origin), ("Access-Control-Allow-Credentials", "true")]
             return [*fields, ("Vary", "Origin")]
         if "*" in self._cors:
-            # Whoever it is, but without cookies.
+            # Any origin, but without cookies.
             return [("Access-Control-Allow-Origin", "*")]
         return [] if same_origin(request) else None
 
     def _check(self, request: Request, transport: Transport) -> _Error | None:
-        """What is wrong with a request, apart from its session's state."""
+        """Returns the error of a request, or ``None``; checks everything but its session's state."""
         query = parse_query(request)
         if self._origin_fields(request) is None:
             return _FORBIDDEN
@@ -141,7 +137,7 @@ class Transports:
         if sid is not None:
             session = self.sessions.get(sid)
             if session is None:
-                websocket.start_close(CloseCode.POLICY_VIOLATION, "the session is over")
+                websocket.start_close(CloseCode.POLICY_VIOLATION, "the session is closed")
                 return
             await session.serve_websocket(websocket, probing=True)
             return
@@ -151,21 +147,21 @@ class Transports:
     # Polling.
 
     def _begin(self, request: Request) -> HttpResponse | None:
-        """Sees a request before its body: two POSTs at a time are a violation."""
+        """Checks a request before its body arrives: two POSTs at a time are a violation."""
         if request.method == "OPTIONS":
             return None
         error = self._check(request, "polling")
         if error is not None:
             return self._error(request, error)
         session = self.sessions.get(parse_query(request).get("sid", ""))
-        if request.method == "POST" and session is not None and not session.begin_post():
+        if request.method == "POST" and session is not None and not session.expect_post_body():
             return self._error(request, _BAD_REQUEST)
         return None
 
     def _abandon(self, request: Request) -> None:
         session = self.sessions.get(parse_query(request).get("sid", ""))
         if request.method == "POST" and session is not None:
-            session.abandon_post()
+            session.lose_post_body()
 
     async def _serve_http(self, request: HttpRequest) -> HttpResponse:
         head = request.head
@@ -187,7 +183,7 @@ class Transports:
             if head.method == "GET":
                 return self._answer(head, await found.poll())
             self._stats.messages_in += 1
-            await found.post(request.body)
+            await found.receive_post_body(request.body)
         except EngineError:
             return self._error(head, _BAD_REQUEST)
         return self._answer(head, "ok", "text/html")
@@ -196,10 +192,10 @@ class Transports:
         fields = self._origin_fields(request)
         if fields is None:
             return self._error(request, _FORBIDDEN)
-        asked = request.headers.get("Access-Control-Request-Headers")
+        requested = request.headers.get("Access-Control-Request-Headers")
         fields += [("Access-Control-Allow-Methods", "GET, POST"), ("Access-Control-Max-Age", "600")]
-        if asked is not None:
-            fields.append(("Access-Control-Allow-Headers", asked))
+        if requested is not None:
+            fields.append(("Access-Control-Allow-Headers", requested))
         return HttpResponse(status=204, headers=fields)
 
     def _answer(self, request: Request, body: str, kind: str = "text/plain") -> HttpResponse:
@@ -228,6 +224,6 @@ class Transports:
         self.sessions.pop(session.sid, None)
 
     def close(self, reason: str) -> None:
-        """Ends all sessions."""
+        """Ends all sessions at once."""
         for session in list(self.sessions.values()):
             session.fail(reason)

@@ -1,18 +1,18 @@
-// The chat. What others wrote is only ever text: nothing here makes markup of it.
+// The chat. Messages of others are always shown as text, never as markup.
 import { Client } from "./client.js";
 import { showState } from "./state.js";
 
-const MAX_IMAGE = 2 << 20; // bytes, as the server has it
-const PIECE = 1 << 16; // bytes of an image in one event; each is acknowledged, and that is the progress
+const MAX_IMAGE = 2 << 20; // bytes, as on the server
+const PIECE = 1 << 16; // bytes of an image in one event; the progress bar counts the acknowledged ones
 const RETRY = 1000; // milliseconds
 
 const $ = (/** @type {string} */ id) => /** @type {any} */ (document.getElementById(id));
 const socket = new Client(location.origin, { namespace: "/chat" });
 showState(socket, $("state"));
 
-/** What this tab knows. `seen`: the number of the last message in the room, in what `epoch` of its numbers. */
+/** The state of this tab. `seen`: the number of the last message shown; `epoch`: the server's, for numbers. */
 const here = { name: "", room: "", seen: 0, epoch: "", joined: false };
-const shown = new Set(); // keys of messages: what comes again, after a lost connection, is shown once
+const shown = new Set(); // keys of messages; one that arrives again after a lost connection is not shown again
 const people = new Map(); // names by id
 let image = /** @type {File | null} */ (null);
 
@@ -36,34 +36,34 @@ $("enter").addEventListener("submit", (/** @type {Event} */ event) => {
   $("text").focus();
 });
 
-/** Enters the room, the first time or again, and shows what was said since. */
+/** Enters the room, for the first time or again, and shows the messages since. */
 async function join() {
   try {
     const answer = await socket.request("join", here.room, here.name, here.seen, here.epoch);
-    if (!answer) return note("The server refuses this name or room.");
+    if (!answer) return note("The server refused this name or room.");
     here.joined = true;
     people.clear();
     for (const { id, name } of answer.people) people.set(id, name);
     showPeople();
-    if (answer.epoch !== here.epoch) here.seen = 0; // the server counts anew
+    if (answer.epoch !== here.epoch) here.seen = 0; // the server has restarted its numbers
     here.epoch = answer.epoch;
     answer.messages.forEach(show);
-  } catch {} // the connection was lost, and `onconnected` will join again
+  } catch {} // the connection was lost; `onconnected` joins again
 }
 
-// When the connection is back, who was recovered is in the room still and is sent what it missed; joining again costs
-// nothing, says who is there now, and is the only way for who was not recovered.
+// After a reconnect, a recovered client is still in its room and is sent what it missed. Joining again is harmless
+// then, and returns the people; a client that was not recovered has to join.
 socket.onconnected = ({ first }) => {
   if (here.room) join();
   if (!first) note("The connection is back.");
 };
-socket.onmissed = () => note("Some messages may have been missed; the last ones follow.");
+socket.onmissed = () => note("Some messages may have been missed; the latest ones follow.");
 
-// Saying something. Each message has a key: said again after a lost connection, it is said once.
+// Sending. Each message has a key, so that the server adds it once, even if it is sent again.
 
 const newKey = () => [...crypto.getRandomValues(new Uint32Array(4))].map((n) => n.toString(36)).join("");
 
-/** Asks until the server has answered. @param {() => Promise<any>} ask */
+/** Repeats a request until the server has answered. @param {() => Promise<any>} ask */
 async function persist(ask) {
   for (;;) {
     try {
@@ -74,7 +74,7 @@ async function persist(ask) {
   }
 }
 
-let saying = Promise.resolve(); // one after the other: what was written first is said first
+let saying = Promise.resolve(); // one after the other, so that messages stay in order
 
 $("say").addEventListener("submit", (/** @type {Event} */ event) => {
   event.preventDefault();
@@ -90,10 +90,10 @@ $("say").addEventListener("submit", (/** @type {Event} */ event) => {
 /** @param {string} text */
 async function say(text) {
   const key = newKey();
-  if (!(await persist(() => joined("say", key, text)))) note("That was not said: the server refuses it.");
+  if (!(await persist(() => joined("say", key, text)))) note("The message was not sent: the server refused it.");
 }
 
-/** Asks for something that needs the room. @param {any[]} args */
+/** Sends a request that needs the room. @param {any[]} args */
 async function joined(...args) {
   if (!here.joined) throw new Error("not in the room yet");
   return socket.request(args[0], ...args.slice(1));
@@ -104,7 +104,7 @@ async function sayTo(to, text) {
   const name = people.get(to) ?? "somebody";
   const said = await socket.request("direct", to, text).catch(() => false);
   if (said) show({ name: here.name, to: name, text, date: new Date().toISOString() });
-  else note(`${name} is not here: that was not said.`);
+  else note(`${name} is not here: the message was not sent.`);
 }
 
 /** @param {File} file */
@@ -121,7 +121,7 @@ async function sendImage(file) {
     return true;
   });
   $("progress").hidden = true;
-  if (!sent) note("The image was not sent: the server refuses it.");
+  if (!sent) note("The image was not sent: the server refused it.");
 }
 
 /** @param {File | null} file */
@@ -161,7 +161,7 @@ document.addEventListener("drop", (event) => {
 
 $("text").addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
-    event.preventDefault(); // Shift and Enter is a new line; Enter while a syllable is composed is not for us
+    event.preventDefault(); // Shift+Enter is a new line; Enter during composition belongs to the input method
     $("say").requestSubmit();
   }
 });
@@ -173,7 +173,7 @@ $("text").addEventListener("input", () => {
   socket.emit("typing");
 });
 
-// Hearing something.
+// Receiving.
 
 socket.on("message", (message) => show(message));
 socket.on("direct", (message) => show(message));
@@ -198,7 +198,7 @@ socket.on("typing", ({ id, name }) => {
   showTyping();
 });
 
-// Showing it.
+// Showing.
 
 function showTyping() {
   const names = [...typing.values()].map(({ name }) => name);
@@ -214,7 +214,7 @@ function showPeople() {
   $("to").value = people.has(to) ? to : "";
 }
 
-/** A message, in its place: at the end, and only once. @param {any} message */
+/** Appends a message, unless it is shown already. @param {any} message */
 function show(message) {
   if (message.key !== undefined) {
     if (shown.has(message.key)) return;
@@ -258,7 +258,7 @@ function append(item) {
   follow();
 }
 
-let following = true; // who has scrolled up to read is left there
+let following = true; // whether the log is scrolled to its end, and follows new messages
 function follow() {
   if (following) $("log").scrollTop = $("log").scrollHeight;
 }
@@ -270,7 +270,7 @@ function element(name, ...texts) {
   return made;
 }
 
-// A browser may forbid storage; the chat does without.
+// A browser may forbid storage; the chat works without it.
 
 /** @param {string} key */
 function stored(key) {

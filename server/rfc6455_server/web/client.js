@@ -1,24 +1,24 @@
-// A small client of a Socket.IO server (protocol 5 over Engine.IO 4) on the platform's own WebSocket: no
-// long-polling, one namespace a client. It runs in browsers and in Node; before Node 22 pass a `WebSocket`.
+// A small Socket.IO client (protocol 5 over Engine.IO 4) on the platform's own WebSocket: no long-polling,
+// one namespace per client. It runs in browsers and in Node; before Node 22, pass a `WebSocket`.
 //
-//   const socket = new Client();                // connects by itself, to the origin of the page
-//   socket.on("message", (text) => …);          // a server's event; what this returns is the acknowledgement
-//   socket.emit("message", "hello", bytes);     // binary data anywhere in the arguments; in comes Uint8Array
+//   const socket = new Client();                // connects at once, to the origin of the page
+//   socket.on("message", (text) => …);          // an event from the server; the result acknowledges it
+//   socket.emit("message", "hello", bytes);     // binary data anywhere; it is received as Uint8Array
 //   const reply = await socket.request("join", "lobby");
 //   socket.onstate = ({ name, retryIn }) => …;  // `on` is for the server's events only, whatever their names
-//   socket.onmissed = () => …;                  // join again, and fetch what was lost
+//   socket.onmissed = () => …;                  // join again, and fetch what was missed
 //
-// A lost connection is opened again after a random delay that grows. What was emitted meanwhile is queued and
-// leaves in order after the connect. What was sent just before the loss may or may not have arrived: where it
-// matters use `request`, which rejects then, and ask again. From a server with connection state recovery (it
-// gives a `pid`) missed events come in by themselves, and handlers see the offset that it adds to its events,
-// one string more, as a last argument. Where nothing could be recovered `onmissed` is called.
+// After a lost connection, the client connects again after a random delay that grows. Events that are emitted
+// in between are queued, and sent in order after the connect. Events sent just before the loss may or may not
+// have arrived: where that matters, use `request`, which rejects, and repeat it. A server with connection
+// state recovery (it sends a `pid`) sends the missed events itself; it adds an offset to its events, which
+// handlers see as one more argument, a string. If the session could not be recovered, `onmissed` is called.
 
 /** @typedef {(...args: any[]) => unknown} Handler */
 /** @typedef {"connecting" | "online" | "reconnecting" | "offline"} StateName */
 /** @typedef {{ name: StateName, retryIn: number, reason: string }} State retryIn: seconds, or 0 */
 
-/** Times are in seconds; `auth` is read at each connect; `queueLimit` counts characters of text and bytes. */
+/** Times are in seconds. `auth` is sent at each connect. `queueLimit` counts characters and bytes. */
 const DEFAULTS = {
   path: "/socket.io/", namespace: "/", auth: /** @type {object} */ ({}), WebSocket: globalThis.WebSocket,
   connectTimeout: 20, ackTimeout: 10, retryBase: 1, retryCap: 30, random: Math.random, queueLimit: 1 << 20,
@@ -27,20 +27,20 @@ const [CONNECT, DISCONNECT, EVENT, ACK, CONNECT_ERROR, BINARY_EVENT, BINARY_ACK]
 const PACKET = /^([0-6])(?:(\d+)-)?(?:(\/[^,]*),?)?(\d*)(.*)$/s; // type, attachments, namespace, id, JSON
 
 export class Client {
-  onstate = /** @type {(state: State) => unknown} */ (() => {}); // each second too, while it waits to retry
+  onstate = /** @type {(state: State) => unknown} */ (() => {}); // also each second while it waits to retry
   onconnected = /** @type {(how: { recovered: boolean, first: boolean }) => unknown} */ (() => {});
-  onmissed = /** @type {() => unknown} */ (() => {}); // after onconnected, and before the queue leaves
-  onrefused = /** @type {(error: { message: string, data?: any }) => unknown} */ (() => {}); // and no retry
+  onmissed = /** @type {() => unknown} */ (() => {}); // after onconnected, before the queue is sent
+  onrefused = /** @type {(error: { message: string, data?: any }) => unknown} */ (() => {}); // no retry
   state = /** @type {State} */ ({ name: "offline", retryIn: 0, reason: "" });
-  id = ""; // of the session, from the server
+  id = ""; // of the socket, from the server
   #options; #prefix; #url;
-  #ws = /** @type {WebSocket | undefined} */ (undefined); // what an earlier one still says is ignored
+  #ws = /** @type {WebSocket | undefined} */ (undefined); // events of earlier ones are ignored
   #timer = /** @type {ReturnType<typeof setTimeout> | undefined} */ (undefined); // connect, silence or retry
-  #silence = 0; // seconds without a ping that mean a lost connection
+  #silence = 0; // seconds without a ping after which the connection is lost
   #attempt = 0; #nextId = 0;
-  #session = /** @type {{ pid?: string, offset?: string }} */ ({}); // what recovery starts from
+  #session = /** @type {{ pid?: string, offset?: string }} */ ({}); // for recovery
   #early = /** @type {[id: string, data: any][]} */ ([]); // recovered events precede the answer to CONNECT
-  #partial = { text: "", attachments: /** @type {Uint8Array[]} */ ([]) }; // a packet until it is whole
+  #partial = { text: "", attachments: /** @type {Uint8Array[]} */ ([]) }; // a packet that is not complete
   #handlers = /** @type {Map<string, Set<Handler>>} */ (new Map());
   #requests = /** @type {Map<string, { resolve: Handler, reject: Handler }>} */ (new Map());
   #queue = /** @type {{ id: string, frames: (string | Uint8Array<ArrayBuffer>)[], size: number }[]} */ ([]);
@@ -55,34 +55,34 @@ export class Client {
     globalThis.addEventListener?.("online", () => this.state.retryIn && this.connect());
     this.connect();
   }
-  /** Connects now: again after `close` or a refusal, or without waiting for the retry. */
+  /** Connects now: after `close` or a refusal, or instead of waiting for the retry. */
   connect() {
     if (this.#ws) return;
     const ws = (this.#ws = new this.#options.WebSocket(this.#url));
     ws.binaryType = "arraybuffer";
     const gone = (/** @type {Event} */ event) => { if (ws === this.#ws) this.#lost(`socket ${event.type}`); };
-    [ws.onclose, ws.onerror] = [gone, gone]; // in Node 20 no close event follows a refused connection
+    [ws.onclose, ws.onerror] = [gone, gone]; // in Node 20, no close event follows a refused connection
     ws.onmessage = ({ data }) => {
       try { if (ws === this.#ws) this.#receive(ws, data); }
-      catch (error) { this.#lost(`bad packet: ${error}`); } // not of a handler: `call` keeps those apart
+      catch (error) { this.#lost(`bad packet: ${error}`); } // never a handler's: `call` catches those
     };
     [this.#early, this.#partial] = [[], { text: "", attachments: [] }];
     this.#after(this.#options.connectTimeout, () => this.#lost("no answer"));
     this.#become("connecting");
   }
-  /** Leaves, until `connect`. */
+  /** Disconnects, and stays offline until `connect`. */
   close() {
     if (this.#open) this.#ws?.send(`4${DISCONNECT}${this.#prefix}`);
     this.#lost("closed", false);
   }
-  /** The first handler of an event acknowledges it. @param {string} event @param {Handler} handler */
+  /** An event's first handler acknowledges it. @param {string} event @param {Handler} handler */
   on(event, handler) { this.#handlers.set(event, (this.#handlers.get(event) ?? new Set()).add(handler)); }
   /** @param {string} event @param {Handler} handler */
   off(event, handler) { this.#handlers.get(event)?.delete(handler); }
-  /** Sends, or queues; throws code "full" when the queue is. @param {string} event @param {any[]} args */
+  /** Sends or queues; throws code "full" if the queue is full. @param {string} event @param {any[]} args */
   emit(event, ...args) { this.#send(EVENT, "", [event, ...args]); }
-  /** Emits, and gives the acknowledgement. Rejects with code "timeout", "lost" (the connection, before the
-   *  answer came) or "full" (the queue). @param {string} event @param {any[]} args @returns {Promise<any>} */
+  /** Emits, and resolves with the acknowledgement. Rejects with code "timeout", "lost" (the connection) or
+   *  "full" (the queue). @param {string} event @param {any[]} args @returns {Promise<any>} */
   async request(event, ...args) {
     const id = String(this.#nextId++);
     this.#send(EVENT, id, [event, ...args]);
@@ -92,7 +92,7 @@ export class Client {
     return answer.finally(() => {
       clearTimeout(timer);
       this.#requests.delete(id);
-      this.#queue = this.#queue.filter((queued) => queued.id !== id); // who asks again does not ask twice
+      this.#queue = this.#queue.filter((queued) => queued.id !== id); // a repeated request is sent once
     });
   }
 
@@ -101,22 +101,22 @@ export class Client {
   #become(name, reason = "", retryIn = 0) { call(this.onstate, (this.state = { name, retryIn, reason })); }
   /** @param {number} seconds @param {() => void} then */
   #after(seconds, then) { clearTimeout(this.#timer); this.#timer = setTimeout(then, seconds * 1000); }
-  /** Forgets the connection at once: a dead one may take minutes to close. @param {string} reason */
+  /** Drops the connection without waiting: a dead one may take minutes to close. @param {string} reason */
   #lost(reason, retry = true) {
     const ws = this.#ws;
     this.#ws = undefined;
     ws?.close();
-    const queued = new Set(this.#queue.map(({ id }) => id)); // these go out later
+    const queued = new Set(this.#queue.map(({ id }) => id)); // these are sent later
     this.#requests.forEach(({ reject }, id) => queued.has(id) || reject(failure("lost", "connection lost")));
     clearTimeout(this.#timer);
     if (!retry) return this.#become("offline", reason);
     const { random, retryCap, retryBase } = this.#options;
     const until = performance.now() + 1000 * random() * Math.min(retryCap, retryBase * 2 ** this.#attempt++);
-    const wait = () => { // by the clock, not by counting ticks: browsers slow timers down in hidden pages
+    const wait = () => { // by the clock, because browsers slow timers down in hidden pages
       const left = (until - performance.now()) / 1000;
       if (left <= 0) return this.connect();
       this.#after(Math.min(left, 1), wait);
-      const offline = globalThis.navigator?.onLine === false; // it tries even so: localhost needs no network
+      const offline = globalThis.navigator?.onLine === false; // it retries anyway: localhost needs no network
       this.#become(offline ? "offline" : "reconnecting", reason, Math.ceil(left));
     };
     wait();
@@ -125,7 +125,7 @@ export class Client {
   #send(type, id, data) {
     const attachments = /** @type {Uint8Array<ArrayBuffer>[]} */ ([]);
     const json = JSON.stringify(data, function (key, value) {
-      const item = this[key]; // as it was before toJSON, which a Buffer of Node has
+      const item = this[key]; // before toJSON, which Node's Buffer has
       if (!(item instanceof ArrayBuffer || ArrayBuffer.isView(item))) return value;
       const view = ArrayBuffer.isView(item) ? item : new Uint8Array(item);
       const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength).slice();
@@ -149,12 +149,12 @@ export class Client {
       ws.send(`4${CONNECT}${this.#prefix}${JSON.stringify({ ...this.#options.auth, ...this.#session })}`);
     } else if (data[0] === "2") {
       ws.send(`3${data.slice(1)}`);
-      this.#attempt = 0; // not before: a server that accepts and fails at once is not to be hurried
+      this.#attempt = 0; // only now: a server may accept and fail at once
       if (this.#open) this.#after(this.#silence, () => this.#lost("no ping"));
     } else if (data[0] === "4" && !text) this.#packet(data.slice(1), []);
-    else if (!"16".includes(data[0])) throw new Error("unexpected type"); // 1: the close follows; 6: noop
+    else if (!"16".includes(data[0])) throw new Error("unexpected type"); // 1: close; 6: noop
   }
-  /** One Socket.IO packet, as far as it has come. @param {string} text @param {Uint8Array[]} attachments */
+  /** One Socket.IO packet, or its first messages. @param {string} text @param {Uint8Array[]} attachments */
   #packet(text, attachments) {
     const [, type, count = 0, namespace = "/", id, json] = PACKET.exec(text) ?? [];
     this.#partial = attachments.length < +count ? { text, attachments } : { text: "", attachments: [] };
@@ -194,7 +194,7 @@ export class Client {
   }
 }
 
-/** Errors of a handler become unhandled rejections. @param {Handler} handler @param {any[]} args */
+/** Turns a handler's errors into unhandled rejections. @param {Handler} handler @param {any[]} args */
 async function call(handler, ...args) { return handler(...args); }
 /** @param {"timeout" | "lost" | "full"} code @param {string} message */
 function failure(code, message) { return Object.assign(new Error(message), { code }); }

@@ -1,23 +1,23 @@
-// The browser's side of a small shared world: the server decides everything; here it is shown, and steered.
+// The browser's side of a small shared world. The server decides everything; this page draws it, and steers.
 import { Client } from "./client.js";
 import { showState } from "./state.js";
 
 const SIZE = 1000; // width and height of the world
 const RADIUS = 14; // of a player
-const NEAR = 20; // so close to the finger is close enough
+const NEAR = 20; // a player this close to the finger stops
 const KEYS = /** @type {Record<string, [dx: number, dy: number]>} */ ({
   ArrowUp: [0, -1], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowRight: [1, 0],
-  KeyW: [0, -1], KeyA: [-1, 0], KeyS: [0, 1], KeyD: [1, 0], // the places of the keys, whatever is on them
+  KeyW: [0, -1], KeyA: [-1, 0], KeyS: [0, 1], KeyD: [1, 0], // physical keys, whatever the keyboard layout
 });
 
 /** @typedef {{ players: Record<string, [name: string, x: number, y: number, coins: number]>,
- *              coins: [x: number, y: number][], at: number }} Picture at: milliseconds, when it came */
+ *              coins: [x: number, y: number][], at: number }} Picture at: when it arrived, in milliseconds */
 
 const $ = (/** @type {string} */ id) => /** @type {any} */ (document.getElementById(id));
 let socket = /** @type {Client | undefined} */ (undefined);
 let [before, latest] = /** @type {Picture[]} */ ([]);
-let direction = "0,0"; // that the server knows
-let finger = /** @type {{ x: number, y: number } | null} */ (null); // where it is in the world
+let direction = "0,0"; // the last one sent
+let finger = /** @type {{ x: number, y: number } | null} */ (null); // its place in the world
 const pressed = new Set(); // of KEYS
 
 // Entering.
@@ -37,7 +37,7 @@ $("enter").addEventListener("submit", (/** @type {Event} */ event) => {
 function play(name) {
   socket = new Client(location.origin, { namespace: "/game", auth: { name } });
   showState(socket, $("state"));
-  socket.onconnected = () => { direction = "0,0"; }; // the server has added us anew
+  socket.onconnected = () => { direction = "0,0"; }; // the server has added a new player
   socket.onrefused = ({ message }) => {
     $("news").textContent = `Not now: ${message}.`;
     $("enter").hidden = false;
@@ -48,20 +48,20 @@ function play(name) {
     showScores();
     steer();
   });
-  socket.on("won", (name) => { $("news").textContent = `${name} has won, and a new round begins.`; });
+  socket.on("won", (name) => { $("news").textContent = `${name} has won. A new round begins.`; });
 }
 
 function remembered() { try { return localStorage.getItem("name") ?? ""; } catch { return ""; } }
 
 /** @param {string} name */
-function remember(name) { try { localStorage.setItem("name", name); } catch { /* then it asks again */ } }
+function remember(name) { try { localStorage.setItem("name", name); } catch { /* the page asks again next time */ } }
 
 // Steering.
 
 addEventListener("keydown", (event) => {
   if (!(event.code in KEYS) || event.ctrlKey || event.metaKey || event.altKey) return;
   if (!socket || event.target instanceof HTMLInputElement) return;
-  event.preventDefault(); // the page is not to scroll
+  event.preventDefault(); // keeps the page from scrolling
   pressed.add(event.code);
   steer();
 });
@@ -80,9 +80,9 @@ function drag(event) {
 }
 function drop() { finger = null; steer(); }
 
-/** Tells the server the direction, if it is another one. */
+/** Sends the direction if it has changed. */
 function steer() {
-  if (socket?.state.name !== "online") return; // nothing is to be queued
+  if (socket?.state.name !== "online") return; // offline, the direction would only be queued
   const next = wanted();
   if (next.join() !== direction) socket.emit("steer", ...next);
   direction = next.join();
@@ -100,7 +100,7 @@ function wanted() {
   return [0, 1].map((axis) => Math.sign(steps.reduce((sum, step) => sum + step[axis], 0)));
 }
 
-// Words: the scores, and the figures once a second.
+// Text: the scores, and the figures once a second.
 
 function showScores() {
   const players = Object.entries(latest.players).sort(([, one], [, other]) => other[3] - one[3]);
@@ -118,7 +118,7 @@ function showScores() {
 setInterval(async () => {
   if (socket?.state.name !== "online") return;
   const start = performance.now();
-  const answered = await socket.request("echo").catch(() => false); // the connection was lost: next time
+  const answered = await socket.request("echo").catch(() => false); // the connection was lost; try again next time
   $("latency").textContent = answered ? `${Math.round(performance.now() - start)} ms` : "–";
   const label = `The world: ${Object.keys(latest?.players ?? {}).length} playing`;
   if ($("world").ariaLabel !== label) $("world").ariaLabel = label;
@@ -130,11 +130,11 @@ requestAnimationFrame(draw);
 function draw() {
   requestAnimationFrame(draw);
   const canvas = $("world");
-  canvas.width = canvas.height = Math.round(canvas.clientWidth * devicePixelRatio); // this clears it, too
+  canvas.width = canvas.height = Math.round(canvas.clientWidth * devicePixelRatio); // also clears it
   const context = canvas.getContext("2d");
   context.scale(canvas.width / SIZE, canvas.width / SIZE);
   if (!latest) return;
-  context.font = `${(13 * SIZE) / canvas.clientWidth}px system-ui, sans-serif`; // 13 pixels, however small
+  context.font = `${(13 * SIZE) / canvas.clientWidth}px system-ui, sans-serif`; // 13 CSS pixels at any size
   [context.textAlign, context.lineWidth] = ["center", 3];
   const circle = (/** @type {[x: number, y: number, radius: number]} */ ...place) => {
     context.beginPath();
@@ -143,7 +143,7 @@ function draw() {
 
   context.fillStyle = getComputedStyle($("coin")).color;
   for (const [x, y] of latest.coins) { circle(x, y, RADIUS / 2); context.fill(); }
-  // One picture late, so that there are two to go between.
+  // Drawn one picture late, so that places can be interpolated between two pictures.
   const time = before ? Math.max(1, latest.at - before.at) : 1;
   const part = Math.min(1, (performance.now() - latest.at) / time);
   for (const [id, [name, newX, newY]] of Object.entries(latest.players)) {

@@ -1,4 +1,4 @@
-// The start page: the server's figures, told once a second.
+// The start page: the server's figures, which it sends once a second.
 import { Client } from "./client.js";
 import { showState } from "./state.js";
 

@@ -1,4 +1,4 @@
-// Shows the state of a connection in words, where a screen reader hears it.
+// Shows the state of a connection as text, which screen readers announce.
 
 /**
  * @param {import("./client.js").Client} socket

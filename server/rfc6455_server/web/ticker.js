@@ -1,11 +1,11 @@
-// A live chart of prices, and what happens to a tab that is too slow for them.
+// A live chart of prices, and a demonstration of what a tab that is too slow gets.
 import { Client } from "./client.js";
 import { showState } from "./state.js";
 
 const SPAN = 30; // seconds that the chart shows
-const GAP = 0.5; // seconds without a tick that are left blank
+const GAP = 0.5; // a line is interrupted after this many seconds without a tick
 const SLOW = 5; // seconds
-const LINES = 6; // colours in style.css
+const LINES = 6; // the number of line colours in style.css
 
 /** @typedef {{ at: number, percent: number }} Point at: seconds of the server's clock */
 /** @typedef {{ name: string, first: number, price: number, points: Point[], row: Row }} Stock */
@@ -15,12 +15,12 @@ const $ = (/** @type {string} */ id) => /** @type {any} */ (document.getElementB
 const socket = new Client(location.origin, { namespace: "/ticker" });
 const stocks = /** @type {Map<string, Stock>} */ (new Map());
 let received = 0;
-let fastest = Infinity; // seconds from the server's clock to ours, of the tick that came fastest
-let oldest = 0; // seconds that a tick took longer than that, since we looked last
+let fastest = Infinity; // the smallest difference between our clock and a tick's time, in seconds
+let oldest = 0; // the largest delay of a tick beyond that since the last figures, in seconds
 
 showState(socket, $("state"));
 
-// What comes.
+// Receiving.
 
 socket.on("stocks", (prices) => { // after each connect
   received = 0;
@@ -43,7 +43,7 @@ socket.on("tick", (name, price, at) => {
   while (stock.points[0].at < at - SPAN) stock.points.shift();
 });
 
-/** In percent, since this tab came. @param {Stock} stock */
+/** The change in percent since this page was opened. @param {Stock} stock */
 function change({ first, price }) { return 100 * (price / first - 1); }
 
 // The figures, once a second.
@@ -51,7 +51,7 @@ function change({ first, price }) { return 100 * (price / first - 1); }
 setInterval(async () => {
   if (socket.state.name !== "online") return;
   const start = performance.now();
-  const figures = await socket.request("figures").catch(() => null); // the connection was lost: next time
+  const figures = await socket.request("figures").catch(() => null); // the connection was lost; try again next time
   if (!figures) return;
   $("latency").textContent = `${Math.round(performance.now() - start)} ms`;
   $("age").textContent = `${Math.round(oldest * 1000)} ms`;
@@ -64,7 +64,7 @@ setInterval(async () => {
 $("slow").addEventListener("click", async () => {
   $("slow").disabled = true;
   try { $("slowness").textContent = await beSlow(); }
-  catch { $("slowness").textContent = "The connection was lost meanwhile."; }
+  catch { $("slowness").textContent = "The connection was lost."; }
   $("slow").disabled = false;
 });
 
@@ -73,16 +73,16 @@ async function beSlow() {
   const receivedBefore = received;
   $("slowness").textContent = `Busy for ${SLOW} seconds …`;
   await new Promise((painted) => setTimeout(painted, 100));
-  await socket.request("burst"); // so many ticks that no buffer has room for all
-  for (const end = performance.now() + SLOW * 1000; performance.now() < end;); // nothing is read meanwhile
-  const after = await socket.request("figures"); // its answer comes after all that waited
+  await socket.request("burst"); // more ticks than the buffers between can hold
+  for (const end = performance.now() + SLOW * 1000; performance.now() < end;); // reads nothing
+  const after = await socket.request("figures"); // answered after all ticks that waited
   const [sent, merged] = [after.sent - before.sent, after.merged - before.merged];
-  return `While this tab was busy, ${sent} ticks were sent: ${received - receivedBefore} came, late, and ` +
-    (merged ? `${merged} were merged into newer ones and never came.`
-      : "none was merged: the buffers of the network and the browser had room for all.");
+  return `While this tab was busy, ${sent} ticks were sent: ${received - receivedBefore} arrived late, and ` +
+    (merged ? `${merged} were merged into newer ones and never sent.`
+      : "none were merged, because the buffers of the network and the browser held them all.");
 }
 
-// The table: what the chart shows, in words.
+// The table: the chart as text.
 
 /** @param {string} name @returns {Row} */
 function addRow(name) {
@@ -107,7 +107,7 @@ setInterval(() => {
   }
 }, 250);
 
-setInterval(() => { // seldom: some screen readers say it each time
+setInterval(() => { // rarely, because some screen readers announce each change
   const changes = [...stocks.values()].filter(({ row }) => row.shown.checked)
     .map((stock) => `${stock.name} ${signed(change(stock))}`);
   $("chart").ariaLabel = `Chart of the prices in the last ${SPAN} seconds: ${changes.join(", ")}`;
@@ -123,7 +123,7 @@ function draw() {
   requestAnimationFrame(draw);
   const canvas = $("chart");
   const { clientWidth: width, clientHeight: height } = canvas;
-  canvas.width = Math.round(width * devicePixelRatio); // this clears it, too
+  canvas.width = Math.round(width * devicePixelRatio); // also clears it
   canvas.height = Math.round(height * devicePixelRatio);
   const context = canvas.getContext("2d");
   context.scale(devicePixelRatio, devicePixelRatio);
@@ -131,7 +131,7 @@ function draw() {
   [context.lineWidth, context.lineJoin] = [1.5, "round"];
 
   const shown = [...stocks.values()].filter(({ row, points }) => row.shown.checked && points.length);
-  const now = Date.now() / 1000 - fastest; // by the server's clock
+  const now = Date.now() / 1000 - fastest; // the server's clock
   const percents = shown.flatMap(({ points }) => points.map(({ percent }) => percent));
   const [low, high] = [Math.min(0, ...percents), Math.max(0.1, ...percents)];
   const x = (/** @type {number} */ at) => width - 56 - ((now - at) / SPAN) * (width - 56);

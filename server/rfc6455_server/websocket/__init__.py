@@ -2,5 +2,6 @@
 
 The files, in the order of their imports: `reports` (how a connection ended), `streams` (bytes in and out),
 `hub` (what the connections of a server share), `backlog` and `outbox` (outgoing messages), `inbox` (incoming
-messages), `ending` (closing), `websocket` (what users call), `keepalive` (Pings).
+messages), `pings` (those of the application), `ending` (closing), `websocket` (what users call), `keepalive`
+(Pings of the server).
 """

@@ -4,7 +4,7 @@ Left to others: when a message is queued, dropped or encoded (`outbox`).
 """
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Hashable
 from typing import Final
 
@@ -15,10 +15,17 @@ NO_KEY: Final = object()
 """The key of a message that is not coalesced; ``None`` is a key."""
 
 
+ENTRY_COST: Final = 256
+"""Bytes counted for a waiting message besides its frame: for the objects that hold it."""
+
+_MIN_REMOVED: Final = 64
+"""Entries that were dropped out of order are removed when there are more of them than this."""
+
+
 class Waiting:
     """A waiting message. ``sent`` is resolved when it leaves (True) or the connection ends (False)."""
 
-    __slots__ = ("droppable", "key", "message", "sent", "size")
+    __slots__ = ("droppable", "key", "message", "removed", "sent", "size")
 
     def __init__(
         self,
@@ -30,8 +37,11 @@ class Waiting:
         sent: asyncio.Future[bool] | None = None,
     ) -> None:
         self.message = message
-        self.size = size  # bytes
+        self.size = 0 if message is None else size + ENTRY_COST
+        """Bytes that it counts for."""
         self.droppable = droppable
+        self.removed = False
+        """Whether it was sent or dropped; its entry may still be in a queue of the backlog."""
         self.key = key
         self.sent = sent
 
@@ -42,13 +52,17 @@ class Waiting:
 
 
 class Backlog:
-    """Waiting messages in the order of sending, and the calls of `send` that wait for room."""
+    """Waiting messages in the order of sending, and the calls of `send` that wait for room.
+
+    A message that is dropped out of order stays in the queues as an empty entry until its turn comes, or
+    until such entries are the majority. So every operation takes constant time on average.
+    """
 
     __slots__ = (
         "_by_key",
+        "_count",
         "_droppable",
-        "_next_number",
-        "_waiting",
+        "_queue",
         "progress_timer",
         "senders",
         "size",
@@ -57,13 +71,12 @@ class Backlog:
     )
 
     def __init__(self, written: int) -> None:
-        # Ordered dictionaries: removing the first or any other message takes constant time.
-        self._waiting: OrderedDict[int, Waiting] = OrderedDict()
-        self._droppable: OrderedDict[int, None] = OrderedDict()
-        self._by_key: dict[Hashable, int] = {}
-        self._next_number = 0
+        self._queue: deque[Waiting] = deque()
+        self._droppable: deque[Waiting] = deque()
+        self._by_key: dict[Hashable, Waiting] = {}
+        self._count = 0
         self.size = 0
-        """Bytes of all messages here."""
+        """Bytes that all messages here count for."""
         self.written = written
         """Bytes given to the transport since the peer fell behind."""
         self.senders: deque[Waiting] = deque()
@@ -73,49 +86,64 @@ class Backlog:
         self.progress_timer: Timer | None = None
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return self._count
 
     def append(self, waiting: Waiting) -> None:
-        number = self._next_number
-        self._next_number += 1
-        self._waiting[number] = waiting
+        self._queue.append(waiting)
+        self._count += 1
         self.size += waiting.size
         if waiting.droppable:
-            self._droppable[number] = None
+            self._droppable.append(waiting)
         if waiting.key is not NO_KEY:
-            self._by_key[waiting.key] = number
+            self._by_key[waiting.key] = waiting
 
     def popleft(self) -> Waiting:
-        return self._remove(next(iter(self._waiting)))
+        waiting = self._queue.popleft()
+        while waiting.removed:
+            waiting = self._queue.popleft()
+        self._remove(waiting)
+        while self._droppable and self._droppable[0].removed:
+            self._droppable.popleft()
+        return waiting
 
     def drop_key(self, key: Hashable) -> bool:
         """Drops the message with this key; returns False if there is none."""
-        number = self._by_key.get(key)
-        if number is None:
+        waiting = self._by_key.get(key)
+        if waiting is None:
             return False
-        self._remove(number)
+        self._drop(waiting)
         return True
 
     def drop_oldest(self) -> bool:
         """Drops the oldest message that may be dropped; returns False if there is none."""
-        if not self._droppable:
-            return False
-        self._remove(next(iter(self._droppable)))
-        return True
+        while self._droppable:
+            waiting = self._droppable.popleft()
+            if not waiting.removed:
+                self._drop(waiting)
+                return True
+        return False
 
     def clear(self) -> None:
         """Drops everything; every waiting call of `send` learns that its message was not sent."""
         if self.progress_timer is not None:
             self.progress_timer.cancel()
-        while self._waiting:
-            self.popleft().resolve(sent=False)
-        for waiting in self.senders:
+        for waiting in (*self._queue, *self.senders):
             waiting.resolve(sent=False)
+        self._queue.clear()
+        self._droppable.clear()
+        self._by_key.clear()
+        self._count = self.size = 0
 
-    def _remove(self, number: int) -> Waiting:
-        waiting = self._waiting.pop(number)
+    def _drop(self, waiting: Waiting) -> None:
+        self._remove(waiting)
+        waiting.message = None
+        if len(self._queue) - self._count > self._count + _MIN_REMOVED:
+            self._queue = deque(entry for entry in self._queue if not entry.removed)
+            self._droppable = deque(entry for entry in self._droppable if not entry.removed)
+
+    def _remove(self, waiting: Waiting) -> None:
+        waiting.removed = True
+        self._count -= 1
         self.size -= waiting.size
-        self._droppable.pop(number, None)
         if waiting.key is not NO_KEY:
             del self._by_key[waiting.key]
-        return waiting

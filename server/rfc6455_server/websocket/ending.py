@@ -103,7 +103,7 @@ class Ending:
             self._inbox.resume()
 
     def fail(self, code: int, reason: str, cause: Cause) -> None:
-        """Ends the connection at once, with a Close but without waiting for the peer's; raises likewise."""
+        """Ends the connection at once, with a Close but without waiting for the peer's; raises alike."""
         if self._connection.state is State.OPEN:
             encode_close(code, reason)
             self._record(cause, code)
@@ -167,7 +167,7 @@ class Ending:
         self._hub.clock.call_later(LINGER_TIMEOUT, transport.close)
 
     def tcp_lost(self) -> None:
-        """Handles that TCP is gone."""
+        """Handles the end of TCP."""
         self._tcp_closed = True
         for waiter in self._waiters:
             if not waiter.done():

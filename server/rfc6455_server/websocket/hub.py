@@ -11,7 +11,7 @@ from rfc6455_server.policies import Policy
 from rfc6455_server.stats import Stats
 from rfc6455_server.websocket.reports import CloseReport
 
-Slowness = Literal["backlog full", "budget exceeded", "send time-out"]
+Slowness = Literal["backlog full", "budget exceeded", "send timeout"]
 """Why a slow peer is disconnected: its backlog or all backlogs are full, or `send` waits too long."""
 
 
@@ -29,7 +29,7 @@ class Owner(Protocol):
 
 
 class NoOwner:
-    """Replaces the owner when TCP is gone, so that the `WebSocket` is freed at once."""
+    """Replaces the owner when TCP is closed, so that the `WebSocket` is freed at once."""
 
     def handle_event(self, event: Event) -> None:
         """Does nothing."""

@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from typing import Final
 
-from rfc6455 import BinaryMessage, Connection, Event, EventBatch, State, TextMessage
+from rfc6455 import BinaryMessage, Connection, Event, State, TextMessage
 from rfc6455_server.limits import ReceiveRates
 from rfc6455_server.websocket.hub import Hub, NoOwner, Owner
 from rfc6455_server.websocket.outbox import Outbox
@@ -58,14 +58,14 @@ class Inbox:
         self.messages: deque[Event] = _NO_MESSAGES
         """The batch that is being taken; empty before `wait`, and after the last message of a batch."""
         self._taken_size = 0  # the bytes that this batch counts for
-        self._later: list[tuple[EventBatch, int]] = []  # the batches behind it
+        self._later: list[tuple[deque[Event], int]] = []  # the batches behind it
         self._unread = 0  # bytes of all batches
         self._paused = False
         self._waiter: asyncio.Future[None] | None = None
         self._finished = False
 
     @property
-    def unread(self) -> int:
+    def unread_bytes(self) -> int:
         """Bytes of unread messages, each counted with 64 bytes more than its payload."""
         return self._unread
 
@@ -101,7 +101,7 @@ class Inbox:
         return message
 
     def resume(self) -> None:
-        """Resumes reading and looks again for input.
+        """Resumes reading, and processes the input that is there.
 
         When the connection is ending, this finds the peer's Close behind unread messages.
         """
@@ -131,7 +131,7 @@ class Inbox:
             return
 
     def receive_eof(self) -> None:
-        """Looks for input once more: at most one read is left, so that nothing has to be held back."""
+        """Processes the remaining input even if reading was paused: at most one read is left."""
         self._paused = False
         self.pull()
 
@@ -141,16 +141,16 @@ class Inbox:
         self._wake()
 
     def release(self) -> None:
-        """Drops the reference to the owner. Call it when TCP is gone."""
+        """Drops the reference to the owner. Call it when TCP is closed."""
         self._owner = _NO_OWNER
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _queue(self, batch: EventBatch) -> None:
+    def _queue(self, batch: deque[Event]) -> None:
         """Queues messages. Above `MAX_UNREAD` it stops reading, or, after our Close, drops them."""
-        count, size = len(batch), batch.size
+        count, size = len(batch), self._connection.batch_size
         self._hub.stats.messages_in += count
         if self._rates is not None and not self._rates.take(count, size, self._hub.clock.time()):
             self._owner.disconnect_fast()

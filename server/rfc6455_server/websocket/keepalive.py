@@ -33,7 +33,7 @@ class _PingRound(NamedTuple):
     websockets: list[WebSocket]
     lag_before: float  # total lag of the loop when the Ping was sent
     due: float
-    repeated: bool  # the group has had one time-out already, but the loop was late
+    repeated: bool  # the group has had one timeout already, but the loop was late
 
 
 class Keepalive:
@@ -126,7 +126,7 @@ class Keepalive:
         lag = self._total_lag - round_.lag_before + max(0.0, now - round_.due)
         lagged = lag > self._hub.limits.ping_timeout / 2
         if silent and lagged and not round_.repeated:
-            # Once more, with the full time-out: what arrived may not even have been read.
+            # Once more, with the full timeout: what arrived may not even have been read.
             self._ping(silent, now, repeated=True)
         else:
             cause = Cause.LOOP_LAG if round_.repeated or lagged else Cause.PING_TIMEOUT

@@ -13,14 +13,14 @@ from typing import Final
 
 from rfc6455 import Connection, PreparedMessage
 from rfc6455_server.policies import Coalesce, Policy
-from rfc6455_server.websocket.backlog import NO_KEY, Backlog, Waiting
+from rfc6455_server.websocket.backlog import ENTRY_COST, NO_KEY, Backlog, Waiting
 from rfc6455_server.websocket.hub import Hub, NoOwner, Owner, Slowness
 
 MAX_UNWRITTEN: Final = 1 << 16
 """More bytes than this are written at once, and not at the end of the tick."""
 
 MIN_PROGRESS: Final = 1 << 16
-"""Bytes that a peer must take within the send time-out, unless it takes everything."""
+"""Bytes that a peer must take within the send timeout if its backlog is full or a call of `send` waits."""
 
 _NO_OWNER: Final = NoOwner()
 
@@ -31,6 +31,7 @@ class Outbox:
     __slots__ = (
         "_backlog",
         "_connection",
+        "_control_frames",
         "_finished",
         "_hub",
         "_lost",
@@ -52,7 +53,8 @@ class Outbox:
         self._hub = hub
         self._scheduled = False
         self._write_first = True
-        self._unwritten = 0  # bytes queued since the last write, approximately
+        self._unwritten = 0  # bytes queued in the codec since the last write, approximately
+        self._control_frames = 0  # Pings and Pongs among them that were queued while the peer was behind
         self._backlog: Backlog | None = None
         self._finished = False
         self._lost = False
@@ -91,6 +93,11 @@ class Outbox:
         If it is much, writes it at once and returns True.
         """
         self._unwritten += size
+        if self.behind:
+            # Only control frames: messages wait in the backlog.
+            self._control_frames += 1
+            self._hub.budget.charge(self, self.size)
+            return False
         if self._unwritten > MAX_UNWRITTEN:
             self.flush()
             return True
@@ -106,12 +113,12 @@ class Outbox:
 
     def _write(self) -> int:
         """Gives the codec's output to the transport, which may call `pause`. Returns the bytes written."""
-        self._unwritten = 0
+        self._unwritten = self._control_frames = 0
         data = self._connection.data_to_send()
         if not data:
             return 0
         if self._transport.is_closing():
-            self._lost = True  # TCP is gone; `connection_lost` follows
+            self._lost = True  # TCP is closed; `connection_lost` follows
             return 0
         self._hub.stats.bytes_out += len(data)
         self._transport.write(data)
@@ -121,9 +128,14 @@ class Outbox:
 
     @property
     def size(self) -> int:
-        """Bytes that wait here and in the transport."""
+        """Bytes that wait here, in the codec and in the transport, with what holds them."""
         waiting = self._backlog.size if self._backlog else 0
-        return waiting + self._transport.get_write_buffer_size()
+        return waiting + self._in_codec_and_transport
+
+    @property
+    def _in_codec_and_transport(self) -> int:
+        control = self._unwritten + self._control_frames * ENTRY_COST
+        return control + self._transport.get_write_buffer_size()
 
     def pause(self) -> None:
         """The transport could not write all that it was given."""
@@ -160,25 +172,25 @@ class Outbox:
         if policy == "volatile":
             self._count_drop("volatile")
             return
-        size = len(message.plain_frame)
         key = NO_KEY
         if isinstance(policy, Coalesce):
             key = policy.key
             if backlog.drop_key(key):
                 self._count_drop("coalesce")
-        in_transport = self._transport.get_write_buffer_size()
-        room = self._hub.limits.max_queue - in_transport - size
+        waiting = Waiting(message, message.size, droppable=policy != "disconnect", key=key)
+        room = self._hub.limits.max_queue - self._in_codec_and_transport - waiting.size
         if backlog.size > room and backlog:
             if policy == "disconnect":
-                self.disconnect_slow("backlog full")
-                return
-            while policy != "drop_newest" and backlog.size > room and backlog.drop_oldest():
-                self._count_drop("drop_oldest")
-            if backlog.size > room and backlog:
-                self._count_drop("drop_newest")
-                return
-        backlog.append(Waiting(message, size, droppable=policy != "disconnect", key=key))
-        self._hub.budget.charge(self, backlog.size + in_transport)
+                # Nothing is dropped for a peer that keeps reading; one that does not is disconnected in time.
+                self._start_progress_timer(backlog)
+            else:
+                while policy != "drop_newest" and backlog.size > room and backlog.drop_oldest():
+                    self._count_drop("drop_oldest")
+                if backlog.size > room and backlog:
+                    self._count_drop("drop_newest")
+                    return
+        backlog.append(waiting)
+        self._hub.budget.charge(self, self.size)
 
     async def send(self, message: PreparedMessage | str | bytes | None, size: int) -> bool:
         """Queues a message for a peer that is behind as soon as there is room; waits until it has left.
@@ -193,8 +205,7 @@ class Outbox:
         backlog.senders.append(waiting)
         backlog.waiting_calls += 1
         self._admit_senders(backlog)
-        if backlog.progress_timer is None:
-            self._start_progress_timer(backlog)
+        self._start_progress_timer(backlog)
         try:
             self._hub.budget.charge(self, self.size)
             return await sent
@@ -229,7 +240,7 @@ class Outbox:
         self._write()
 
     def release(self) -> None:
-        """Drops everything, the reference to the owner too. Call it when TCP is gone."""
+        """Drops everything, the reference to the owner too. Call it when TCP is closed."""
         self._finished = True
         self._drop_backlog()
         self._owner = _NO_OWNER
@@ -253,17 +264,19 @@ class Outbox:
             backlog.append(backlog.senders.popleft())
 
     def _start_progress_timer(self, backlog: Backlog) -> None:
-        """Checks after the send time-out whether the peer has taken anything."""
-        taken = self._taken(backlog)
-        timeout = self._hub.limits.send_timeout
-        backlog.progress_timer = self._hub.clock.call_later(timeout, self._check_progress, backlog, taken)
+        """Starts a timer that checks whether the peer takes `MIN_PROGRESS`, unless one is running."""
+        if backlog.progress_timer is None:
+            taken = self._taken(backlog)
+            timeout = self._hub.limits.send_timeout
+            backlog.progress_timer = self._hub.clock.call_later(timeout, self._check_progress, backlog, taken)
 
     def _check_progress(self, backlog: Backlog, taken: int) -> None:
         backlog.progress_timer = None
-        if not backlog.waiting_calls:
+        full = self.size > self._hub.limits.max_queue
+        if not backlog.waiting_calls and not full:
             return
         if self._taken(backlog) - taken < MIN_PROGRESS:
-            self.disconnect_slow("send time-out")
+            self.disconnect_slow("send timeout" if backlog.waiting_calls else "backlog full")
         else:
             self._start_progress_timer(backlog)
 

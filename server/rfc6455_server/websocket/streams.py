@@ -33,7 +33,7 @@ class Sink(Protocol):
 
 
 class FlowControlled(Protocol):
-    """Is told when the transport's buffer fills and empties, and when TCP is gone: a `WebSocket`."""
+    """Notified when the transport's buffer fills and empties, and when TCP is closed: a `WebSocket`."""
 
     def pause_writing(self) -> None:
         """The transport could not write all that it was given."""
@@ -42,7 +42,7 @@ class FlowControlled(Protocol):
         """The transport has written all that it was given."""
 
     def connection_lost(self) -> None:
-        """TCP is gone."""
+        """TCP is closed."""
 
 
 class CodecReader(asyncio.StreamReader):
@@ -114,7 +114,7 @@ class CodecReader(asyncio.StreamReader):
             self._reading.abort()  # type: ignore[attr-defined]  # it is a writing transport as well
 
     def release(self) -> None:
-        """Frees the transport without the garbage collector. Call it when TCP is gone."""
+        """Frees the transport without the garbage collector. Call it when TCP is closed."""
         if self._reading is not None:
             break_reference_cycle(self._reading)
 
@@ -165,7 +165,7 @@ class CodecProtocol(asyncio.StreamReaderProtocol, asyncio.BufferedProtocol):
         self.websocket: FlowControlled | None = None
         """The WebSocket of this connection, once it is open."""
         self.on_lost: Callable[[CodecProtocol], None] | None = None
-        """Called when TCP is gone."""
+        """Called when TCP is closed."""
         self.peer = ""
         """The address that opened the connection: TCP's, or that of a PROXY header."""
         self.address = ""

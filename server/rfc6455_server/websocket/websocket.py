@@ -25,26 +25,26 @@ from rfc6455 import (
     Request,
     Role,
     State,
-    new_mask_key,
 )
-from rfc6455_server.limits import TokenBucket
+from rfc6455_server.limits import Limits
 from rfc6455_server.policies import Coalesce, Policy, check_policy
-from rfc6455_server.rooms import Room
+from rfc6455_server.rooms import RoomMember
 from rfc6455_server.websocket.ending import ConnectionClosedError, Ending
 from rfc6455_server.websocket.hub import Hub, Slowness
 from rfc6455_server.websocket.inbox import Inbox
 from rfc6455_server.websocket.outbox import Outbox
+from rfc6455_server.websocket.pings import Pings
 from rfc6455_server.websocket.reports import Cause, CloseReport
 from rfc6455_server.websocket.streams import CodecProtocol
 
 _SLOWNESS_CAUSES: Final[dict[Slowness, Cause]] = {
     "backlog full": Cause.SLOW_CONSUMER,
     "budget exceeded": Cause.BUDGET,
-    "send time-out": Cause.SEND_TIMEOUT,
+    "send timeout": Cause.SEND_TIMEOUT,
 }
 
 
-class WebSocket:
+class WebSocket(RoomMember):
     """An open connection.
 
     ``async for message in ws`` yields each message as str or bytes, and ends with the connection.
@@ -57,8 +57,6 @@ class WebSocket:
         "_hub",
         "_id",
         "_inbox",
-        "_join_rate",
-        "_memberships",
         "_on_closed",
         "_opened_at",
         "_outbox",
@@ -80,6 +78,7 @@ class WebSocket:
         hub: Hub,
         user: Any = None,
     ) -> None:
+        super().__init__()
         self._connection = connection
         self.request = request
         """The request that opened the connection; ``None`` at a client."""
@@ -97,9 +96,7 @@ class WebSocket:
         """Seconds between the last Ping of `keepalive` and its Pong."""
         # Made when they are needed, because most connections of a server are idle.
         self._id: str | None = None
-        self._join_rate: TokenBucket | None = None
-        self._memberships: list[Room] | None = None
-        self._pings: dict[bytes, tuple[asyncio.Future[float], float]] | None = None
+        self._pings: Pings | None = None
         self._on_closed: list[Callable[[WebSocket], object]] | None = None
         self._ending: Ending | None = None
         protocol.websocket = self
@@ -152,21 +149,17 @@ class WebSocket:
         return self._on_closed
 
     @property
-    def memberships(self) -> list[Room]:
-        """The rooms that the connection is in."""
-        if self._memberships is None:
-            self._memberships = []
-        return self._memberships
-
-    @property
     def secure(self) -> bool:
         """Whether the connection runs over TLS."""
         return self._writer.get_extra_info("ssl_object") is not None
 
     @property
-    def unread(self) -> int:
-        """Bytes of messages that the handler has not taken; small ones count for more than their payload."""
-        return self._inbox.unread
+    def unread_bytes(self) -> int:
+        """Bytes of messages that wait for the handler, with 64 for each besides its payload.
+
+        A batch of messages counts until all of it is taken.
+        """
+        return self._inbox.unread_bytes
 
     @property
     def queued(self) -> int:
@@ -227,7 +220,7 @@ class WebSocket:
             case Ping(data=data):
                 self._outbox.schedule(len(data))
             case Pong(data=data):
-                self._finish_ping(data)
+                self._receive_pong(data)
             case CloseReceived(code=code):
                 self._get_ending().receive_close(code)
             case ConnectionFailed():
@@ -240,7 +233,7 @@ class WebSocket:
     async def send(self, message: str | bytes) -> None:
         """Sends a message; if the peer is behind, waits until this one has left.
 
-        A peer that takes nothing for the send time-out (`Limits`) is disconnected. Raises
+        A peer that takes less than 64 KiB within the send timeout (`Limits`) is disconnected. Raises
         `ConnectionClosedError` if the connection is closing or has ended.
         """
         outbox = self._outbox
@@ -288,7 +281,7 @@ class WebSocket:
         a client, which can only `send`, and for text with a surrogate; `ValueError` for a bad policy.
         """
         if self._connection.role is Role.CLIENT:
-            raise LocalProtocolError("a client has send() only", slug="not-masked")
+            raise LocalProtocolError("a client cannot post; use send()", slug="not-masked")
         if policy is not None:
             check_policy(policy)
         if isinstance(policy, Coalesce):
@@ -308,17 +301,8 @@ class WebSocket:
             return  # the connection is closing
         outbox.schedule(message.size)
 
-    def may_join(self) -> bool:
-        """Whether the connection may join one more room now; counts the attempt against the rate."""
-        limits = self._hub.limits
-        if len(self.memberships) >= limits.max_rooms:
-            return False
-        if limits.join_rate is None:
-            return True
-        now = self._hub.clock.time()
-        if self._join_rate is None:
-            self._join_rate = TokenBucket(limits.join_rate, now)
-        return self._join_rate.take(1, now)
+    def joining_limits(self) -> tuple[Limits, float]:
+        return self._hub.limits, self._hub.clock.time()
 
     def pause_writing(self) -> None:
         self._outbox.pause()
@@ -336,17 +320,9 @@ class WebSocket:
         """
         if self._connection.state is not State.OPEN:
             raise self._closed_error()
-        data = new_mask_key()
-        answered: asyncio.Future[float] = self._hub.loop.create_future()
         if self._pings is None:
-            self._pings = {}
-        self._pings[data] = (answered, self._hub.clock.time())
-        self._connection.send_ping(data)
-        self._outbox.flush()
-        try:
-            return await answered
-        finally:
-            self._pings.pop(data, None)
+            self._pings = Pings(self._connection, self._outbox, self._hub)
+        return await self._pings.ping()
 
     def send_ping(self, data: bytes) -> None:
         """Queues a Ping of `keepalive` if the connection is open."""
@@ -354,20 +330,19 @@ class WebSocket:
             self._connection.send_ping(data)
             self._outbox.schedule(len(data))
 
-    def _finish_ping(self, data: bytes) -> None:
+    def _receive_pong(self, data: bytes) -> None:
         now = self._hub.clock.time()
         sent_at = self._hub.pings.get(data)
         if sent_at is not None:
             self.latency = now - sent_at
             self._hub.stats.latency.observe(self.latency)
-        answered, sent_at = (self._pings or {}).get(data, (None, 0.0))
-        if answered is not None and not answered.done():
-            answered.set_result(now - sent_at)
+        if self._pings is not None:
+            self._pings.receive_pong(data, now)
 
     # Closing.
 
     async def close(self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
-        """Closes the connection, and waits until it has ended; at most for the close time-out.
+        """Closes the connection, and waits until it has ended; at most for the close timeout.
 
         Raises `LocalProtocolError` for a code that must not be sent.
         """
@@ -430,9 +405,8 @@ class WebSocket:
         ending.finish(closed)
         if self._id is not None:
             self._hub.by_id.pop(self._id, None)
-        for answered, _ in (self._pings or {}).values():
-            if not answered.done():
-                answered.set_exception(self._closed_error())
+        if self._pings is not None:
+            self._pings.fail(self._closed_error())
         for room in list(self._memberships or ()):
             room.leave(self)
         for callback in self._on_closed or ():

@@ -1,0 +1,265 @@
+"""One connection until its request is answered: feeds the opening handshake, then accepts or refuses.
+
+Left to others: the handshake itself (`rfc6455.ServerHandshake`), decisions (`routing`), HTTP requests
+(`http`), running the handler (`listener`).
+
+An opening needs no task, unless the server has an ``authorize`` hook.
+"""
+
+import asyncio
+import logging
+import math
+from typing import Final, Protocol
+
+from rfc6455 import (
+    ConnectionOptions,
+    HandshakeError,
+    HandshakeFailed,
+    LocalProtocolError,
+    Request,
+    ServerHandshake,
+)
+from rfc6455_server.clock import Timer
+from rfc6455_server.http.refusals import record_refusal
+from rfc6455_server.listening.routing import Authorize, Match, Refusal, Router
+from rfc6455_server.logs import log
+from rfc6455_server.websocket.hub import Hub
+from rfc6455_server.websocket.streams import LINGER_TIMEOUT, CodecProtocol
+from rfc6455_server.websocket.websocket import WebSocket
+
+_CHECK_INTERVAL: Final = 0.05
+"""Minimum seconds between deadline checks."""
+
+MAX_EARLY: Final = 1 << 16
+"""Reading pauses when a client sends more bytes than this before its request is answered."""
+
+
+class OpeningOwner(Protocol):
+    """What an opening needs of the `Listener`: it hands its connection over."""
+
+    draining: bool
+
+    def identify_client(self, request: Request, protocol: CodecProtocol) -> bool:
+        """Finds the client behind a trusted proxy; returns False if it has too many connections."""
+
+    def serve_http(
+        self, request: Request, data: bytes, protocol: CodecProtocol, writer: asyncio.StreamWriter
+    ) -> None:
+        """Takes over a connection whose request is answered over HTTP; ``data`` starts with the request."""
+
+    def serve_websocket(self, websocket: WebSocket, match: Match) -> None:
+        """Takes over a WebSocket that has just opened."""
+
+
+class Openings:
+    """The connections whose request is not answered, and one timer for all their deadlines.
+
+    A timer for each would take some 3 of the 135 µs of an opening and a close (``benchmarks/handshake.py``).
+    """
+
+    def __init__(self, router: Router, hub: Hub, owner: OpeningOwner) -> None:
+        self.router = router
+        self.hub = hub
+        self.owner = owner
+        self._options = ConnectionOptions(max_message_size=hub.limits.max_message_size)
+        self._deadlines: dict[Opening, float] = {}
+        self._timer: Timer | None = None
+        self._next_check = math.inf
+
+    def __len__(self) -> int:
+        return len(self._deadlines)
+
+    def start(
+        self, deadline: float, protocol: CodecProtocol, writer: asyncio.StreamWriter, data: bytes = b""
+    ) -> None:
+        """Waits for a request, the first of a connection or the next; ``data`` has arrived already."""
+        handshake = ServerHandshake(deflate=self.router.site.compression, **self._options)
+        opening = Opening(handshake, protocol, writer, self)
+        self.set_deadline(opening, deadline)
+        protocol.reader.attach(opening)
+        if data:
+            opening.receive_data(data)
+
+    def set_deadline(self, opening: "Opening", deadline: float) -> None:
+        """Ends ``opening`` at ``deadline`` (the clock's time) unless it is discarded before."""
+        self._deadlines[opening] = deadline
+        if deadline < self._next_check:
+            self._schedule_check(deadline)
+
+    def discard(self, opening: "Opening") -> None:
+        """Removes an opening; does nothing if it was removed before."""
+        self._deadlines.pop(opening, None)
+
+    def abort(self) -> None:
+        """Ends all openings at once."""
+        for opening in list(self._deadlines):
+            opening.abort()
+        self._cancel_check()
+
+    def check_deadlines(self) -> None:
+        """Ends the openings whose deadline has passed."""
+        now = self.hub.clock.time()
+        for opening, deadline in list(self._deadlines.items()):
+            if deadline <= now:
+                opening.time_out()
+        self._cancel_check()
+        if self._deadlines:
+            self._schedule_check(max(min(self._deadlines.values()), now + _CHECK_INTERVAL))
+
+    def _schedule_check(self, time: float) -> None:
+        self._cancel_check()
+        self._next_check = time
+        delay = max(0.0, time - self.hub.clock.time())
+        self._timer = self.hub.clock.call_later(delay, self.check_deadlines)
+
+    def _cancel_check(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        self._next_check = math.inf
+
+
+class Opening:
+    """A connection until its request is answered: the sink of its bytes."""
+
+    __slots__ = ("_answered", "_data", "_handshake", "_openings", "_protocol", "_task", "_writer")
+
+    def __init__(
+        self,
+        handshake: ServerHandshake,
+        protocol: CodecProtocol,
+        writer: asyncio.StreamWriter,
+        openings: Openings,
+    ) -> None:
+        self._handshake = handshake
+        self._protocol = protocol
+        self._writer = writer
+        self._openings = openings
+        self._data = b""  # all bytes so far: `http` parses them again
+        self._task: asyncio.Task[None] | None = None  # runs ``authorize``
+        self._answered = False
+
+    def receive_data(self, data: bytes) -> None:
+        """Takes bytes from the network."""
+        if self._answered:
+            return  # refused: read and dropped, so that the client receives the answer and not a reset
+        self._data += data
+        self._handshake.receive_data(data)
+        if self._task is not None:
+            if len(self._data) > MAX_EARLY:
+                self._protocol.reader.pause()
+            return
+        match self._handshake.next_event():
+            case Request() as request:
+                self._judge(request)
+            case HandshakeFailed() as failure:
+                self._handle_failure(failure)
+
+    def receive_eof(self) -> None:
+        """Closes TCP: the client left before its request was answered, or has read the refusal."""
+        self._finish()
+        self._writer.close()
+
+    def time_out(self) -> None:
+        """Ends the connection at its deadline."""
+        if self._data and not self._answered:
+            log(logging.INFO, "opening handshake timed out", address=self._protocol.address)
+        self.abort()
+
+    def abort(self) -> None:
+        """Ends the connection at once."""
+        self._finish()
+        self._writer.transport.abort()
+
+    def _judge(self, request: Request) -> None:
+        openings = self._openings
+        if not openings.owner.identify_client(request, self._protocol):
+            self._refuse(request, Refusal(429, b"too many connections\n"))
+            return
+        verdict = openings.router.judge(request, draining=openings.owner.draining)
+        authorize = openings.router.site.authorize
+        if isinstance(verdict, Refusal):
+            self._refuse(request, verdict)
+        elif authorize is None:
+            self._accept(request, verdict, None)
+        else:
+            loop = asyncio.get_running_loop()
+            self._task = loop.create_task(self._authorize(authorize, request, verdict))
+
+    async def _authorize(self, authorize: Authorize, request: Request, match: Match) -> None:
+        """Lets the server's hook decide, within the deadline of the opening handshake."""
+        try:
+            verdict = await authorize(request)
+        except HandshakeError as error:
+            verdict = Refusal(error.status, f"{error}\n".encode())
+        except Exception:  # noqa: BLE001 - whatever a hook raises
+            address = self._protocol.address
+            log(logging.ERROR, "authorize failed", exception=True, address=address, path=request.path)
+            verdict = Refusal(500, b"internal error\n")
+        self._task = None
+        if isinstance(verdict, Refusal):
+            self._refuse(request, verdict)
+        else:
+            self._accept(request, match, verdict)
+
+    def _accept(self, request: Request, match: Match, user: object) -> None:
+        self._finish()
+        openings = self._openings
+        connection = self._handshake.accept(
+            openings.router.choose_subprotocol(request), max_message_size=match.route.max_message_size
+        )
+        self._writer.write(self._handshake.data_to_send())
+        if len(self._data) > MAX_EARLY:
+            self._protocol.reader.resume()
+        websocket = WebSocket(connection, request, self._protocol, self._writer, openings.hub, user)
+        openings.owner.serve_websocket(websocket, match)
+
+    def _refuse(self, request: Request, refusal: Refusal) -> None:
+        status = refusal.status
+        try:
+            self._handshake.reject(status, headers=refusal.headers, body=refusal.body)
+        except LocalProtocolError:
+            log(logging.ERROR, "refusal is not valid HTTP", exception=True, path=request.path)
+            status = 500
+            self._handshake.reject(status)
+        self._send_refusal(status, request.path)
+
+    def _handle_failure(self, failure: HandshakeFailed) -> None:
+        """Handles a request that is no valid opening handshake; the codec has queued an answer."""
+        request = failure.request
+        if request is not None and self._openings.router.is_http(failure):
+            self._finish()
+            self._openings.owner.serve_http(request, self._data, self._protocol, self._writer)
+        else:
+            self._send_refusal(failure.error.status, request.path if request else "", failure.error.slug)
+
+    def _send_refusal(self, status: int, path: str, reason: str = "") -> None:
+        """Sends the refusal that the codec has queued, and closes TCP once the client has had it.
+
+        Closing while the client still sends would reset the connection, and the client could lose the
+        answer (RFC 9112 §9.6). So we send EOF, and read on until the client closes.
+        """
+        openings, transport = self._openings, self._writer.transport
+        address = self._protocol.address
+        record_refusal(openings.hub.stats, status, address=address, path=path, reason=reason)
+        self._finish()
+        self._writer.write(self._handshake.data_to_send())
+        if not transport.can_write_eof():
+            transport.close()
+            return
+        try:
+            transport.write_eof()
+        except OSError:
+            transport.abort()  # the client has reset the connection
+            return
+        if len(self._data) > MAX_EARLY:
+            self._protocol.reader.resume()
+        openings.set_deadline(self, openings.hub.clock.time() + LINGER_TIMEOUT)
+
+    def _finish(self) -> None:
+        """Takes no more bytes and has no deadline."""
+        self._answered = True
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        self._openings.discard(self)

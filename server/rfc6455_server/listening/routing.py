@@ -1,0 +1,175 @@
+"""Which handler serves a request for a WebSocket, and which requests are refused. Does no I/O.
+
+Implements: the server's decisions of RFC 6455 §4.2.2 (resource name, origin, subprotocol) and §10.2.
+Left to others: the form of the request (`rfc6455.ServerHandshake`), addresses and limits (`listener`).
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from rfc6455 import HandshakeFailed, PerMessageDeflate, Request, ascii_lower
+from rfc6455_server.http.routes import HttpRoutes
+from rfc6455_server.listening.proxy import Trusted
+
+BEARER: Final = "bearer"
+"""The subprotocol that announces a token: a browser cannot set header fields, only subprotocols."""
+
+WebSocketHandler = Callable[..., Awaitable[None]]
+"""An async function of the `WebSocket`, and of the path's parameters as keyword arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The HTTP answer to a request that is refused."""
+
+    status: int = 403
+    body: bytes = b"refused\n"
+    headers: Sequence[tuple[str, str]] = ()
+
+
+STOPPING: Final = Refusal(503, b"the server is stopping\n", [("Retry-After", "5")])
+"""The answer to everyone while the server drains."""
+
+Authorize = Callable[[Request], Awaitable[Any]]
+"""Returns a `Refusal`, or the ``user`` of the connection."""
+
+RequestCheck = Callable[[Request], Refusal | None]
+"""Returns a `Refusal`, or ``None`` for a request that is welcome."""
+
+# {name} in a path template matches one segment.
+_PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+class Route(NamedTuple):
+    """A compiled path template and its handler.
+
+    ``check`` replaces the check of the origin. ``max_message_size`` (bytes) replaces the server's limit.
+    """
+
+    pattern: re.Pattern[str]
+    handler: WebSocketHandler
+    check: RequestCheck | None = None
+    max_message_size: int | None = None
+
+
+class Match(NamedTuple):
+    """The route of a request, and the parameters of its path, percent-decoded."""
+
+    route: Route
+    parameters: dict[str, str]
+
+
+def compile_route(
+    template: str,
+    handler: WebSocketHandler,
+    check: RequestCheck | None = None,
+    max_message_size: int | None = None,
+) -> Route:
+    """Returns the route of a template such as ``/rooms/{name}``; raises `ValueError` for a malformed one."""
+    literal_parts = _PARAMETER.split(template)[::2]
+    if not template.startswith("/") or any(set(part) & set("{}?#") for part in literal_parts):
+        raise ValueError(f"not a path template: {template!r}")
+    pieces = [
+        re.escape(piece) if index % 2 == 0 else f"(?P<{piece}>[^/]+)"
+        for index, piece in enumerate(_PARAMETER.split(template))
+    ]
+    return Route(re.compile("".join(pieces)), handler, check, max_message_size)
+
+
+def same_origin(request: Request) -> bool:
+    """Whether the origin is this server's. A request without one is not a browser's (RFC 6455 §10.2)."""
+    origin = request.origin
+    if origin is None:
+        return True
+    try:
+        authority = urlsplit(ascii_lower(origin)).netloc
+    except ValueError:
+        return False  # not a URI: for example, with an unmatched bracket
+    return authority == ascii_lower(request.headers.get("Host") or "")
+
+
+def bearer_token(request: Request) -> str | None:
+    """Returns the bearer token of a request, or ``None`` if it has none.
+
+    The token is taken from ``Authorization: Bearer TOKEN``; from the subprotocols ``bearer, TOKEN``, of which
+    the server then chooses ``bearer``; or from ``?access_token=TOKEN``. It is never logged. Raises
+    `rfc6455.HandshakeError` if the list of subprotocols is malformed.
+    """
+    scheme, _, token = (request.headers.get("Authorization") or "").partition(" ")
+    if ascii_lower(scheme) == BEARER and token:
+        return token.strip()
+    offered = request.subprotocols
+    if len(offered) > 1 and offered[0] == BEARER:
+        return offered[1]
+    return next(iter(parse_qs(request.query).get("access_token", [])), None)
+
+
+@dataclass
+class Site:
+    """What a server serves, and to whom: the options and routes of `Server`."""
+
+    routes: list[Route] = field(default_factory=list)
+    http: HttpRoutes = field(default_factory=HttpRoutes)
+    origins: Collection[str] | None = None
+    subprotocols: Sequence[str] = ()
+    compression: PerMessageDeflate | None = None
+    trusted: Trusted = field(default_factory=Trusted)
+    authorize: Authorize | None = None
+
+
+class Router:
+    """Decides about requests by the rules of a `Site`."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    def find(self, path: str) -> Match | None:
+        """Returns the first route that matches ``path``."""
+        for route in self.site.routes:
+            match = route.pattern.fullmatch(path)
+            if match:
+                return Match(route, {name: unquote(value) for name, value in match.groupdict().items()})
+        return None
+
+    def judge(self, request: Request, *, draining: bool) -> Refusal | Match:
+        """Returns the route of a request for a WebSocket, or its refusal; ``authorize`` decides later."""
+        if draining:
+            return STOPPING
+        match = self.find(request.path)
+        if match is not None and match.route.check is not None:
+            return match.route.check(request) or match
+        if not self._is_allowed_origin(request):
+            # RFC 6455 §10.2: SHOULD answer 403.
+            return Refusal(403, b"origin not allowed\n")
+        if match is None:
+            # RFC 6455 §4.2.2: MUST answer with an error when the service is not available.
+            return Refusal(404, b"not found\n")
+        return match
+
+    def choose_subprotocol(self, request: Request) -> str | None:
+        """Returns the client's first subprotocol that the server speaks; `BEARER` if a token follows it."""
+        if "Sec-WebSocket-Protocol" not in request.headers:
+            return None
+        offered = request.subprotocols
+        chosen = next((name for name in offered if name in self.site.subprotocols), None)
+        return chosen or (BEARER if len(offered) > 1 and offered[0] == BEARER else None)
+
+    def is_http(self, failure: HandshakeFailed) -> bool:
+        """Whether `http` answers a request that is no opening handshake.
+
+        It does if the request asks for no upgrade, unless its path serves WebSockets only: then the 426 of
+        the codec says more than a 404.
+        """
+        request = failure.request
+        if request is None or "Upgrade" in request.headers:
+            return False
+        return self.find(request.path) is None or self.site.http.find(request.path) is not None
+
+    def _is_allowed_origin(self, request: Request) -> bool:
+        origins = self.site.origins
+        if origins is None or request.origin is None:
+            return same_origin(request)
+        return "*" in origins or ascii_lower(request.origin) in origins

@@ -1,0 +1,168 @@
+"""Clients: one session each, and in it a `Socket` for each namespace that the client is connected to.
+
+Implements: https://github.com/socketio/socket.io-protocol, connecting to namespaces and leaving them.
+Left to others: packets (`packets`), the session (`session`), missed events (`recovery`).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from rfc6455_server.clock import Clock
+from rfc6455_server.logs import log
+from rfc6455_server.socketio.handlers import call_handler
+from rfc6455_server.socketio.namespaces import ConnectError, Namespace
+from rfc6455_server.socketio.packets import Decoder, Packet, PacketError, PacketType, encode
+from rfc6455_server.socketio.session import EncodedPacket, Session, new_id
+from rfc6455_server.socketio.sockets import Handshake, Socket
+
+MAX_NAMESPACES: Final = 64
+"""Maximum namespaces that one client is connected to."""
+
+
+class Client:
+    """A client's session and its sockets. A session that connects to no namespace within
+    ``connect_timeout`` is closed."""
+
+    def __init__(
+        self,
+        session: Session,
+        namespaces: Mapping[str, Namespace],
+        make_handshake: Callable[[dict[str, Any]], Handshake],
+        connect_timeout: float,
+        clock: Clock,
+    ) -> None:
+        self.session = session
+        self._namespaces = namespaces
+        self._make_handshake = make_handshake
+        self._decoder = Decoder()
+        self._sockets: dict[str, Socket] = {}
+        self._connecting: dict[str, asyncio.Task[None]] = {}
+        self._size = 0  # bytes of the messages of a packet that is not complete
+        self._timer = clock.call_later(connect_timeout, self._close_unconnected)
+        session.receiver = self
+
+    # Receiving.
+
+    def receive(self, message: str | bytes) -> None:
+        """Handles a message of the session."""
+        self._size += len(message)
+        try:
+            packet = self._decoder.receive(message)
+            if packet is not None:
+                size, self._size = self._size, 0
+                self._receive_packet(packet, size)
+        except PacketError as error:
+            log(logging.INFO, "client broke the protocol", address=self.session.address, reason=str(error))
+            self.session.fail("parse error")
+
+    def _receive_packet(self, packet: Packet, size: int) -> None:
+        name = packet.namespace
+        socket = self._sockets.get(name)
+        match packet.type:
+            case PacketType.CONNECT:
+                self._connect(name, packet.data or {})
+            case PacketType.EVENT | PacketType.ACK if socket is not None:
+                socket.receive(packet, size)
+            case PacketType.DISCONNECT if socket is not None:
+                socket.end("client namespace disconnect")
+            case PacketType.CONNECT_ERROR:
+                raise PacketError("a CONNECT_ERROR from a client", slug="unexpected-packet")
+            case _ if not self._sockets and not self._connecting:
+                raise PacketError("a packet before CONNECT", slug="unexpected-packet")
+            case _:
+                pass  # the client sent it before it knew that the socket was disconnected
+
+    # Connecting.
+
+    def _connect(self, name: str, auth: dict[str, Any]) -> None:
+        if name in self._sockets or name in self._connecting:
+            raise PacketError("a second CONNECT", slug="unexpected-packet")
+        if len(self._sockets) + len(self._connecting) >= MAX_NAMESPACES:
+            raise PacketError("too many namespaces", slug="too-many-namespaces")
+        namespace = self._namespaces.get(name)
+        if namespace is None:
+            self.send(Packet(PacketType.CONNECT_ERROR, name, {"message": "Invalid namespace"}))
+            return
+        self._timer.cancel()
+        handshake = self._make_handshake(auth)
+        if self._recover(namespace, auth, handshake):
+            return
+        socket = Socket(namespace, self, new_id(), handshake)
+        if not namespace.middlewares:
+            self._accept(socket)
+            return
+        self._connecting[name] = namespace.server.spawn(self._run_middlewares(namespace, socket))
+
+    def _recover(self, namespace: Namespace, auth: dict[str, Any], handshake: Handshake) -> bool:
+        """Connects a client that lost its connection, and sends it what it missed; False if it cannot."""
+        recovery, private_id = namespace.recovery, auth.get("pid")
+        if recovery is None or not isinstance(private_id, str):
+            return False
+        predecessor = namespace.by_private_id.get(private_id)
+        if predecessor is not None:
+            # The server has not yet noticed that the connection is lost.
+            predecessor.fail_session()
+        recovered = recovery.restore(private_id, auth.get("offset"), namespace.server.clock.time())
+        if recovered is None:
+            return False
+        socket = Socket(namespace, self, recovered.session.id, handshake)
+        socket.restore(recovered.session)
+        for message in recovered.missed:
+            self.session.post_prepared(message, "disconnect")
+        self._accept(socket)
+        return True
+
+    async def _run_middlewares(self, namespace: Namespace, socket: Socket) -> None:
+        try:
+            for middleware in namespace.middlewares:
+                await call_handler(middleware, socket)
+        except Exception as error:  # noqa: BLE001 - whatever a middleware raises refuses the client
+            answer: dict[str, Any] = {"message": "internal error"}
+            if isinstance(error, ConnectError):
+                answer = {"message": str(error)}
+                if error.data is not None:
+                    answer["data"] = error.data
+            else:
+                log(logging.ERROR, "middleware failed", exception=True, address=self.session.address)
+            self.send(Packet(PacketType.CONNECT_ERROR, namespace.name, answer))
+        else:
+            self._accept(socket)
+        finally:
+            self._connecting.pop(namespace.name, None)
+
+    def _accept(self, socket: Socket) -> None:
+        self._sockets[socket.namespace.name] = socket
+        socket.start()
+
+    def _close_unconnected(self) -> None:
+        if not self._sockets and not self._connecting:
+            log(logging.INFO, "no CONNECT in time", address=self.session.address)
+            self.session.close()
+
+    # Sending.
+
+    def send(self, packet: Packet) -> None:
+        """Sends a packet without waiting; a client whose backlog is full is disconnected."""
+        self.session.post_prepared(EncodedPacket(encode(packet)), "disconnect")
+
+    # The end.
+
+    def remove(self, socket: Socket) -> None:
+        """Removes a socket that was disconnected."""
+        self._sockets.pop(socket.namespace.name, None)
+
+    def disconnect(self) -> None:
+        """Disconnects all sockets, and closes the session."""
+        for socket in list(self._sockets.values()):
+            socket.disconnect()
+        self.session.close()
+
+    def session_closed(self, reason: str) -> None:
+        """Ends the sockets: the session has ended."""
+        self._timer.cancel()
+        for task in self._connecting.values():
+            task.cancel()
+        for socket in list(self._sockets.values()):
+            socket.end("forced server close" if reason == "forced close" else reason)

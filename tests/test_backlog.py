@@ -1,0 +1,121 @@
+"""The backlog: messages that wait for a peer that is behind."""
+
+import asyncio
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rfc6455_server.websocket.backlog import ENTRY_COST, NO_KEY, Backlog, Waiting
+
+
+def waiting(message: str, *, droppable: bool = True, key: object = NO_KEY) -> Waiting:
+    return Waiting(message, len(message), droppable=droppable, key=key)
+
+
+def contents(backlog: Backlog) -> list[object]:
+    found: list[object] = []
+    while backlog:
+        found.append(backlog.popleft().message)
+    return found
+
+
+def test_messages_leave_in_order() -> None:
+    backlog = Backlog(0)
+    for message in ("a", "bb", "ccc"):
+        backlog.append(waiting(message))
+    assert (len(backlog), backlog.size) == (3, 6 + 3 * ENTRY_COST)
+    assert contents(backlog) == ["a", "bb", "ccc"]
+    assert (len(backlog), backlog.size) == (0, 0)
+
+
+def test_the_oldest_droppable_message_is_dropped_first() -> None:
+    backlog = Backlog(0)
+    backlog.append(waiting("kept", droppable=False))
+    backlog.append(waiting("old"))
+    backlog.append(waiting("new"))
+    assert backlog.drop_oldest()
+    assert backlog.size == len("kept" + "new") + 2 * ENTRY_COST
+    assert backlog.drop_oldest()
+    assert not backlog.drop_oldest()
+    assert contents(backlog) == ["kept"]
+
+
+def test_a_key_selects_one_message_and_none_is_a_valid_key() -> None:
+    backlog = Backlog(0)
+    backlog.append(waiting("a", key=None))
+    backlog.append(waiting("b", key="b"))
+    backlog.append(waiting("c"))
+    assert backlog.drop_key(None)
+    assert not backlog.drop_key(None)
+    assert not backlog.drop_key("c")
+    assert backlog.popleft().message == "b"
+    assert not backlog.drop_key("b")
+    assert contents(backlog) == ["c"]
+
+
+async def test_clear_ends_every_waiting_send() -> None:
+    backlog = Backlog(0)
+    queued, admitted = (asyncio.get_running_loop().create_future() for _ in range(2))
+    backlog.append(Waiting("a", 1, droppable=False, sent=queued))
+    backlog.senders.append(Waiting("b", 1, droppable=False, sent=admitted))
+    backlog.clear()
+    assert (queued.result(), admitted.result()) == (False, False)
+    assert len(backlog) == 0
+    Waiting("c", 1, droppable=False, sent=queued).resolve(sent=True)  # has no effect on a future that is done
+    assert queued.result() is False
+
+
+def test_dropped_messages_leave_nothing_behind() -> None:
+    backlog = Backlog(0)
+    backlog.append(waiting("first", droppable=False))
+    for number in range(10_000):
+        backlog.drop_key("price")
+        backlog.append(waiting(f"{number}", key="price"))
+    assert len(backlog) == 2
+    assert len(backlog._queue) + len(backlog._droppable) < 300
+    assert contents(backlog) == ["first", "9999"]
+
+
+def test_sent_messages_are_forgotten_among_the_droppable_ones() -> None:
+    backlog = Backlog(0)
+    for number in range(1000):
+        backlog.append(waiting(f"{number}"))
+        backlog.append(waiting("kept", droppable=False))
+        backlog.popleft()
+    assert len(backlog._droppable) <= len(backlog) == 1000
+    assert backlog.drop_oldest()
+    assert len(backlog) == 999
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["append", "key", "popleft", "drop_oldest"]), st.integers(0, 3), st.booleans()
+        )
+    )
+)
+def test_it_behaves_as_a_list(steps: list[tuple[str, int, bool]]) -> None:
+    """A list of (text, droppable, key) is the model."""
+    backlog = Backlog(0)
+    model: list[tuple[str, bool, object]] = []
+    for number, (step, key, droppable) in enumerate(steps):
+        if step == "append":
+            backlog.append(waiting(str(number), droppable=droppable))
+            model.append((str(number), droppable, NO_KEY))
+        elif step == "key":
+            found = [entry for entry in model if entry[2] == key]
+            assert backlog.drop_key(key) is bool(found)
+            model = [entry for entry in model if entry[2] != key]
+            backlog.append(waiting(str(number), key=key))
+            model.append((str(number), True, key))
+        elif step == "popleft" and model:
+            assert backlog.popleft().message == model.pop(0)[0]
+        elif step == "drop_oldest":
+            droppables = [entry for entry in model if entry[1]]
+            assert backlog.drop_oldest() is bool(droppables)
+            if droppables:
+                model.remove(droppables[0])
+        assert len(backlog) == len(model)
+        assert backlog.size == sum(len(text) + ENTRY_COST for text, _, _ in model)
+    assert contents(backlog) == [text for text, _, _ in model]
