@@ -830,3 +830,21 @@ def test_no_context_takeover_applies_to_the_direction_of_its_sender(sender: Role
         assert inflate(inflater, payload) == 5
         assert (deflater._compressor is None) is (forgetful is sender)
         assert (inflater._decompressor is None) is (forgetful is sender)
+
+
+def test_all_output_is_read_in_steps_of_any_size() -> None:
+    """zlib may have taken all input and still have output: the rest of a long match."""
+    payload = compressed(bytes(1000))
+
+    def total(data: bytes, size: int) -> int:
+        inflater = Inflater(EVERYTHING, Role.CLIENT)
+        inflater.feed(data, final=False)
+        total = 0
+        while not inflater.exhausted:
+            total += len(inflater.read(size))
+        return total
+
+    for end in range(1, len(payload) + 1):
+        expected = zlib.decompressobj(-15).decompress(payload[:end])
+        for size in range(1, 300):
+            assert total(payload[:end], size) == len(expected)

@@ -83,6 +83,13 @@ def test_a_violation_is_raised_at_its_first_byte(wire: bytes, masked: bool, slug
     assert (caught.value.slug, caught.value.code) == (slug, 1002)
 
 
+@pytest.mark.parametrize("opcode", [8, 9, 10])
+def test_control_frames_may_have_125_bytes(opcode: int) -> None:
+    header = decode_header(bytes([0x80 | opcode, 125]), masked=False)
+    assert header is not None
+    assert (header.length, header.size) == (125, 2)
+
+
 def test_63_bits_are_allowed() -> None:
     header = decode_header(b"\x82\x7f\x7f" + b"\xff" * 7, masked=False)
     assert header is not None

@@ -181,6 +181,7 @@ for _name, _value, _status, _slug in [
     ("Connection", "keep-alive", 426, "bad-connection"),
     ("Connection", "Upgrade;", 400, "bad-token-list"),
     ("Sec-WebSocket-Key", SAMPLE_KEY[:-1], 400, "bad-key"),
+    ("Sec-WebSocket-Key", SAMPLE_KEY[1:], 400, "bad-key"),
     ("Sec-WebSocket-Key", SAMPLE_KEY + "=", 400, "bad-key"),
     ("Sec-WebSocket-Key", "AQIDBAUGBwgJCgsMDQ4P", 400, "bad-key"),  # 15 bytes
     ("Sec-WebSocket-Key", "AQIDBAUGBwgJCgsMDQ4PEBE=", 400, "bad-key"),  # 17 bytes

@@ -33,7 +33,7 @@ def test_the_example_of_the_rfc() -> None:
 @pytest.mark.parametrize("size", EDGES)
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_sizes_around_each_change_of_path(size: int, kind: type) -> None:
-    data, key = os.urandom(size), b"\x00\x01\x80\xff"
+    data, key = os.urandom(size), b"\x5a\x01\x80\xff"
     masked = apply_mask(kind(data), key)
     assert type(masked) is bytes
     assert masked == xor_by_the_letter(data, key)

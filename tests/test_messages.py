@@ -12,6 +12,7 @@ from rfc6455 import (
     DataEvent,
     DeflateParameters,
     FrameHeader,
+    LocalProtocolError,
     Opcode,
     PreparedMessage,
     RemoteProtocolError,
@@ -328,3 +329,13 @@ def test_a_prepared_message_is_compressed_from_the_threshold(threshold: int) -> 
 
 def test_the_size_of_a_prepared_message_is_that_of_its_frames() -> None:
     assert PreparedMessage("é", b"abc").size == (2 + 2) + (2 + 3)
+
+
+def test_invalid_messages_cannot_be_prepared() -> None:
+    with pytest.raises(LocalProtocolError) as caught:
+        PreparedMessage("good", "\ud800")
+    assert caught.value.slug == "bad-text"
+    with pytest.raises(TypeError):
+        PreparedMessage()
+    with pytest.raises(TypeError):
+        PreparedMessage(5)  # type: ignore[arg-type]

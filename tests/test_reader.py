@@ -552,15 +552,6 @@ def test_a_message_inside_a_message_fails_in_a_separate_read(role: Role) -> None
 
 
 @both_roles
-def test_unread_messages_are_parsed_together(role: Role) -> None:
-    connection = make_connection(role)
-    connection.receive_data(raw_frame(role, Opcode.PING))
-    connection.receive_data(raw_frame(role, TEXT, b"x") * 10)
-    assert list(connection.next_batch()) == [Ping(b"")]
-    assert list(connection.next_batch()) == [TextMessage("x")] * 10
-
-
-@both_roles
 @pytest.mark.parametrize("limit", [124, 125, 126, 65535, 65536])
 @pytest.mark.parametrize("beyond", [0, 1])
 def test_the_limit_of_each_length_form_is_exact(role: Role, limit: int, beyond: int) -> None:
