@@ -442,6 +442,7 @@ class Connection:
         self._send_frame(FIN | first if fin else first, payload)
 
     def _send_control(self, opcode: Opcode, data: bytes) -> None:
+        data = data if type(data) is bytes else bytes(memoryview(data))
         check_control_payload(data)
         if self._state is not State.OPEN:
             raise LocalProtocolError(f"the connection is {self._state.value}", slug="not-open")

@@ -1,6 +1,7 @@
 """The backlog: messages that wait for a peer that is behind."""
 
 import asyncio
+import sys
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -117,5 +118,6 @@ def test_it_behaves_as_a_list(steps: list[tuple[str, int, bool]]) -> None:
             if droppables:
                 model.remove(droppables[0])
         assert len(backlog) == len(model)
-        assert backlog.size == sum(len(text) + ENTRY_COST for text, _, _ in model)
+        key_sizes = [0 if entry[2] is NO_KEY else sys.getsizeof(entry[2]) for entry in model]
+        assert backlog.size == sum(len(text) + ENTRY_COST for text, _, _ in model) + sum(key_sizes)
     assert contents(backlog) == [text for text, _, _ in model]

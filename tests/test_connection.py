@@ -784,3 +784,16 @@ def test_a_server_with_compression_compresses_from_the_threshold_on(size: int) -
     # The size of a fragmented message is not known in advance.
     whole = 0xC1 if size >= 128 else 0x81
     assert firsts == [whole, 0x41, 0x80, whole]
+
+
+@both_roles
+def test_the_payload_of_a_ping_or_pong_is_bytes(role: Role) -> None:
+    connection = make_connection(role)
+    with pytest.raises(TypeError):
+        connection.send_ping("abc")  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        connection.send_pong(5)  # type: ignore[arg-type]
+    assert connection.data_to_send() == b""
+    connection.send_ping(memoryview(b"abcd").cast("I"))  # type: ignore[arg-type]
+    connection.send_pong(bytearray(b"x"))  # type: ignore[arg-type]
+    assert sent_frames(role, connection.data_to_send()) == [(0x89, b"abcd"), (0x8A, b"x")]

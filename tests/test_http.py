@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rfc6455 import ClientHandshake
 from rfc6455_server import HttpRequest, HttpResponse, Server, WebSocket, connect
 from rfc6455_server.http import connection as http_connection
 from rfc6455_server.http import static
@@ -480,3 +481,39 @@ async def test_metrics_without_prometheus_client(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("rfc6455_server.http.metrics.load_prometheus", lambda: None)
     async with serving(page_server()) as url:
         assert (await ask(url, "GET /metrics HTTP/1.1\nHost: a\n")).status == 501
+
+
+async def test_a_slow_client_gets_the_whole_answer_although_the_connection_closes() -> None:
+    clock = ManualClock()
+    server = Server(clock=clock)
+    server.page("/large", bytes(600_000), "text/plain")
+    async with TestClient(server, clock) as client:
+        peer = Recorder(clock)
+        transport = client.open(peer)
+        transport.write(b"GET /large HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        for _ in range(20):
+            transport.pause_reading()
+            await clock.advance(1.5)
+            transport.resume_reading()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        await clock.advance(10)
+        head, _, body = peer.received.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert len(body) == 600_000
+
+
+async def test_a_websocket_on_a_connection_that_has_served_http_is_closed_in_order() -> None:
+    server = echo_server()
+    server.page("/page", b"page", "text/plain")
+    async with serving(server) as url:
+        peer = await RawPeer.connect(url)
+        peer.writer.write(b"GET /page HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await read_answer(peer)).body == b"page"
+        peer.writer.write(ClientHandshake("a", "/echo").data_to_send())
+        assert (await peer.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        await until(lambda: len(server.websockets) == 1)
+        stopping = asyncio.create_task(server.stop())
+        assert (await peer.read(4))[2:] == b"\x03\xe9"
+        await peer.close()
+        await stopping

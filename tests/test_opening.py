@@ -5,12 +5,12 @@ import socket
 
 import pytest
 
-from rfc6455 import ClientHandshake
-from rfc6455_server import Refusal, Server
+from rfc6455 import ClientHandshake, Request
+from rfc6455_server import Refusal, Server, WebSocket
 from rfc6455_server.http import refusals
 from rfc6455_server.testing import ManualClock, TestClient, settle
 from rfc6455_server.websocket.streams import LINGER_TIMEOUT
-from tests.server_helpers import echo_server, serving
+from tests.server_helpers import Recorder, echo_server, serving
 
 
 class Client(asyncio.Protocol):
@@ -133,3 +133,43 @@ async def test_each_refusal_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> 
             client.open(Client())
         assert server.stats.refused == {404: 2, 503: 1}
         assert [line["status"] for line in lines] == [404, 404, 503]
+
+
+async def test_a_hook_that_swallows_its_cancellation_gets_no_websocket() -> None:
+    clock = ManualClock()
+    server = echo_server(clock=clock, handshake_timeout=10)
+    handled = []
+
+    @server.websocket("/handled")
+    async def handler(ws: WebSocket) -> None:
+        handled.append(ws)
+
+    @server.authorize
+    async def check(request: Request) -> None:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            pass
+
+    async with TestClient(server, clock) as client:
+        peer = Recorder(clock)
+        client.open(peer).write(ClientHandshake("h", "/handled").data_to_send())
+        await clock.advance(11)
+        assert peer.ended is not None
+        assert peer.received == b""
+        assert handled == []
+        assert server.websockets == []
+
+
+async def test_a_refusal_with_a_body_that_is_not_bytes_is_500() -> None:
+    server = echo_server()
+
+    @server.authorize
+    async def check(request: Request) -> Refusal:
+        return Refusal(403, "text")  # type: ignore[arg-type]
+
+    async with TestClient(server) as client:
+        peer = Recorder(client.clock)
+        client.open(peer).write(ClientHandshake("h", "/echo").data_to_send())
+        await settle()
+        assert peer.received.startswith(b"HTTP/1.1 500 ")

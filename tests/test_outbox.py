@@ -1,6 +1,7 @@
 """The outgoing queue of one connection, with a transport whose capacity the test sets."""
 
 import asyncio
+import sys
 
 import pytest
 
@@ -9,7 +10,7 @@ from rfc6455_server import coalesce
 from rfc6455_server.limits import Limits
 from rfc6455_server.policies import Coalesce, Policy, check_policy
 from rfc6455_server.stats import Stats
-from rfc6455_server.testing import ManualClock
+from rfc6455_server.testing import ManualClock, settle
 from rfc6455_server.websocket.backlog import ENTRY_COST
 from rfc6455_server.websocket.hub import Hub, Slowness
 from rfc6455_server.websocket.outbox import MIN_PROGRESS, Outbox
@@ -20,19 +21,22 @@ class Transport(asyncio.WriteTransport):
     """Takes ``room`` bytes, keeps further ones, and pauses the outbox as asyncio's transports do."""
 
     def __init__(self, room: int = 1 << 40) -> None:
+        super().__init__()
         self.writes: list[bytes] = []
         self.room = room
         self.kept = 0
         self.outbox: Outbox | None = None
         self.high = 65536
+        self.tls = False
+        self.aborted = False
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         assert high is not None
         self.high = high
 
     def write(self, data: object) -> None:
-        assert isinstance(data, bytes)
-        self.writes.append(data)
+        assert isinstance(data, bytes | memoryview)
+        self.writes.append(bytes(data))
         taken = min(self.room, len(data))
         self.room -= taken
         before, self.kept = self.kept, self.kept + len(data) - taken
@@ -52,6 +56,13 @@ class Transport(asyncio.WriteTransport):
 
     def is_closing(self) -> bool:
         return False
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return self if self.tls and name == "ssl_object" else default
+
+    def abort(self) -> None:
+        self.aborted = True
+        self.kept = 0
 
 
 class Owner:
@@ -262,7 +273,7 @@ async def test_coalesce_keeps_the_newest_of_each_key_in_order() -> None:
 
 
 async def test_coalesce_with_too_many_keys_drops_the_oldest() -> None:
-    rig = Rig(max_queue=7 + 2 * (4 + ENTRY_COST))
+    rig = Rig(max_queue=7 + 2 * (4 + ENTRY_COST + sys.getsizeof(2)))
     rig.fall_behind()
     for key in range(3):
         rig.post(f"k{key}", Coalesce(key))
@@ -412,3 +423,95 @@ def test_invalid_policies(policy: object) -> None:
 def test_a_key_may_be_a_function_of_the_message() -> None:
     assert coalesce(lambda message: message[:1]).resolve("abc") == coalesce("a")
     assert coalesce("k").resolve("abc") == coalesce("k")
+
+
+async def test_a_long_backlog_leaves_the_loop_to_others_and_nothing_overtakes_it() -> None:
+    rig = Rig(max_queue=64 << 20)
+    rig.fall_behind()
+    for number in range(100):
+        rig.post(f"{number:050000}")
+    rig.transport.take()
+    assert rig.outbox.behind  # 1 MiB is written, and the rest waits for the next turn
+    assert 1 << 20 < sum(map(len, rig.transport.writes)) < 2 << 20
+    rig.post("last")
+    await settle()
+    assert not rig.outbox.behind
+    assert rig.texts() == ["first", *(f"{number:050000}" for number in range(100)), "last"]
+    assert rig.hub.budget.queued == 0
+
+
+async def test_what_a_close_leaves_in_the_transport_counts_until_it_is_written() -> None:
+    rig = Rig()
+    rig.fall_behind()
+    rig.post("x" * 10_000)
+    rig.outbox.encode_backlog()
+    rig.connection.close()
+    rig.outbox.finish()
+    assert rig.hub.budget.queued == rig.outbox.size == rig.transport.kept > 10_000
+    rig.transport.take()
+    assert rig.hub.budget.queued == 0
+    rig = Rig()
+    rig.fall_behind()
+    rig.outbox.finish()
+    assert rig.hub.budget.queued > 0
+    rig.outbox.release()
+    assert rig.hub.budget.queued == 0
+
+
+async def test_over_the_total_limit_a_connection_that_is_ending_is_aborted() -> None:
+    first = Rig(max_total_queue=1000)
+    second = Rig(hub=first.hub)
+    first.transport.room = 0
+    first.connection.send_binary(bytes(900))
+    first.outbox.flush()
+    first.outbox.finish()
+    second.fall_behind()
+    second.post("x" * 100)
+    assert first.transport.aborted
+    assert first.owner.disconnected == second.owner.disconnected == []
+    assert first.hub.budget.queued == second.outbox.size
+
+
+async def test_callbacks_of_a_disconnected_peer_may_post() -> None:
+    rigs = [Rig(max_total_queue=200_000, max_queue=100_000)]
+    rigs += [Rig(hub=rigs[0].hub) for _ in range(300)]
+    depth = deepest = 0
+
+    def post_to_all(slowness: Slowness) -> None:
+        nonlocal depth, deepest
+        depth += 1
+        deepest = max(deepest, depth)
+        for rig in rigs:
+            if rig.outbox.behind:
+                rig.post("left")
+        depth -= 1
+
+    for rig in rigs:
+        rig.owner.disconnect_slow = post_to_all  # type: ignore[method-assign]
+        rig.fall_behind()
+    while sum(rig.outbox.behind for rig in rigs) > 100:
+        for rig in rigs:
+            if rig.outbox.behind:
+                rig.post("x" * 100)
+    assert deepest == 1
+    assert rigs[0].hub.budget.queued <= 200_000
+
+
+async def test_over_tls_a_large_message_is_written_in_pieces() -> None:
+    rig = Rig(room=100_000)
+    rig.transport.tls = True
+    rig.connection.send_binary(bytes(1_000_000))
+    rig.outbox.flush()
+    assert max(map(len, rig.transport.writes)) <= 65536
+    assert sum(map(len, rig.transport.writes)) == 1_000_010
+    assert rig.outbox.behind
+    assert rig.hub.budget.queued == rig.outbox.size == 1_000_010 - 100_000
+
+
+async def test_one_message_above_the_queue_has_to_be_read_too() -> None:
+    rig = Rig(max_queue=1000, send_timeout=20)
+    rig.transport.room = 0
+    rig.connection.send_binary(bytes(100_000))
+    rig.outbox.flush()
+    await rig.clock.advance(21)
+    assert rig.owner.disconnected == ["backlog full"]

@@ -30,3 +30,10 @@ def test_valid_policies(policy: Policy) -> None:
 def test_invalid_policies(policy: object) -> None:
     with pytest.raises(ValueError, match="not a policy"):
         check_policy(policy)  # type: ignore[arg-type]
+
+
+def test_a_key_has_a_hash() -> None:
+    with pytest.raises(TypeError, match="unhashable"):
+        coalesce(["list"])
+    with pytest.raises(TypeError, match="unhashable"):
+        coalesce(lambda message: [message]).resolve("x")  # type: ignore[return-value]

@@ -233,7 +233,7 @@ def test_policies_by_pattern() -> None:
     )
     game.policy = "disconnect"
     assert (game.policy, rooms["game-2"].policy) == ("disconnect", game_policy)
-    assert list(rooms.policies) == ["game-*", "*", "game-1"]
+    assert list(rooms.policies) == ["game-1", "game-*", "*"]
     assert len(rooms.policies) == 3
     assert rooms.policies["*"] == "drop_newest"
     del rooms.policies["game-*"]
@@ -265,3 +265,17 @@ def test_a_broadcast_of_a_surrogate_raises_the_same_error_as_post() -> None:
     with pytest.raises(LocalProtocolError) as caught:
         rooms["lobby"].broadcast("\ud800")
     assert caught.value.slug == "bad-text"
+
+
+def test_a_policy_of_one_room_looks_up_no_other() -> None:
+    rooms = Rooms()
+    held = [rooms[f"room-{number}"] for number in range(100)]
+    looked_up = []
+    find = rooms.policies.find
+    rooms.policies.find = lambda name: looked_up.append(name) or find(name)  # type: ignore[method-assign, func-returns-value]
+    for room in held:
+        room.policy = "drop_oldest"
+    assert looked_up == [room.name for room in held]
+    rooms.policies["room-*"] = "drop_newest"
+    assert len(looked_up) == 200
+    assert {room.policy for room in held} == {"drop_oldest"}

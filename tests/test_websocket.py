@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 
-from rfc6455 import ConnectionClosed, LocalProtocolError
-from rfc6455_server import ConnectionClosedError, Server, WebSocket, connect
-from rfc6455_server.testing import ManualClock, TestClient
+from rfc6455 import ConnectionClosed, LocalProtocolError, Opcode, encode_frame
+from rfc6455_server import ConnectionClosedError, Server, WebSocket, coalesce, connect
+from rfc6455_server.testing import ManualClock, TestClient, settle
 from rfc6455_server.websocket.streams import LINGER_TIMEOUT
 from tests.helpers import close_payload
 from tests.server_helpers import RawPeer, echo_server, serving, talk_meanwhile, until
@@ -432,3 +432,91 @@ async def test_repr_shows_role_and_state() -> None:
         async with connect(url + "/echo") as ws:
             assert repr(ws) == "<WebSocket client open>"
         assert repr(ws) == "<WebSocket client closed>"
+
+
+@pytest.mark.parametrize("reset", [True, False])
+async def test_the_end_is_found_behind_many_unread_messages(reset: bool) -> None:
+    """One read has many batches, of which one is taken a turn; TCP is lost before the last one."""
+    server = Server()
+    ended: list[object] = []
+
+    @server.websocket("/")
+    async def handler(ws: WebSocket) -> None:
+        server.rooms["all"].join(ws)
+        ws.on_closed.append(lambda _: ended.append("closed"))
+        count = 0
+        async for _ in ws:
+            count += 1
+        ended.append(count)
+
+    async with serving(server) as url:
+        peer = await RawPeer.upgraded(url, "/")
+        await until(lambda: len(server.rooms["all"]) == 1)
+        peer.writer.write(encode_frame(Opcode.TEXT, b"", mask_key=b"abcd") * 5000)
+        if reset:
+            peer.writer.transport.abort()
+        else:
+            await peer.close()
+        await until(lambda: server.websockets == [])
+        assert ended[0] == "closed" or ended[1] == "closed"
+        assert len(server.rooms) == 0
+        assert server.make_ready().connections == 0
+
+
+async def test_the_key_function_of_the_servers_policy_is_called() -> None:
+    clock = ManualClock()
+    server = Server(clock=clock, slow_consumer=coalesce(lambda message: message[:1]))
+
+    @server.websocket("/")
+    async def handler(ws: WebSocket) -> None:
+        server.rooms["all"].join(ws)
+        await ws.wait_closed()
+
+    async with TestClient(server, clock) as client:
+        ws = await client.connect("/")
+        client.transports[0].pause_reading()
+        await settle()
+        (member,) = server.websockets
+        while not member.behind:
+            member.post("x" * 10_000)
+            await settle()
+        for message in ("a1", "b1", "a2"):
+            server.rooms["all"].broadcast(message)
+            member.post(message.upper())
+        client.transports[0].resume_reading()
+        await settle()
+        seen = [message for message in await take_all(ws) if not str(message).startswith("x")]
+        assert seen == ["b1", "B1", "a2", "A2"]
+
+
+async def take_all(ws: WebSocket) -> list[str | bytes]:
+    messages = []
+    while ws.unread_bytes:
+        messages.append(await ws.recv())
+        await settle()
+    return messages
+
+
+async def test_pings_to_a_peer_that_is_behind_count() -> None:
+    clock = ManualClock()
+    server = Server(clock=clock)
+
+    @server.websocket("/")
+    async def handler(ws: WebSocket) -> None:
+        await ws.wait_closed()
+
+    async with TestClient(server, clock) as client:
+        await client.connect("/")
+        client.transports[0].pause_reading()
+        await settle()
+        (member,) = server.websockets
+        while not member.behind:
+            member.post("x" * 10_000)
+            await settle()
+        before = member.queued
+        pings = [asyncio.create_task(member.ping()) for _ in range(10)]
+        await settle()
+        assert member.queued >= before + 10 * 256
+        assert server.queued == member.queued
+        for ping in pings:
+            ping.cancel()

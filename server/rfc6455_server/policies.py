@@ -15,8 +15,16 @@ class Coalesce:
     key: Hashable | Callable[[str | bytes], Hashable]
 
     def resolve(self, message: str | bytes) -> "Coalesce":
-        """Returns the policy for this message. A key function is called once for each broadcast."""
-        return Coalesce(self.key(message)) if callable(self.key) else self
+        """Returns the policy for this message, with its key. Raises `TypeError` for a key that has no hash.
+
+        A key function is called once for each broadcast; that of the server's policy, for each member that is
+        behind.
+        """
+        if not callable(self.key):
+            return self
+        key = self.key(message)
+        hash(key)
+        return Coalesce(key)
 
 
 _Word = Literal["disconnect", "drop_oldest", "drop_newest", "volatile"]
@@ -37,7 +45,9 @@ def coalesce(key: Hashable | Callable[[str | bytes], Hashable]) -> Coalesce:
 
     ``key`` is the key, or a function that returns the key of a message. ``None`` is a key like any other.
     When messages with different keys fill the backlog, the oldest ones that may be dropped are dropped.
+    Raises `TypeError` for a key that has no hash.
     """
+    hash(key)
     return Coalesce(key)
 
 

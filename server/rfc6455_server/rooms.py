@@ -5,11 +5,12 @@ A broadcast is encoded once, and every queue holds the same bytes object.
 """
 
 import logging
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, MutableMapping
 from fnmatch import fnmatchcase
 from glob import escape
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from rfc6455 import ConnectionClosed, PreparedMessage
@@ -17,6 +18,9 @@ from rfc6455_server.limits import LimitExceededError, Limits, TokenBucket
 from rfc6455_server.logs import log
 from rfc6455_server.policies import Coalesce, Policy, check_policy
 from rfc6455_server.stats import Stats
+
+# A character that `glob.escape` has put into brackets.
+_ESCAPED: Final = re.compile(r"\[([*?[])\]")
 
 
 class Member(Protocol):
@@ -83,38 +87,50 @@ class RoomPolicies(MutableMapping[str, Policy]):
 
     ``policies["chat-*"] = "drop_oldest"`` applies to every room whose name matches the shell-style pattern
     (``*``, ``?``, ``[abc]``). A room's own name wins over patterns, and the pattern that was set first over
-    later ones. Iterating yields names and patterns in that order. Setting raises `ValueError` for what is not
-    a policy.
+    later ones. Iterating yields names, and then patterns in that order. A name stays until it is deleted:
+    where peers choose the names of rooms, set a pattern. Setting raises `ValueError` for what is not a
+    policy.
     """
 
-    def __init__(self, changed: Callable[[], None]) -> None:
+    def __init__(self, changed: Callable[[str | None], None]) -> None:
+        self._by_name: dict[str, Policy] = {}  # each name escaped as a pattern
         self._by_pattern: dict[str, Policy] = {}
-        self._changed = changed
+        self._changed = changed  # takes the name of the room, or ``None`` for any
 
     def __getitem__(self, pattern: str) -> Policy:
-        return self._by_pattern[pattern]
+        return self._holder(pattern)[pattern]
 
     def __setitem__(self, pattern: str, policy: Policy) -> None:
-        self._by_pattern[pattern] = check_policy(policy)
-        self._changed()
+        self._holder(pattern)[pattern] = check_policy(policy)
+        self._changed(_literal_name(pattern))
 
     def __delitem__(self, pattern: str) -> None:
-        del self._by_pattern[pattern]
-        self._changed()
+        del self._holder(pattern)[pattern]
+        self._changed(_literal_name(pattern))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._by_pattern)
+        return iter([*self._by_name, *self._by_pattern])
 
     def __len__(self) -> int:
-        return len(self._by_pattern)
+        return len(self._by_name) + len(self._by_pattern)
 
     def find(self, name: str) -> Policy | None:
         """Returns the policy of the room ``name``, or ``None``, which stands for the server's."""
-        own = self._by_pattern.get(escape(name))
-        if own is not None:
-            return own
+        if self._by_name:
+            own = self._by_name.get(escape(name))
+            if own is not None:
+                return own
         matching = (policy for pattern, policy in self._by_pattern.items() if fnmatchcase(name, pattern))
         return next(matching, None)
+
+    def _holder(self, pattern: str) -> dict[str, Policy]:
+        return self._by_pattern if _literal_name(pattern) is None else self._by_name
+
+
+def _literal_name(pattern: str) -> str | None:
+    """Returns the name that ``pattern`` is the escaped form of, or ``None`` if it matches more than one."""
+    name = _ESCAPED.sub(r"\1", pattern)
+    return name if escape(name) == pattern else None
 
 
 class Room:
@@ -279,6 +295,8 @@ class Rooms:
             except Exception:  # noqa: BLE001 - whatever a callback raises
                 log(logging.ERROR, "room callback failed", exception=True, room=room.name)
 
-    def _update_policies(self) -> None:
-        for room in list(self._rooms.values()):
-            room.update_policy()
+    def _update_policies(self, name: str | None) -> None:
+        rooms = list(self._rooms.values()) if name is None else [self._rooms.get(name)]
+        for room in rooms:
+            if room is not None:
+                room.update_policy()

@@ -255,9 +255,21 @@ class HttpConnection:
             except OSError:
                 transport.abort()  # the client has reset the connection
                 return
-            self._hub.clock.call_later(LINGER_TIMEOUT, transport.abort)
+            self._linger(transport.get_write_buffer_size())
         else:
             transport.close()
+
+    def _linger(self, unwritten: int) -> None:
+        """Reads on for a while, and longer while the client still takes what was written."""
+        self._hub.clock.call_later(LINGER_TIMEOUT, self._end_linger, unwritten)
+
+    def _end_linger(self, unwritten: int) -> None:
+        transport = self._writer.transport
+        left = transport.get_write_buffer_size()
+        if 0 < left < unwritten:
+            self._linger(left)
+        else:
+            transport.abort()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

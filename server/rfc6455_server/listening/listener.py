@@ -106,6 +106,7 @@ class Listener:
         protocol.address = forwarded_for(request, protocol.peer, self._site.trusted)
 
         def wait_for_next(early: bytes) -> None:
+            self._http.pop(protocol, None)
             deadline = self.hub.clock.time() + self.hub.limits.handshake_timeout
             self._openings.start(deadline, protocol, writer, early)
 

@@ -196,6 +196,8 @@ class Opening:
             address = self._protocol.address
             log(logging.ERROR, "authorize failed", exception=True, address=address, path=request.path)
             verdict = Refusal(500, b"internal error\n")
+        if self._answered:
+            return  # the deadline has passed, and the hook has swallowed its cancellation
         self._task = None
         if isinstance(verdict, Refusal):
             self._refuse(request, verdict)
@@ -218,7 +220,7 @@ class Opening:
         status = refusal.status
         try:
             self._handshake.reject(status, headers=refusal.headers, body=refusal.body)
-        except LocalProtocolError:
+        except (LocalProtocolError, TypeError):
             log(logging.ERROR, "refusal is not valid HTTP", exception=True, path=request.path)
             status = 500
             self._handshake.reject(status)

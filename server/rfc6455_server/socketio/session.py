@@ -9,6 +9,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from contextlib import suppress
 from os import urandom
+from sys import getsizeof
 from typing import Any, Final, Protocol
 
 from rfc6455 import CloseCode, PreparedMessage, State
@@ -45,6 +46,7 @@ class EncodedPacket(PreparedMessage):
     def __init__(self, messages: list[str | bytes]) -> None:
         super().__init__(*("4" + message if isinstance(message, str) else message for message in messages))
         self.messages = messages
+        self.size += sum(map(getsizeof, messages))  # they are held besides the frames
 
 
 class Receiver(Protocol):

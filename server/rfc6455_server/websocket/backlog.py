@@ -6,6 +6,7 @@ Left to others: when a message is queued, dropped or encoded (`outbox`).
 import asyncio
 from collections import deque
 from collections.abc import Hashable
+from sys import getsizeof
 from typing import Final
 
 from rfc6455 import PreparedMessage
@@ -37,7 +38,8 @@ class Waiting:
         sent: asyncio.Future[bool] | None = None,
     ) -> None:
         self.message = message
-        self.size = 0 if message is None else size + ENTRY_COST
+        key_size = 0 if key is NO_KEY else getsizeof(key)
+        self.size = 0 if message is None else size + key_size + ENTRY_COST
         """Bytes that it counts for."""
         self.droppable = droppable
         self.removed = False
@@ -137,6 +139,7 @@ class Backlog:
     def _drop(self, waiting: Waiting) -> None:
         self._remove(waiting)
         waiting.message = None
+        waiting.key = NO_KEY
         if len(self._queue) - self._count > self._count + _MIN_REMOVED:
             self._queue = deque(entry for entry in self._queue if not entry.removed)
             self._droppable = deque(entry for entry in self._droppable if not entry.removed)

@@ -175,6 +175,10 @@ class Ending:
         if self._close_timer is not None:
             self._close_timer.cancel()
 
+    @property
+    def tcp_closed(self) -> bool:
+        return self._tcp_closed
+
     async def wait_tcp_closed(self) -> None:
         while not self._tcp_closed:
             waiter = self._hub.loop.create_future()

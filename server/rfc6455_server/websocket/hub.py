@@ -75,13 +75,14 @@ class Tick:
 class Budget:
     """The bytes that wait in all backlogs of a server together, and their limit."""
 
-    __slots__ = ("_limit", "_sizes", "queued")
+    __slots__ = ("_limit", "_sizes", "_trimming", "queued")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self.queued = 0
         """Bytes that wait now."""
         self._sizes: dict[Writing, int] = {}
+        self._trimming = False
 
     def charge(self, outbox: Writing, size: int) -> None:
         """Records that ``size`` bytes wait in ``outbox``.
@@ -90,8 +91,14 @@ class Budget:
         """
         self.queued += size - self._sizes.get(outbox, 0)
         self._sizes[outbox] = size
-        while self.queued > self._limit:
-            max(self._sizes, key=self._sizes.__getitem__).disconnect_slow("budget exceeded")
+        if self._trimming:
+            return  # a callback of a peer that is being disconnected has posted; the loop below goes on
+        self._trimming = True
+        try:
+            while self.queued > self._limit:
+                max(self._sizes, key=self._sizes.__getitem__).disconnect_slow("budget exceeded")
+        finally:
+            self._trimming = False
 
     def release(self, outbox: Writing) -> None:
         """Records that nothing waits in ``outbox``."""

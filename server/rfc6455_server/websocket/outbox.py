@@ -22,6 +22,9 @@ MAX_UNWRITTEN: Final = 1 << 16
 MIN_PROGRESS: Final = 1 << 16
 """Bytes that a peer must take within the send timeout if its backlog is full or a call of `send` waits."""
 
+_MAX_ENCODED: Final = 1 << 20
+"""Bytes of the backlog that are encoded before others have their turn."""
+
 _NO_OWNER: Final = NoOwner()
 
 
@@ -121,8 +124,19 @@ class Outbox:
             self._lost = True  # TCP is closed; `connection_lost` follows
             return 0
         self._hub.stats.bytes_out += len(data)
-        self._transport.write(data)
+        if len(data) <= MAX_UNWRITTEN or self._transport.get_extra_info("ssl_object") is None:
+            self._transport.write(data)
+        else:
+            self._write_tls(data)
         return len(data)
+
+    def _write_tls(self, data: bytes) -> None:
+        """Writes in pieces: asyncio's TLS transport takes a write whole, and does not count what it holds."""
+        view = memoryview(data)
+        for start in range(0, len(data), MAX_UNWRITTEN):
+            self._transport.write(view[start : start + MAX_UNWRITTEN])
+        if self.behind:
+            self._hub.budget.charge(self, self.size)  # `pause` was called after one of the pieces
 
     # A peer that is behind.
 
@@ -144,18 +158,29 @@ class Outbox:
         self.behind = True
         if self._backlog is None:
             self._backlog = Backlog(self._transport.get_write_buffer_size())
-        self._hub.budget.charge(self, self.size)
+        size = self.size
+        if size > self._hub.limits.max_queue:
+            self._start_progress_timer(self._backlog)
+        self._hub.budget.charge(self, size)
 
     def resume(self) -> None:
         """The transport has written all that it was given: writes from the backlog until it pauses again."""
         backlog = self._backlog
         if backlog is None:
+            self._hub.budget.release(self)  # all that `finish` left has been written
             return
         self.behind = False
+        encoded = 0
         while not self.behind and self._backlog is backlog:
+            if encoded > _MAX_ENCODED:
+                self.behind = True  # so that nothing overtakes the backlog
+                self._hub.budget.charge(self, self.size)
+                self._hub.loop.call_soon(self.resume)
+                return
             size = 0
             while backlog and size < MAX_UNWRITTEN:
                 size += self._encode(backlog.popleft())
+            encoded += size
             self._admit_senders(backlog)
             written = self._write()
             backlog.written += written
@@ -223,9 +248,13 @@ class Outbox:
         return not self._finished
 
     def disconnect_slow(self, slowness: Slowness) -> None:
-        """Drops the backlog and ends the connection."""
+        """Drops the backlog and ends the connection; at once if it is ending already."""
         self._drop_backlog()
-        self._owner.disconnect_slow(slowness)
+        self._hub.budget.release(self)
+        if self._finished:
+            self._transport.abort()
+        else:
+            self._owner.disconnect_slow(slowness)
 
     def encode_backlog(self) -> None:
         """Encodes all that waits, so that a Close can follow it."""
@@ -238,11 +267,15 @@ class Outbox:
         self._finished = True
         self._drop_backlog()
         self._write()
+        unwritten = self._transport.get_write_buffer_size()
+        if unwritten:
+            self._hub.budget.charge(self, unwritten)  # until the peer has read it, or TCP is closed
 
     def release(self) -> None:
         """Drops everything, the reference to the owner too. Call it when TCP is closed."""
         self._finished = True
         self._drop_backlog()
+        self._hub.budget.release(self)
         self._owner = _NO_OWNER
 
     def _encode(self, waiting: Waiting) -> int:

@@ -30,6 +30,7 @@ class Pings:
         answered: asyncio.Future[float] = self._hub.loop.create_future()
         self._unanswered[data] = (answered, self._hub.clock.time())
         self._connection.send_ping(data)
+        self._outbox.schedule(len(data))
         self._outbox.flush()
         try:
             return await answered

@@ -293,7 +293,10 @@ class WebSocket(RoomMember):
         """Queues a message that was encoded once for many connections (`rooms`)."""
         outbox = self._outbox
         if outbox.behind:
-            outbox.post(message, policy or self._hub.policy)
+            policy = policy or self._hub.policy
+            if isinstance(policy, Coalesce):
+                policy = policy.resolve(message.message)
+            outbox.post(message, policy)
             return
         try:
             self._connection.send_prepared(message)
@@ -389,7 +392,9 @@ class WebSocket(RoomMember):
         self._get_ending().tcp_lost()
         # A connection is freed at once, and not by the garbage collector: all cycles are broken here.
         self._outbox.release()
-        self._inbox.release()
+        if self.closed is not None:
+            self._inbox.release()
+        # Otherwise messages are left, the end stands behind them, and `_finish` releases the inbox.
         self._protocol.reader.detach()
         self._protocol.websocket = None
 
@@ -416,7 +421,10 @@ class WebSocket(RoomMember):
             report = self.report
             assert report is not None  # noqa: S101 - the connection has ended
             self._hub.on_report(report)
-        ending.close_tcp()
+        if ending.tcp_closed:
+            self._inbox.release()
+        else:
+            ending.close_tcp()
 
     def _closed_error(self) -> ConnectionClosedError:
         return self._get_ending().error()
