@@ -339,3 +339,15 @@ def test_invalid_messages_cannot_be_prepared() -> None:
         PreparedMessage()
     with pytest.raises(TypeError):
         PreparedMessage(5)  # type: ignore[arg-type]
+
+
+def test_parts_of_messages_with_each_length_form() -> None:
+    messages: list[str | bytes] = ["é", b"", b"x" * 126, "y" * 65_535, b"z" * 65_536]
+    expected = [
+        (Opcode.TEXT, message.encode()) if isinstance(message, str) else (Opcode.BINARY, message)
+        for message in messages
+    ]
+    assert PreparedMessage(*messages).parts == expected
+    for message, part in zip(messages, expected, strict=True):
+        prepared = PreparedMessage(message)
+        assert (prepared.parts, prepared.message) == ([part], message)

@@ -19,6 +19,7 @@ from rfc6455 import (
 )
 from rfc6455 import reader as reader_module
 from rfc6455.events import NO_EVENTS
+from rfc6455.masking import INTEGERS_SIZE, MASKS
 from rfc6455.reader import _MAX_BATCH, ControlFrame, FrameReader
 from tests.helpers import (
     ABNORMAL,
@@ -359,6 +360,7 @@ def test_compressed_data_is_unread_until_it_is_inflated(role: Role) -> None:
         event = reader.read()
         assert isinstance(event, BinaryFragment)
         sizes.append(len(event.data))
+        assert reader.batch_size == len(event.data)
         assert reader.unread is not event.final
     assert sum(sizes) == 200_000
     assert max(sizes) == 65536
@@ -451,11 +453,9 @@ def test_a_call_returns_256_messages_and_their_size(role: Role, payload: bytes) 
     frame = raw_frame(role, BINARY, payload)
     reader = make_reader(role)
     reader.receive_data(frame * 600)
-    batches = [reader.read_messages() for _ in range(3)]
-    assert [len(batch) for batch in batches] == [256, 256, 88]
-    for batch in batches:
-        assert set(map(type, batch)) == {BinaryMessage}
-    assert reader.batch_size == len(frame) * len(batches[-1])
+    for count in (256, 256, 88):
+        assert list(reader.read_messages()) == [BinaryMessage(payload)] * count
+        assert reader.batch_size == len(frame) * count
 
 
 @pytest.mark.usefixtures("masking_path")
@@ -574,6 +574,23 @@ def test_control_frames_byte_by_byte(role: Role) -> None:
         reader.receive_data(frames[index : index + 1])
         items += read_all(reader)
     assert items == [ControlFrame(Opcode.PING, b"first"), ControlFrame(Opcode.PONG, b"second")]
+
+
+@both_roles
+@pytest.mark.parametrize("size", [0, 125, 1000, 70_000])
+def test_the_hot_path_returns_no_fragments(role: Role, size: int) -> None:
+    reader = make_reader(role, assemble=False)
+    reader.receive_data(raw_frame(role, BINARY, bytes(size)) * 3)
+    assert reader.read_messages() is NO_EVENTS
+    assert read_all(reader) == [BinaryFragment(bytes(size), True)] * 3
+
+
+@both_roles
+def test_large_messages_add_no_masks(role: Role) -> None:
+    """The table of masks ends where integers end: it would grow by megabytes."""
+    for size in (1536, 5000, 65_535, 65_536):
+        feed(make_connection(role), [raw_frame(role, BINARY, bytes(size))])
+    assert max(MASKS) < INTEGERS_SIZE + 8
 
 
 @both_roles
