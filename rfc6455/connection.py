@@ -305,7 +305,8 @@ class Connection:
 
     def _fail_remote(self, error: RemoteProtocolError) -> deque[Event]:
         reason = str(error)
-        error.__traceback__ = None  # the event must not keep the frames of the call stack alive
+        # The event must not keep the frames of the call stack alive, nor what they refer to.
+        error.__traceback__ = error.__context__ = None
         self._send_close(encode_close(error.code, reason))
         return deque((ConnectionFailed(error.code, reason, error), self._enter_closed(clean=False)))
 

@@ -184,9 +184,11 @@ class ServerHandshake:
         """
         if self._done and not self._should_close:
             raise LocalProtocolError("the handshake is over", slug="handshake-over")
+        if self._should_close:
+            return  # after a rejection, nothing is read
         if self._given is not None:
             self._early_data += data
-        elif not self._should_close:
+        else:
             self._parser.receive_data(data)
 
     def receive_eof(self) -> None:
@@ -209,6 +211,7 @@ class ServerHandshake:
             # RFC 6455 §4.2.1: the server MUST stop and return an HTTP error.
             body = f"{error}\n".encode()
             self._answer(error.status, error.headers, body)
+            _drop_traceback(error)
             return HandshakeFailed(error, request)
         self._request = request
         return request
@@ -389,6 +392,8 @@ class ClientHandshake:
         except HandshakeError as error:
             # RFC 6455 §4.1: the client MUST fail the connection; before it is open, it sends nothing.
             self._done = True
+            error.status = 0  # a client sends no answer
+            _drop_traceback(error)
             return HandshakeFailed(error)
         connection = Connection(
             Role.CLIENT,
@@ -438,6 +443,11 @@ class ClientHandshake:
             raise _bad_response("a subprotocol that was not offered", "bad-subprotocol")
         _check_no_body(headers)
         return subprotocol, deflate
+
+
+def _drop_traceback(error: HandshakeError) -> None:
+    """Makes sure that an event does not keep the handshake and its data alive."""
+    error.__traceback__ = error.__context__ = None
 
 
 def _check_request(request: Request) -> None:

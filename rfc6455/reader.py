@@ -285,7 +285,7 @@ class FrameReader:
                 if bulk:
                     xor = bulk_xor() if stop + length <= end else None
                     if xor is not None:
-                        stop = self._read_bulk(data, position, xor, append)
+                        stop = self._read_bulk(data, position, xor, events)
                         if stop == position or len(events) >= _MAX_BATCH:
                             position = stop
                             break
@@ -343,17 +343,18 @@ class FrameReader:
         data: bytes,
         begin: int,
         xor: Callable[[bytes | memoryview, bytes], bytes],
-        append: Callable[[Event], object],
+        events: deque[Event],
     ) -> int:
         """Queues the plain messages of medium size at ``begin``, unmasked by one XOR; returns where they end.
 
         The key is repeated over the whole of each frame. That spoils its header, which was read before.
         """
+        append, room = events.append, _MAX_BATCH - len(events)
         frames: list[tuple[int, int, int]] = []
         masks: list[bytes] = []
         position = begin
         limit = min(len(data), begin + _MAX_BULK_SIZE)
-        while position + _MASKED_16_SIZE <= limit and len(frames) < _MAX_BATCH:
+        while position + _MASKED_16_SIZE <= limit and len(frames) < room:
             first, second, length, key = _unpack_masked_16(data, position)
             start = position + _MASKED_16_SIZE
             stop = start + length

@@ -797,3 +797,14 @@ def test_the_payload_of_a_ping_or_pong_is_bytes(role: Role) -> None:
     connection.send_ping(memoryview(b"abcd").cast("I"))  # type: ignore[arg-type]
     connection.send_pong(bytearray(b"x"))  # type: ignore[arg-type]
     assert sent_frames(role, connection.data_to_send()) == [(0x89, b"abcd"), (0x8A, b"x")]
+
+
+@both_roles
+@pytest.mark.parametrize("deflate", [None, DeflateParameters()])
+def test_a_failure_keeps_no_stack_alive(role: Role, deflate: DeflateParameters | None) -> None:
+    connection = make_connection(role, deflate=deflate)
+    rsv, payload = (0, b"\xff") if deflate is None else (4, b"\xff\xff\xff")
+    failed, _ = feed(connection, [raw_frame(role, TEXT, payload, rsv=rsv)])
+    assert isinstance(failed, ConnectionFailed)
+    assert failed.code == 1007
+    assert (failed.error.__traceback__, failed.error.__context__) == (None, None)

@@ -799,3 +799,22 @@ def test_the_limits_apply_after_interim_responses() -> None:
     failed = handshake.next_event()
     assert isinstance(failed, HandshakeFailed)
     assert failed.error.slug == "too-many-fields"
+
+
+def test_a_failure_keeps_nothing_alive_but_itself() -> None:
+    server, client = ServerHandshake(), ClientHandshake("h")
+    server.receive_data(b"GET / HTTP/1.1\r\nHost: \xff\r\n\r\n")
+    client.receive_data(b"HTTP/1.1 2\r\n\r\n")
+    for handshake, status in ((server, 400), (client, 0)):
+        failed = handshake.next_event()
+        assert isinstance(failed, HandshakeFailed)
+        assert failed.error.status == status
+        assert (failed.error.__traceback__, failed.error.__context__) == (None, None)
+
+
+def test_nothing_is_kept_after_a_rejection() -> None:
+    handshake = ServerHandshake.from_request(Request("GET", "/", Headers(FIELDS)), trailing_data=b"x")
+    assert isinstance(handshake.next_event(), Request)
+    handshake.reject(403)
+    handshake.receive_data(bytes(1000))
+    assert handshake._early_data == b"x"

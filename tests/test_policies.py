@@ -34,6 +34,6 @@ def test_invalid_policies(policy: object) -> None:
 
 def test_a_key_has_a_hash() -> None:
     with pytest.raises(TypeError, match="unhashable"):
-        coalesce(["list"])
+        coalesce(["list"])  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="unhashable"):
         coalesce(lambda message: [message]).resolve("x")  # type: ignore[return-value]
