@@ -18,7 +18,7 @@ def pyenv_pythons() -> list[str]:
     pyenv's shims, which are on the PATH, fail for a version that is installed but not selected.
     """
     try:
-        root = subprocess.run(["pyenv", "root"], check=True, capture_output=True, text=True).stdout.strip()  # noqa: S607
+        root = subprocess.run(["pyenv", "root"], check=True, capture_output=True, text=True).stdout.strip()  # noqa: S607 - on the PATH
     except (FileNotFoundError, subprocess.CalledProcessError):
         return []
     found = Path(root, "versions").glob("3.*/bin")
