@@ -463,6 +463,17 @@ async def test_the_end_is_found_behind_many_unread_messages(reset: bool) -> None
         assert server.make_ready().connections == 0
 
 
+async def fall_behind(server: Server, client: TestClient) -> WebSocket:
+    """Stops the only client from reading, and sends to it until it is behind."""
+    client.transports[0].pause_reading()
+    await settle()
+    (member,) = server.websockets
+    while not member.behind:
+        member.post("x" * 10_000)
+        await settle()
+    return member
+
+
 async def test_the_key_function_of_the_servers_policy_is_called() -> None:
     clock = ManualClock()
     server = Server(clock=clock, slow_consumer=coalesce(lambda message: message[:1]))
@@ -474,12 +485,7 @@ async def test_the_key_function_of_the_servers_policy_is_called() -> None:
 
     async with TestClient(server, clock) as client:
         ws = await client.connect("/")
-        client.transports[0].pause_reading()
-        await settle()
-        (member,) = server.websockets
-        while not member.behind:
-            member.post("x" * 10_000)
-            await settle()
+        member = await fall_behind(server, client)
         for message in ("a1", "b1", "a2"):
             server.rooms["all"].broadcast(message)
             member.post(message.upper())
@@ -507,12 +513,7 @@ async def test_pings_to_a_peer_that_is_behind_count() -> None:
 
     async with TestClient(server, clock) as client:
         await client.connect("/")
-        client.transports[0].pause_reading()
-        await settle()
-        (member,) = server.websockets
-        while not member.behind:
-            member.post("x" * 10_000)
-            await settle()
+        member = await fall_behind(server, client)
         before = member.queued
         pings = [asyncio.create_task(member.ping()) for _ in range(10)]
         await settle()

@@ -51,7 +51,7 @@ def main() -> None:
     numpy = masking._numpy
     for line in sys.stdin:
         kind, size, with_numpy = line.split()
-        masking._numpy = numpy if with_numpy == "numpy" else lambda: None  # type: ignore[assignment]
+        masking._numpy = numpy if with_numpy == "numpy" else lambda: None  # type: ignore[assignment]  # a stand-in without a cache
         measure = CODEC[kind]
         measure(int(size))  # warm-up: maps memory and fills tables
         print(statistics.median(measure(int(size)) for _ in range(3)), flush=True)

@@ -164,7 +164,10 @@ class Outbox:
         self._hub.budget.charge(self, size)
 
     def resume(self) -> None:
-        """The transport has written all that it was given: writes from the backlog until it pauses again."""
+        """The transport has written all that it was given: writes from the backlog until it pauses again.
+
+        After `_MAX_ENCODED` bytes, it lets others run, and continues in the next turn of the loop.
+        """
         backlog = self._backlog
         if backlog is None:
             self._hub.budget.release(self)  # all that `finish` left has been written
