@@ -26,8 +26,9 @@ from rfc6455 import Request
 from rfc6455_server.clock import Clock
 from rfc6455_server.http.routes import HttpRoute
 from rfc6455_server.limits import Limits
-from rfc6455_server.listening.routing import Refusal, Route
+from rfc6455_server.listening.routing import Route
 from rfc6455_server.rooms import Rooms
+from rfc6455_server.socketio.catchup import Turns
 from rfc6455_server.socketio.clients import Client
 from rfc6455_server.socketio.engine import EngineSession, Transport
 from rfc6455_server.socketio.handlers import EventHandler
@@ -45,6 +46,7 @@ from rfc6455_server.socketio.sockets import (
 from rfc6455_server.socketio.targets import AckTimeoutError
 from rfc6455_server.socketio.transports import Transports, parse_query
 from rfc6455_server.stats import Stats
+from rfc6455_server.websocket.hub import Hub
 
 __all__ = [
     "AckTimeoutError",
@@ -75,14 +77,24 @@ class MountedOn(Protocol):
     def clock(self) -> Clock:
         """The server's clock."""
 
-    async def admit(self, request: Request) -> Refusal | None:
-        """Returns the refusal if a request may not open a session by polling."""
+    @property
+    def hub(self) -> Hub:
+        """What the connections share."""
+
+    async def admit(self, request: Request) -> Any:
+        """Returns the `Refusal` of a request that opens a session by polling, or its user."""
+
+    def is_proxy(self, address: str) -> bool:
+        """Whether an address is a trusted proxy's."""
 
     def add_websocket_route(self, route: Route) -> None:
         """Adds a route for WebSockets."""
 
     def add_http_route(self, prefix: str, route: HttpRoute) -> None:
         """Adds a route for HTTP."""
+
+    def on_drain(self, callback: Callable[[float], Coroutine[Any, Any, None]]) -> None:
+        """Registers a function that is run when the server drains, with the seconds that it may take."""
 
     def on_stop(self, callback: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Registers a function that is awaited when the server is stopping."""
@@ -96,7 +108,8 @@ class SocketIO(Broadcaster):
     ``upgrade_timeout`` (for an upgrade from polling to WebSocket): seconds. ``max_payload``: maximum bytes of
     a message and of a POST body. ``recovery``: seconds for which a client whose connection was lost can come
     back with its id, rooms and data, and is sent the events that it missed; ``None`` turns that off.
-    ``recovery_bytes``: maximum bytes of events that each namespace keeps for that.
+    ``recovery_bytes``: maximum bytes of events that each namespace keeps for that, with the objects that hold
+    them. ``recovery_skips_middlewares``: whether a client that comes back passes without the middlewares.
 
     Raises `ValueError` for a value that is out of range.
     """
@@ -108,11 +121,12 @@ class SocketIO(Broadcaster):
         path: str = "/socket.io/",
         ping_interval: float = 25,
         ping_timeout: float = 20,
-        connect_timeout: float = 45,
+        connect_timeout: float = 10,
         upgrade_timeout: float = 10,
         max_payload: int = 1_000_000,
         recovery: float | None = None,
         recovery_bytes: int = DEFAULT_MAX_BYTES,
+        recovery_skips_middlewares: bool = True,
     ) -> None:
         if not path.startswith("/") or len(path.strip("/")) == 0:
             raise ValueError(f"not a path: {path!r}")
@@ -130,6 +144,8 @@ class SocketIO(Broadcaster):
         self._max_payload = max_payload
         self.recovery_seconds = recovery
         self.recovery_bytes = recovery_bytes
+        self.recovery_skips_middlewares = recovery_skips_middlewares
+        self.turns = Turns()
         self.stats = Stats()
         self.limits = Limits()
         self._mounted_on: MountedOn | None = None
@@ -148,10 +164,10 @@ class SocketIO(Broadcaster):
         self._transports = transports = Transports(
             cors=self._cors,
             max_payload=self._max_payload,
-            max_sessions=server.limits.max_connections,
-            clock=lambda: server.clock,
-            stats=server.stats,
+            limits=server.limits,
+            hub=lambda: server.hub,
             admit=server.admit,
+            is_proxy=server.is_proxy,
             make_session=self._make_session,
             opened=self._opened,
         )
@@ -161,6 +177,7 @@ class SocketIO(Broadcaster):
         for namespace in self._namespaces.values():
             namespace.rooms.stats = server.stats
             server.registries.append(namespace.rooms)
+        server.on_drain(transports.drain)
         server.on_stop(self._stop)
 
     @property
@@ -224,11 +241,13 @@ class SocketIO(Broadcaster):
             ping_timeout=self._ping_timeout,
             upgrade_timeout=self._upgrade_timeout,
             max_payload=self._max_payload,
-            max_buffer=self.limits.max_queue,
         )
 
-    def _opened(self, session: Session, request: Request) -> None:
+    def _opened(self, session: Session) -> None:
+        # The request is the one that carries CONNECT, so that a session that never connects keeps none.
         def make_handshake(auth: dict[str, Any]) -> Handshake:
+            request = session.request
+            assert request is not None  # noqa: S101 - it is being received
             return Handshake(
                 headers=request.headers,
                 query=parse_query(request),
@@ -243,7 +262,7 @@ class SocketIO(Broadcaster):
 
     async def _stop(self) -> None:
         if self._transports is not None:
-            self._transports.close("server shutting down")
+            self._transports.close()
         if self._tasks:
             _, late = await asyncio.wait(list(self._tasks), timeout=STOP_TIMEOUT)
             for task in late:

@@ -11,11 +11,16 @@ from typing import Any, Final
 
 from rfc6455_server.clock import Clock
 from rfc6455_server.logs import log
+from rfc6455_server.socketio.catchup import CatchUp
+from rfc6455_server.socketio.encoded import EncodedPacket
 from rfc6455_server.socketio.handlers import call_handler
 from rfc6455_server.socketio.namespaces import ConnectError, Namespace
 from rfc6455_server.socketio.packets import Decoder, Packet, PacketError, PacketType, encode
-from rfc6455_server.socketio.session import EncodedPacket, Session, new_id
+from rfc6455_server.socketio.session import Session, new_id
 from rfc6455_server.socketio.sockets import Handshake, Socket
+
+MESSAGE_COST: Final = 128
+"""Bytes counted for each message of a packet that is not complete, besides its payload."""
 
 MAX_NAMESPACES: Final = 64
 """Maximum namespaces that one client is connected to."""
@@ -45,13 +50,21 @@ class Client:
 
     # Receiving.
 
+    @property
+    def awaits_acks(self) -> bool:
+        """Whether somebody waits for an acknowledgement of this client."""
+        return any(socket.awaits_ack for socket in self._sockets.values())
+
     def receive(self, message: str | bytes) -> None:
         """Handles a message of the session."""
-        self._size += len(message)
+        size, self._size = self._size + len(message), 0
         try:
             packet = self._decoder.receive(message)
+            if packet is None:
+                self._size = size + MESSAGE_COST
+            if packet is None or isinstance(message, bytes):
+                self.session.set_incoming(self._size)
             if packet is not None:
-                size, self._size = self._size, 0
                 self._receive_packet(packet, size)
         except PacketError as error:
             log(logging.INFO, "client broke the protocol", address=self.session.address, reason=str(error))
@@ -87,32 +100,41 @@ class Client:
             return
         self._timer.cancel()
         handshake = self._make_handshake(auth)
-        if self._recover(namespace, auth, handshake):
-            return
+        if namespace.recovery is not None and isinstance(auth.get("pid"), str):
+            self._connecting[name] = namespace.server.spawn(self._recover(namespace, auth, handshake))
+        else:
+            self._connect_new(namespace, handshake)
+
+    def _connect_new(self, namespace: Namespace, handshake: Handshake) -> None:
         socket = Socket(namespace, self, new_id(), handshake)
         if not namespace.middlewares:
             self._accept(socket)
             return
-        self._connecting[name] = namespace.server.spawn(self._run_middlewares(namespace, socket))
+        self._connecting[namespace.name] = namespace.server.spawn(self._run_middlewares(namespace, socket))
 
-    def _recover(self, namespace: Namespace, auth: dict[str, Any], handshake: Handshake) -> bool:
-        """Connects a client that lost its connection, and sends it what it missed; False if it cannot."""
-        recovery, private_id = namespace.recovery, auth.get("pid")
-        if recovery is None or not isinstance(private_id, str):
-            return False
+    async def _recover(self, namespace: Namespace, auth: dict[str, Any], handshake: Handshake) -> None:
+        """Connects a client that lost its connection, and sends it what it missed, if that is still kept."""
+        recovery, private_id = namespace.recovery, auth["pid"]
+        assert recovery is not None  # noqa: S101 - `_connect` has looked
+        # Clients that return together take turns; a client recovers one namespace after the other.
+        await namespace.server.turns.take()
+        await self.session.wait_released()
         predecessor = namespace.by_private_id.get(private_id)
         if predecessor is not None:
             # The server has not yet noticed that the connection is lost.
             predecessor.fail_session()
         recovered = recovery.restore(private_id, auth.get("offset"), namespace.server.clock.time())
         if recovered is None:
-            return False
+            self._connecting.pop(namespace.name)
+            self._connect_new(namespace, handshake)
+            return
         socket = Socket(namespace, self, recovered.session.id, handshake)
-        socket.restore(recovered.session)
-        for message in recovered.missed:
-            self.session.post_prepared(message, "disconnect")
-        self._accept(socket)
-        return True
+        socket.restore(recovered)
+        if namespace.server.recovery_skips_middlewares:
+            self._connecting.pop(namespace.name)
+            self._accept(socket)
+        else:
+            await self._run_middlewares(namespace, socket)
 
     async def _run_middlewares(self, namespace: Namespace, socket: Socket) -> None:
         try:
@@ -133,8 +155,17 @@ class Client:
             self._connecting.pop(namespace.name, None)
 
     def _accept(self, socket: Socket) -> None:
-        self._sockets[socket.namespace.name] = socket
+        namespace, lost = socket.namespace, socket.lost
+        self._sockets[namespace.name] = socket
         socket.start()
+        if lost is None:
+            return
+        # What it missed follows CONNECT, and is followed by what is sent from now on, also by callbacks.
+        missed = namespace.missed(socket.position, {lost.id, *lost.rooms})
+        catch_up = CatchUp(self.session, missed, namespace.server.turns)
+        self.session.hold(catch_up.finish)
+        socket.rejoin(lost)
+        catch_up.start(namespace.server.spawn)
 
     def _close_unconnected(self) -> None:
         if not self._sockets and not self._connecting:

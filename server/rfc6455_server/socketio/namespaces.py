@@ -5,23 +5,20 @@ Left to others: how a client is connected to a namespace (`clients`), one socket
 """
 
 from collections.abc import Callable, Collection
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
 
 from rfc6455 import LocalProtocolError, PreparedMessage
 from rfc6455_server.policies import Coalesce, Policy
 from rfc6455_server.rooms import Rooms
+from rfc6455_server.socketio.encoded import EncodedPacket
 from rfc6455_server.socketio.handlers import EventHandler, RegisteredHandler
 from rfc6455_server.socketio.packets import Packet, encode
-from rfc6455_server.socketio.recovery import LostSocket, Recovery
-from rfc6455_server.socketio.session import EncodedPacket
+from rfc6455_server.socketio.reasons import RECOVERABLE
+from rfc6455_server.socketio.recovery import LostSocket, Missed, Recovery
 from rfc6455_server.socketio.sockets import Socket, SocketNamespace, SocketServer, Target
 from rfc6455_server.socketio.targets import TargetOf
-
-_RECOVERABLE: Final = frozenset(
-    ("transport error", "transport close", "forced close", "ping timeout", "server shutting down")
-)
-"""Reasons after which a client may be recovered: neither side asked for this socket to be disconnected."""
 
 _CONNECTION_EVENTS: Final = {"connection": "connect"}
 
@@ -44,6 +41,7 @@ class NamespaceServer(SocketServer, Protocol):
 
     recovery_seconds: float | None
     recovery_bytes: int
+    recovery_skips_middlewares: bool
 
 
 def _require_packet(message: str | bytes | PreparedMessage) -> EncodedPacket:
@@ -186,6 +184,11 @@ class Namespace(SocketNamespace):
     def position(self) -> int:
         return 0 if self.recovery is None else self.recovery.position
 
+    def missed(self, seen: int, inside: AbstractSet[str]) -> Missed:
+        """Returns what a recovered socket missed that was in the rooms ``inside``."""
+        assert self.recovery is not None  # noqa: S101 - a socket was recovered
+        return self.recovery.missed(seen, inside)
+
     def add(self, socket: Socket) -> bool:
         self.sockets[socket.id] = socket
         if self.recovery is None:
@@ -196,8 +199,8 @@ class Namespace(SocketNamespace):
     def remove(self, socket: Socket, reason: str) -> None:
         if self.recovery is not None:
             self.by_private_id.pop(socket.private_id, None)
-            if reason in _RECOVERABLE:
-                rooms = [room.name for room in socket.memberships]
+            if reason in RECOVERABLE:
+                rooms = {room.name: room.shown(socket) for room in socket.memberships}
                 lost = LostSocket(socket.id, socket.private_id, rooms, socket.data, socket.position)
                 self.recovery.keep(lost, self.server.clock.time())
         self.sockets.pop(socket.id, None)

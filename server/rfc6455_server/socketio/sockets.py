@@ -10,6 +10,7 @@ A `Socket` is a member of rooms like any WebSocket, so that policies, limits and
 import asyncio
 import logging
 from collections.abc import Coroutine, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from rfc6455_server.limits import LimitExceededError, Limits
 from rfc6455_server.logs import log
 from rfc6455_server.policies import Policy
 from rfc6455_server.rooms import RoomMember, Rooms
+from rfc6455_server.socketio.catchup import Turns
 from rfc6455_server.socketio.handlers import (
     EVENT_OVERHEAD,
     Call,
@@ -28,7 +30,7 @@ from rfc6455_server.socketio.handlers import (
     call_handler,
 )
 from rfc6455_server.socketio.packets import Packet, PacketType
-from rfc6455_server.socketio.recovery import LostSocket
+from rfc6455_server.socketio.recovery import LostSocket, Missed, Recovered
 from rfc6455_server.socketio.session import Session, new_id
 from rfc6455_server.socketio.targets import AckTimeoutError, TargetNamespace, TargetOf
 from rfc6455_server.stats import Stats
@@ -114,6 +116,8 @@ class SocketServer(Protocol):
 
     limits: Limits
     stats: Stats
+    turns: Turns
+    """The turns that recovered clients take."""
 
     @property
     def clock(self) -> Clock:
@@ -134,6 +138,9 @@ class SocketNamespace(Broadcaster, TargetNamespace["Socket"], Protocol):
     @property
     def position(self) -> int:
         """The offset of the last event that `recovery` keeps; 0 without recovery."""
+
+    def missed(self, seen: int, inside: AbstractSet[str]) -> Missed:
+        """Returns what a recovered socket missed that was in the rooms ``inside``."""
 
     def add(self, socket: "Socket") -> bool:
         """Adds a socket that is connected; returns whether it can be recovered later."""
@@ -178,7 +185,9 @@ class Socket(RoomMember):
         self.closed: ConnectionClosed | None = None
         """How the socket was disconnected; ``None`` before that."""
         self.position = 0
-        """The offset of the last event before the socket was connected (`recovery`)."""
+        """The offset of the last event that the client is known to have seen (`recovery`)."""
+        self.lost: LostSocket | None = None
+        """What the socket had when its connection was lost, until it is connected again."""
         self._client = client
         self._session = client.session
         self._acks: dict[int, asyncio.Future[Any]] = {}
@@ -268,16 +277,22 @@ class Socket(RoomMember):
         if websocket is not None:
             websocket.post_prepared(message, policy)
         else:
-            self._session.post_to_engine(message, policy)
+            self._session.post_indirectly(message, policy)
 
     def expect_ack(self, id_: int) -> "asyncio.Future[Any]":
         """Returns a future that the acknowledgement with this id resolves."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self.connected:
             self._acks[id_] = future
+            self._session.reconsider()  # the answer may stand behind what is not read yet
         else:
             future.set_exception(DisconnectedError("not connected"))
         return future
+
+    @property
+    def awaits_ack(self) -> bool:
+        """Whether an acknowledgement of this client is awaited."""
+        return bool(self._acks)
 
     def forget_ack(self, id_: int) -> None:
         """Ignores the acknowledgement with this id."""
@@ -342,20 +357,28 @@ class Socket(RoomMember):
     def start(self) -> None:
         """Connects the socket, and answers the client's CONNECT."""
         self.connected = True
-        self.position = self.namespace.position
+        if self.lost is None:
+            self.position = self.namespace.position
         answer = {"sid": self.id}
         if self.namespace.add(self):
             answer["pid"] = self.private_id
         self._client.send(Packet(PacketType.CONNECT, self.namespace.name, answer))
         self._call_connection_handler("connect", EVENT_OVERHEAD)
 
-    def restore(self, lost: LostSocket) -> None:
+    def restore(self, recovered: Recovered) -> None:
         """Takes over what a socket of the same client had when its connection was lost."""
         self.recovered = True
+        self.lost = lost = recovered.session
         self.private_id = lost.private_id
         self.data = lost.data
-        for name in lost.rooms:
-            self.namespace.rooms[name].join(self)
+        # Not the newest offset: the client may lose this connection too before it has seen anything.
+        self.position = recovered.seen
+
+    def rejoin(self, lost: LostSocket) -> None:
+        """Joins the rooms that the socket was in. No limit applies: it joined them before."""
+        self.lost = None
+        for name, shown in lost.rooms.items():
+            self.namespace.rooms[name].rejoin(self, shown)
 
     def fail_session(self) -> None:
         """Ends the session, whose connection must be lost: the client has come back over another one."""
