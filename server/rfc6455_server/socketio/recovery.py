@@ -32,10 +32,10 @@ MAX_LOST_SOCKETS: Final = 20_000
 MAX_LOST_ROOMS: Final = 1_000_000
 """Maximum rooms of all lost sessions together; the oldest session is dropped first."""
 
-EVENT_COST: Final = 500
+EVENT_COST: Final = 660
 """Bytes counted for each kept event besides its frames."""
 
-ROOM_COST: Final = 100
+ROOM_COST: Final = 60
 """Bytes counted for each room, or excluded room, that a kept event names."""
 
 _EVERYBODY: Final = None  # the key of the events that were sent to all sockets of the namespace
