@@ -20,7 +20,7 @@ The files, from the wire upward: `packets` (Socket.IO's format), `engine` (Engin
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, Unpack
 
 from rfc6455 import Request
 from rfc6455_server.clock import Clock
@@ -33,6 +33,7 @@ from rfc6455_server.socketio.clients import Client
 from rfc6455_server.socketio.engine import EngineSession, Transport
 from rfc6455_server.socketio.handlers import EventHandler
 from rfc6455_server.socketio.namespaces import ConnectError, Middleware, Namespace
+from rfc6455_server.socketio.packets import PacketOptions, PacketOptionsDict
 from rfc6455_server.socketio.recovery import DEFAULT_MAX_BYTES
 from rfc6455_server.socketio.session import Session
 from rfc6455_server.socketio.sockets import (
@@ -54,6 +55,7 @@ __all__ = [
     "DisconnectedError",
     "Handshake",
     "Namespace",
+    "PacketOptions",
     "Socket",
     "SocketIO",
     "SocketTarget",
@@ -110,6 +112,7 @@ class SocketIO(Broadcaster):
     back with its id, rooms and data, and is sent the events that it missed; ``None`` turns that off.
     ``recovery_bytes``: maximum bytes of events that each namespace keeps for that, with the objects that hold
     them. ``recovery_skips_middlewares``: whether a client that comes back passes without the middlewares.
+    The other keyword arguments are `PacketOptions`.
 
     Raises `ValueError` for a value that is out of range.
     """
@@ -127,6 +130,7 @@ class SocketIO(Broadcaster):
         recovery: float | None = None,
         recovery_bytes: int = DEFAULT_MAX_BYTES,
         recovery_skips_middlewares: bool = True,
+        **packet_options: Unpack[PacketOptionsDict],
     ) -> None:
         if not path.startswith("/") or len(path.strip("/")) == 0:
             raise ValueError(f"not a path: {path!r}")
@@ -145,6 +149,7 @@ class SocketIO(Broadcaster):
         self.recovery_seconds = recovery
         self.recovery_bytes = recovery_bytes
         self.recovery_skips_middlewares = recovery_skips_middlewares
+        self.packet_options = PacketOptions(**packet_options)
         self.turns = Turns()
         self.stats = Stats()
         self.limits = Limits()
@@ -258,7 +263,14 @@ class SocketIO(Broadcaster):
                 time=self.clock.time(),
             )
 
-        Client(session, self._namespaces, make_handshake, self._connect_timeout, self.clock)
+        Client(
+            session,
+            self._namespaces,
+            make_handshake,
+            self._connect_timeout,
+            self.clock,
+            options=self.packet_options,
+        )
 
     async def _stop(self) -> None:
         if self._transports is not None:
