@@ -26,7 +26,6 @@ from rfc6455_server.socketio.engine import (
     EngineSession,
     Message,
     SessionClosed,
-    TransportUpgraded,
     UpgradeFailed,
 )
 from rfc6455_server.socketio.engine_packets import (
@@ -458,8 +457,6 @@ class Session:
                 case Message(data=data):
                     if self.receiver is not None:
                         self.receiver.receive(data)
-                case TransportUpgraded():
-                    pass  # `_pump` sends what is queued over the WebSocket
                 case UpgradeFailed():
                     websocket, self._websocket = self._websocket, None
                     if websocket is not None:
