@@ -236,9 +236,8 @@ async def test_what_an_official_client_may_send_ends_no_session(transports: str)
     async def admin(socket: Socket) -> None:
         connected.append(socket.id)
 
-    async with serving(server) as url:
-        async with script(url, TRANSPORTS[transports], "odd") as client:
-            said = await client.lines()
+    async with serving(server) as url, script(url, TRANSPORTS[transports], "odd") as client:
+        said = await client.lines()
     assert said == [
         ["half", "\ufffd", {"\ufffd": "a\ufffd😀"}],
         ["half back", True],

@@ -7,20 +7,30 @@ Left to others: packets (`packets`), the session (`session`), missed events (`re
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from rfc6455_server.clock import Clock
 from rfc6455_server.logs import log
 from rfc6455_server.socketio.catchup import CatchUp
 from rfc6455_server.socketio.encoded import EncodedPacket
-from rfc6455_server.socketio.handlers import call_handler
-from rfc6455_server.socketio.namespaces import ConnectError, Namespace
+from rfc6455_server.socketio.ids import new_id
+from rfc6455_server.socketio.namespaces import Namespace
 from rfc6455_server.socketio.packets import Decoder, Packet, PacketError, PacketOptions, PacketType, encode
-from rfc6455_server.socketio.session import Session, new_id
-from rfc6455_server.socketio.sockets import Handshake, Socket
+from rfc6455_server.socketio.registering import ConnectError, call_handler
+from rfc6455_server.socketio.session import Session
+from rfc6455_server.socketio.sockets import LEFT_BY_CLIENT, Handshake, Socket
 
 MAX_NAMESPACES: Final = 64
 """Maximum namespaces that one client is connected to."""
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """A CONNECT that is not answered: the client waits for its turn, or the middlewares decide."""
+
+    task: asyncio.Task[None]
+    socket: Socket | None = None
 
 
 class Client:
@@ -43,9 +53,11 @@ class Client:
         self._options = options
         self._decoder = Decoder(options)
         self._sockets: dict[str, Socket] = {}
-        self._connecting: dict[str, asyncio.Task[None]] = {}
+        self._connecting: dict[str, _Attempt] = {}
         self._size = 0  # bytes of the messages of a packet that is not complete
-        self._timer = clock.call_later(connect_timeout, self._close_unconnected)
+        self._clock = clock
+        self._connect_timeout = connect_timeout
+        self._start_timer()
         session.receiver = self
 
     # Receiving.
@@ -79,7 +91,9 @@ class Client:
             case PacketType.EVENT | PacketType.ACK if socket is not None:
                 socket.receive(packet, size)
             case PacketType.DISCONNECT if socket is not None:
-                socket.end("client namespace disconnect")
+                socket.end(LEFT_BY_CLIENT)
+            case PacketType.DISCONNECT if name in self._connecting:
+                self._give_up(name, LEFT_BY_CLIENT)
             case PacketType.CONNECT_ERROR:
                 raise PacketError("a CONNECT_ERROR from a client", slug="unexpected-packet")
             case _ if not self._sockets and not self._connecting:
@@ -98,10 +112,10 @@ class Client:
         if namespace is None:
             self.send(Packet(PacketType.CONNECT_ERROR, name, {"message": "Invalid namespace"}))
             return
-        self._timer.cancel()
         handshake = self._make_handshake(auth)
         if namespace.recovery is not None and isinstance(auth.get("pid"), str):
-            self._connecting[name] = namespace.server.spawn(self._recover(namespace, auth, handshake))
+            task = namespace.server.run_handlers(self._recover(namespace, auth, handshake))
+            self._connecting[name] = _Attempt(task)
         else:
             self._connect_new(namespace, handshake)
 
@@ -110,12 +124,14 @@ class Client:
         if not namespace.middlewares:
             self._accept(socket)
             return
-        self._connecting[namespace.name] = namespace.server.spawn(self._run_middlewares(namespace, socket))
+        task = namespace.server.run_handlers(self._run_middlewares(namespace, socket))
+        self._connecting[namespace.name] = _Attempt(task, socket)
 
     async def _recover(self, namespace: Namespace, auth: dict[str, Any], handshake: Handshake) -> None:
         """Connects a client that lost its connection, and sends it what it missed, if that is still kept."""
         recovery, private_id = namespace.recovery, auth["pid"]
         assert recovery is not None  # noqa: S101 - `_connect` has looked
+        attempt = self._connecting[namespace.name]
         # Clients that return together take turns; a client recovers one namespace after the other.
         await namespace.server.turns.take()
         await self.session.wait_released()
@@ -125,37 +141,47 @@ class Client:
             predecessor.fail_session()
         recovered = recovery.restore(private_id, auth.get("offset"), namespace.server.clock.time())
         if recovered is None:
-            self._connecting.pop(namespace.name)
+            del self._connecting[namespace.name]
             self._connect_new(namespace, handshake)
             return
-        socket = Socket(namespace, self, recovered.session.id, handshake)
+        attempt.socket = socket = Socket(namespace, self, recovered.session.id, handshake)
         socket.restore(recovered)
         if namespace.server.recovery_skips_middlewares:
-            self._connecting.pop(namespace.name)
+            del self._connecting[namespace.name]
             self._accept(socket)
         else:
             await self._run_middlewares(namespace, socket)
 
     async def _run_middlewares(self, namespace: Namespace, socket: Socket) -> None:
+        error = None
         try:
             for middleware in namespace.middlewares:
                 await call_handler(middleware, socket)
-        except Exception as error:  # noqa: BLE001 - whatever a middleware raises refuses the client
-            answer: dict[str, Any] = {"message": "internal error"}
-            if isinstance(error, ConnectError):
-                answer = {"message": str(error)}
-                if error.data is not None:
-                    answer["data"] = error.data
-            else:
-                log(logging.ERROR, "middleware failed", exception=True, address=self.session.address)
-            self.send(Packet(PacketType.CONNECT_ERROR, namespace.name, answer))
-        else:
+        except ConnectError as refusal:
+            error = refusal
+        except Exception:  # noqa: BLE001 - whatever a middleware raises refuses the client
+            log(logging.ERROR, "middleware failed", exception=True, address=self.session.address)
+            error = ConnectError("internal error")
+        attempt = self._connecting.get(namespace.name)
+        if attempt is None or attempt.socket is not socket:
+            return  # the client has given up, and a middleware has swallowed its cancellation
+        del self._connecting[namespace.name]
+        if error is None:
             self._accept(socket)
-        finally:
-            self._connecting.pop(namespace.name, None)
+            return
+        socket.abandon("refused")
+        self.send(Packet(PacketType.CONNECT_ERROR, namespace.name, error.answer))
+
+    def _give_up(self, name: str, reason: str) -> None:
+        """Ends an attempt to connect: the client has gone, or has left the namespace."""
+        attempt = self._connecting.pop(name)
+        attempt.task.cancel()
+        if attempt.socket is not None:
+            attempt.socket.abandon(reason)
 
     def _accept(self, socket: Socket) -> None:
         namespace, lost = socket.namespace, socket.lost
+        self._timer.cancel()
         self._sockets[namespace.name] = socket
         socket.start()
         if lost is None:
@@ -165,12 +191,17 @@ class Client:
         catch_up = CatchUp(self.session, missed, namespace.server.turns)
         self.session.hold(catch_up.finish)
         socket.rejoin(lost)
-        catch_up.start(namespace.server.spawn)
+        catch_up.start(namespace.server.run_handlers)
 
     def _close_unconnected(self) -> None:
-        if not self._sockets and not self._connecting:
+        if self._connecting:
+            self._start_timer()  # a middleware decides
+        elif not self._sockets:
             log(logging.INFO, "no CONNECT in time", address=self.session.address)
             self.session.close()
+
+    def _start_timer(self) -> None:
+        self._timer = self._clock.call_later(self._connect_timeout, self._close_unconnected)
 
     # Sending.
 
@@ -193,7 +224,7 @@ class Client:
     def session_closed(self, reason: str) -> None:
         """Ends the sockets: the session has ended."""
         self._timer.cancel()
-        for task in self._connecting.values():
-            task.cancel()
+        for name in list(self._connecting):
+            self._give_up(name, reason)
         for socket in list(self._sockets.values()):
             socket.end("forced server close" if reason == "forced close" else reason)

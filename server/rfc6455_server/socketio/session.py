@@ -11,11 +11,9 @@ whose attachments are still arriving.
 
 import asyncio
 import logging
-from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from math import inf
-from os import urandom
 from typing import Any, Final, Protocol
 
 from rfc6455 import CloseCode, PreparedMessage, Request, State
@@ -28,7 +26,6 @@ from rfc6455_server.socketio.engine import (
     EngineSession,
     Message,
     SessionClosed,
-    TransportUpgraded,
     UpgradeFailed,
 )
 from rfc6455_server.socketio.engine_packets import (
@@ -47,11 +44,6 @@ from rfc6455_server.websocket.websocket import WebSocket
 _TURN_PACKETS: Final = 64
 _TURN_BYTES: Final = 1 << 16
 """Packets and bytes of a POST body that are handled before others have their turn."""
-
-
-def new_id() -> str:
-    """Returns a random id of 20 characters, which nobody can guess."""
-    return urlsafe_b64encode(urandom(15)).decode()
 
 
 class Receiver(Protocol):
@@ -465,8 +457,6 @@ class Session:
                 case Message(data=data):
                     if self.receiver is not None:
                         self.receiver.receive(data)
-                case TransportUpgraded():
-                    pass  # `_pump` sends what is queued over the WebSocket
                 case UpgradeFailed():
                     websocket, self._websocket = self._websocket, None
                     if websocket is not None:

@@ -16,8 +16,9 @@ from rfc6455_server.limits import Addresses, Limits
 from rfc6455_server.listening.routing import Refusal, Route, compile_route, same_origin
 from rfc6455_server.socketio.engine import EngineSession, Transport
 from rfc6455_server.socketio.engine_packets import EngineError, encode_payload
+from rfc6455_server.socketio.ids import new_id
 from rfc6455_server.socketio.reasons import STOPPING
-from rfc6455_server.socketio.session import Session, new_id
+from rfc6455_server.socketio.session import Session
 from rfc6455_server.websocket.hub import Hub
 from rfc6455_server.websocket.websocket import WebSocket
 
