@@ -924,7 +924,7 @@ async def ask(url: str, query: str, method: str = "GET", body: bytes = b"", head
     peer = await RawPeer.connect(url)
     head = f"{method} /socket.io/?{query} HTTP/1.1\r\nHost: test\r\nContent-Length: {len(body)}\r\n"
     peer.writer.write(f"{head}{headers}\r\n".encode() + body)
-    answer = await read_answer(peer)
+    answer = await read_answer(peer, body=method != "HEAD")
     await peer.close()
     return answer
 
@@ -953,9 +953,12 @@ async def polling(**options: Any) -> AsyncIterator[tuple[str, SocketIO, list[Any
         yield url, io, handled
 
 
-async def opened(url: str) -> str:
+BROWSER = "User-Agent: Mozilla/5.0\r\n"
+
+
+async def opened(url: str, headers: str = BROWSER) -> str:
     """Opens a session over polling, connects it, and returns its query string."""
-    answer = await ask(url, "EIO=4&transport=polling")
+    answer = await ask(url, "EIO=4&transport=polling", headers=headers)
     opening = json.loads(answer.body[1:])
     query = f"EIO=4&transport=polling&sid={opening['sid']}"
     assert (await ask(url, query, "POST", b"40")).body == b"ok"

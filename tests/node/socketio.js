@@ -1,7 +1,12 @@
 // Runs the official Socket.IO client: node socketio.js URL OPTIONS SCENARIO. OPTIONS are the client's, as JSON.
 // Prints what happens as one JSON value per line. A scenario may read commands from standard input.
+import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 import { io } from "socket.io-client";
+import { WebSocket } from "ws";
+
+const require = createRequire(import.meta.url);
+const { XMLHttpRequest } = require("xmlhttprequest-ssl");
 
 const [url, optionsText, scenario] = process.argv.slice(2);
 const options = { forceNew: true, ...JSON.parse(optionsText) };
@@ -107,6 +112,18 @@ const scenarios = {
     one.close();
     admin.close();
     await new Promise((resolve) => setTimeout(resolve, 200)); // as above
+  },
+
+  // Connects with the msgpack parser of the browser's bundle, which this server does not speak.
+  async msgpack() {
+    Object.assign(globalThis, { self: globalThis, WebSocket, XMLHttpRequest });
+    const bundle = require("./node_modules/socket.io-client/dist/socket.io.msgpack.min.js");
+    for (const path of ["", "/admin"]) {
+      const socket = bundle(url + path, options);
+      const [error] = await event(socket, "connect_error");
+      tell(path || "/", error.message);
+      socket.close();
+    }
   },
 
   // Prints what it receives. Each line of standard input is an event to emit.

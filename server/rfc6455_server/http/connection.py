@@ -12,7 +12,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, Final
 
-from rfc6455 import DEFAULT_MAX_HEAD_SIZE, Headers, Request, Response
+from rfc6455 import DEFAULT_MAX_HEAD_SIZE, HandshakeError, Headers, Request, Response
 from rfc6455_server.clock import Timer
 from rfc6455_server.http.extras import load_h11
 from rfc6455_server.http.refusals import record_refusal
@@ -131,8 +131,11 @@ class HttpConnection:
         self._head = Request(event.method.decode(), event.target.decode(), headers)
         self._route = self._routes.find(self._head.path)
         route = self._route
-        if route is not None and route.begin is not None and self._head.method in route.methods:
-            refusal = route.begin(self._head)
+        if route is not None and route.begin is not None and route.takes(self._head.method):
+            try:
+                refusal = route.begin(self._head)
+            except HandshakeError as error:
+                refusal = _bad_request(error)
             if refusal is not None:
                 self._refuse_with(refusal)
                 return
@@ -172,8 +175,8 @@ class HttpConnection:
         assert head is not None  # noqa: S101 - the request is complete
         if route is None:
             return not_found()
-        if head.method not in route.methods:
-            allowed = ", ".join(route.methods)
+        if not route.takes(head.method):
+            allowed = ", ".join(route.methods or ())
             return HttpResponse(b"method not allowed\n", status=405, headers=[("Allow", allowed)])
         self._head_accepted = False
         secure = self._writer.get_extra_info("ssl_object") is not None
@@ -189,12 +192,15 @@ class HttpConnection:
         path = self._head.path if self._head else ""
         try:
             response = await answer()
+        except HandshakeError as error:
+            response = _bad_request(error)
         except Exception:  # noqa: BLE001 - whatever a handler raises
             address = self._protocol.address
             log(logging.ERROR, "HTTP handler failed", exception=True, address=address, path=path)
             response = HttpResponse(b"internal error\n", status=500)
         if response.status >= 400 and not response.expected:
-            record_refusal(self._hub.stats, response.status, address=self._protocol.address, path=path)
+            address, reason = self._protocol.address, response.reason
+            record_refusal(self._hub.stats, response.status, address=address, path=path, reason=reason)
         try:
             await self._send(response)
         except (OSError, TimeoutError):
@@ -289,3 +295,8 @@ class HttpConnection:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _bad_request(error: HandshakeError) -> HttpResponse:
+    """Answers a request with a malformed field, such as one that occurs twice."""
+    return HttpResponse(f"{error}\n".encode(), status=error.status, reason=error.slug)

@@ -36,6 +36,8 @@ class HttpResponse:
     length: int = 0
     expected: bool = False
     """Whether a status of 400 or above is normal, and neither counted nor logged."""
+    reason: str = ""
+    """Why the request is refused, for the log."""
 
 
 HttpHandler = Callable[[HttpRequest], Awaitable[HttpResponse]]
@@ -46,6 +48,7 @@ HttpHandler = Callable[[HttpRequest], Awaitable[HttpResponse]]
 class HttpRoute:
     """A handler, and the requests that it takes: their methods and the maximum bytes of a body.
 
+    ``methods`` are answered by the handler, all others with 405; ``None`` leaves that to the handler.
     ``long``: the handler may wait for long (long-polling), and is cancelled as soon as the client leaves.
     ``begin`` is called with the head before the body arrives, and may return a response that refuses the
     request. If it returns ``None``, and the handler does not run because the body is refused or incomplete,
@@ -53,11 +56,15 @@ class HttpRoute:
     """
 
     handler: HttpHandler
-    methods: tuple[str, ...] = _READ_METHODS
+    methods: tuple[str, ...] | None = _READ_METHODS
     max_body: int = MAX_BODY
     long: bool = False
     begin: Callable[[Request], HttpResponse | None] | None = None
     abandon: Callable[[Request], None] | None = None
+
+    def takes(self, method: str) -> bool:
+        """Whether the handler answers requests with this method."""
+        return self.methods is None or method in self.methods
 
 
 class HttpRoutes:
@@ -72,16 +79,23 @@ class HttpRoutes:
         self._exact[path] = route
 
     def add_prefix(self, prefix: str, route: HttpRoute) -> None:
-        """Adds the route of all paths that start with ``prefix``."""
+        """Adds the route of all paths below ``prefix``, and of ``prefix`` itself.
+
+        ``/a/`` is the prefix of ``/a/b``; ``/a`` is that of ``/a``, ``/a/`` and ``/a/b``, and not of ``/ab``.
+        """
         self._prefixes[prefix] = route
 
     def find(self, path: str) -> HttpRoute | None:
         """Returns the route of exactly ``path``, or else that of its longest prefix."""
         route = self._exact.get(path)
         if route is None:
-            matching = [prefix for prefix in self._prefixes if path.startswith(prefix)]
+            matching = [prefix for prefix in self._prefixes if _is_below(path, prefix)]
             route = self._prefixes[max(matching, key=len)] if matching else None
         return route
+
+
+def _is_below(path: str, prefix: str) -> bool:
+    return path == prefix or path.startswith(prefix if prefix.endswith("/") else prefix + "/")
 
 
 def fixed(body: bytes, content_type: str, headers: Iterable[tuple[str, str]] = ()) -> HttpHandler:

@@ -9,6 +9,7 @@ An opening needs no task, unless the server has an ``authorize`` hook.
 import asyncio
 import logging
 import math
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from rfc6455 import (
@@ -176,7 +177,11 @@ class Opening:
         if not openings.owner.identify_client(request, self._protocol):
             self._refuse(request, Refusal(429, b"too many connections\n"))
             return
-        verdict = openings.router.judge(request, draining=openings.owner.draining)
+        verdict: Refusal | Match
+        try:
+            verdict = openings.router.judge(request, draining=openings.owner.draining)
+        except HandshakeError as error:
+            verdict = _bad_request(error)  # for example, two Origin fields
         authorize = openings.router.site.authorize
         if isinstance(verdict, Refusal):
             self._refuse(request, verdict)
@@ -191,7 +196,7 @@ class Opening:
         try:
             verdict = await authorize(request)
         except HandshakeError as error:
-            verdict = Refusal(error.status, f"{error}\n".encode())
+            verdict = _bad_request(error)
         except Exception:  # noqa: BLE001 - whatever a hook raises
             address = self._protocol.address
             log(logging.ERROR, "authorize failed", exception=True, address=address, path=request.path)
@@ -205,11 +210,23 @@ class Opening:
             self._accept(request, match, verdict)
 
     def _accept(self, request: Request, match: Match, user: object) -> None:
-        self._finish()
         openings = self._openings
-        connection = self._handshake.accept(
-            openings.router.choose_subprotocol(request), max_message_size=match.route.max_message_size
-        )
+        added: Sequence[tuple[str, str]] = ()
+        try:
+            if match.route.prepare is not None:
+                added, arguments = match.route.prepare(request)
+                match = Match(match.route, {**match.parameters, **arguments})
+            connection = self._handshake.accept(
+                openings.router.choose_subprotocol(request),
+                headers=added,
+                max_message_size=match.route.max_message_size,
+            )
+        except Exception:  # noqa: BLE001 - whatever a route's preparation raises
+            address = self._protocol.address
+            log(logging.ERROR, "accepting failed", exception=True, address=address, path=request.path)
+            self._refuse(request, Refusal(500, b"internal error\n"))
+            return
+        self._finish()
         self._writer.write(self._handshake.data_to_send())
         if len(self._data) > MAX_EARLY:
             self._protocol.reader.resume()
@@ -224,7 +241,7 @@ class Opening:
             log(logging.ERROR, "refusal is not valid HTTP", exception=True, path=request.path)
             status = 500
             self._handshake.reject(status)
-        self._send_refusal(status, request.path)
+        self._send_refusal(status, request.path, refusal.reason)
 
     def _handle_failure(self, failure: HandshakeFailed) -> None:
         """Handles a request that is no valid opening handshake; the codec has queued an answer."""
@@ -265,3 +282,7 @@ class Opening:
             self._task.cancel()
             self._task = None
         self._openings.discard(self)
+
+
+def _bad_request(error: HandshakeError) -> Refusal:
+    return Refusal(error.status, f"{error}\n".encode(), reason=error.slug)

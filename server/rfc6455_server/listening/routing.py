@@ -5,7 +5,7 @@ Left to others: the form of the request (`rfc6455.ServerHandshake`), addresses a
 """
 
 import re
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -28,6 +28,8 @@ class Refusal:
     status: int = 403
     body: bytes = b"refused\n"
     headers: Sequence[tuple[str, str]] = ()
+    reason: str = ""
+    """Why the request is refused, for the log."""
 
 
 STOPPING: Final = Refusal(503, b"the server is stopping\n", [("Retry-After", "5")])
@@ -39,6 +41,14 @@ Authorize = Callable[[Request], Awaitable[Any]]
 RequestCheck = Callable[[Request], Refusal | None]
 """Returns a `Refusal`, or ``None`` for a request that is welcome."""
 
+
+class Preparation(NamedTuple):
+    """What a route adds to the 101, and to the arguments of its handler."""
+
+    headers: Sequence[tuple[str, str]] = ()
+    arguments: Mapping[str, str] = {}
+
+
 # {name} in a path template matches one segment.
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -47,12 +57,14 @@ class Route(NamedTuple):
     """A compiled path template and its handler.
 
     ``check`` replaces the check of the origin. ``max_message_size`` (bytes) replaces the server's limit.
+    ``prepare`` is called with a request just before it is accepted.
     """
 
     pattern: re.Pattern[str]
     handler: WebSocketHandler
     check: RequestCheck | None = None
     max_message_size: int | None = None
+    prepare: Callable[[Request], Preparation] | None = None
 
 
 class Match(NamedTuple):

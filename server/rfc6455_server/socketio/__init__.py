@@ -21,8 +21,8 @@ there are, and the order in which they run), `targets`, `receiving`, `sockets`, 
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine
-from typing import Any, Final, Protocol, Unpack
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol, TypeVar, Unpack
 
 from rfc6455 import Request
 from rfc6455_server.clock import Clock, wait_for_all
@@ -32,10 +32,12 @@ from rfc6455_server.listening.routing import Route
 from rfc6455_server.logs import log
 from rfc6455_server.rooms import Rooms
 from rfc6455_server.socketio.catchup import Turns
+from rfc6455_server.socketio.client_files import client_routes, find_folder
 from rfc6455_server.socketio.clients import Client
 from rfc6455_server.socketio.engine import EngineSession, Transport
 from rfc6455_server.socketio.namespaces import Middleware, Namespace
-from rfc6455_server.socketio.packets import PacketOptions, PacketOptionsDict
+from rfc6455_server.socketio.options import Cookie, Options, RefusedRequest, RequestOptions, split_options
+from rfc6455_server.socketio.packets import PacketOptions
 from rfc6455_server.socketio.recovery import DEFAULT_MAX_BYTES
 from rfc6455_server.socketio.registering import Ack, ConnectError, Handlers, Registering
 from rfc6455_server.socketio.session import Session
@@ -56,10 +58,13 @@ __all__ = [
     "Ack",
     "AckTimeoutError",
     "ConnectError",
+    "Cookie",
     "DisconnectedError",
     "Handshake",
     "Namespace",
     "PacketOptions",
+    "RefusedRequest",
+    "RequestOptions",
     "Socket",
     "SocketIO",
     "SocketTarget",
@@ -69,6 +74,9 @@ __all__ = [
 STOP_TIMEOUT: Final = 5.0
 """Seconds of the server's clock that handlers have to end when the server is stopping, and again when they
 were cancelled."""
+
+
+_AnyCallback = TypeVar("_AnyCallback", bound=Callable[[RefusedRequest], object])
 
 
 class MountedOn(Protocol):
@@ -108,14 +116,13 @@ class MountedOn(Protocol):
 class SocketIO(Registering, Broadcaster):
     """A Socket.IO server, mounted on a `Server`. Methods that a namespace also has are for namespace ``"/"``.
 
-    ``cors``: allowed origins besides the server's own; ``["*"]`` allows any, without cookies.
     ``ping_interval``, ``ping_timeout``, ``connect_timeout`` (for the first CONNECT of a session) and
     ``upgrade_timeout`` (for an upgrade from polling to WebSocket): seconds. ``max_payload``: maximum bytes of
     a message and of a POST body. ``recovery``: seconds for which a client whose connection was lost can come
     back with its id, rooms and data, and is sent the events that it missed; ``None`` turns that off.
     ``recovery_bytes``: maximum bytes of events that each namespace keeps for that, with the objects that hold
     them. ``recovery_skips_middlewares``: whether a client that comes back passes without the middlewares.
-    The other keyword arguments are `PacketOptions`.
+    The other keyword arguments are `RequestOptions` (``cors`` and others) and `PacketOptions`.
 
     Raises `ValueError` for a value that is out of range.
     """
@@ -123,7 +130,6 @@ class SocketIO(Registering, Broadcaster):
     def __init__(
         self,
         *,
-        cors: Collection[str] = (),
         path: str = "/socket.io/",
         ping_interval: float = 25,
         ping_timeout: float = 20,
@@ -133,7 +139,7 @@ class SocketIO(Registering, Broadcaster):
         recovery: float | None = None,
         recovery_bytes: int = DEFAULT_MAX_BYTES,
         recovery_skips_middlewares: bool = True,
-        **packet_options: Unpack[PacketOptionsDict],
+        **options: Unpack[Options],
     ) -> None:
         if not path.startswith("/") or len(path.strip("/")) == 0:
             raise ValueError(f"not a path: {path!r}")
@@ -142,7 +148,9 @@ class SocketIO(Registering, Broadcaster):
             times.append(recovery)
         if not all(0 < time < float("inf") for time in times) or min(max_payload, recovery_bytes) < 1:
             raise ValueError("times and sizes must be above 0 and finite")
-        self._cors = cors
+        self._request_options, self.packet_options = split_options(options)
+        served = self._request_options.serve_client
+        self._client_folder = find_folder(served) if served else None
         self._path = path.rstrip("/")
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
@@ -152,7 +160,6 @@ class SocketIO(Registering, Broadcaster):
         self.recovery_seconds = recovery
         self.recovery_bytes = recovery_bytes
         self.recovery_skips_middlewares = recovery_skips_middlewares
-        self.packet_options = PacketOptions(**packet_options)
         self.turns = Turns()
         self.stats = Stats()
         self.limits = Limits()
@@ -161,6 +168,7 @@ class SocketIO(Registering, Broadcaster):
         self._running: set[asyncio.Task[None]] = set()  # handlers and middlewares
         self._spawned: set[asyncio.Task[None]] = set()
         self._namespaces: dict[str, Namespace] = {}
+        self._refusal_callbacks: list[Callable[[RefusedRequest], object]] = []
         self._main = self.of("/")
 
     def attach(self, server: MountedOn) -> None:
@@ -171,7 +179,7 @@ class SocketIO(Registering, Broadcaster):
         self.limits = server.limits
         self.stats = server.stats
         self._transports = transports = Transports(
-            cors=self._cors,
+            options=self._request_options,
             max_payload=self._max_payload,
             limits=server.limits,
             hub=lambda: server.hub,
@@ -179,10 +187,13 @@ class SocketIO(Registering, Broadcaster):
             is_proxy=server.is_proxy,
             make_session=self._make_session,
             opened=self._opened,
+            refused=self._refused,
         )
-        for path in (self._path, self._path + "/"):
-            server.add_websocket_route(transports.websocket_route(path))
-            server.add_http_route(path, transports.http_route())
+        server.add_websocket_route(transports.websocket_route(self._path))
+        server.add_http_route(self._path, transports.http_route())
+        if self._client_folder is not None:
+            for path, route in client_routes(self._path, self._client_folder, transports.cors).items():
+                server.add_http_route(path, route)
         for namespace in self._namespaces.values():
             namespace.rooms.stats = server.stats
             server.registries.append(namespace.rooms)
@@ -226,6 +237,12 @@ class SocketIO(Registering, Broadcaster):
         """Registers a function that may refuse a client (`Namespace.use`)."""
         return self._main.use(middleware)
 
+    def on_connection_error(self, callback: _AnyCallback) -> _AnyCallback:
+        """Registers a function that is called with each `RefusedRequest`: one that is answered with an error
+        of the protocol, and not one that ``Server.authorize`` or a limit refuses."""
+        self._refusal_callbacks.append(callback)
+        return callback
+
     def everybody(self) -> Target:
         return self._main.everybody()
 
@@ -250,7 +267,15 @@ class SocketIO(Registering, Broadcaster):
             ping_timeout=self._ping_timeout,
             upgrade_timeout=self._upgrade_timeout,
             max_payload=self._max_payload,
+            upgrades=self._request_options.upgrades,
         )
+
+    def _refused(self, request: RefusedRequest) -> None:
+        for callback in self._refusal_callbacks:
+            try:
+                callback(request)
+            except Exception:  # noqa: BLE001 - whatever a callback raises
+                log(logging.ERROR, "a connection error callback failed", exception=True)
 
     def _opened(self, session: Session) -> None:
         # The request is the one that carries CONNECT, so that a session that never connects keeps none.

@@ -15,6 +15,7 @@ from rfc6455_server.logs import log
 from rfc6455_server.socketio.catchup import CatchUp
 from rfc6455_server.socketio.encoded import EncodedPacket
 from rfc6455_server.socketio.ids import new_id
+from rfc6455_server.socketio.msgpack import JSON_ONLY, refuse_msgpack
 from rfc6455_server.socketio.namespaces import Namespace
 from rfc6455_server.socketio.packets import Decoder, Packet, PacketError, PacketOptions, PacketType, encode
 from rfc6455_server.socketio.registering import ConnectError, call_handler
@@ -79,8 +80,20 @@ class Client:
             if packet is not None:
                 self._receive_packet(packet, size)
         except PacketError as error:
+            if isinstance(message, bytes) and self._refuse_msgpack(message):
+                return
             log(logging.INFO, "client broke the protocol", address=self.session.address, reason=str(error))
             self.session.fail("parse error")
+
+    def _refuse_msgpack(self, message: bytes) -> bool:
+        """Tells a client that speaks msgpack that we do not; returns False for any other message."""
+        answer = None if self._sockets or self._connecting else refuse_msgpack(message)
+        if answer is None:
+            return False
+        log(logging.INFO, "client refused", address=self.session.address, reason=JSON_ONLY)
+        self.session.post_prepared(EncodedPacket([answer]), "disconnect")
+        self.session.close("parse error")
+        return True
 
     def _receive_packet(self, packet: Packet, size: int) -> None:
         name = packet.namespace

@@ -155,6 +155,7 @@ class EngineSession:
         "_upgrades",
         "held_back",
         "max_payload",
+        "max_poll_packets",
         "sid",
     )
 
@@ -183,7 +184,8 @@ class EngineSession:
         self._upgrade_timeout = upgrade_timeout
         self._close_timeout = close_timeout
         self.max_payload = max_payload
-
+        self.max_poll_packets = max_packets
+        """Maximum packets of a response to a GET: some clients take few."""
         self._max_packets = max_packets
         self._upgrades = upgrades and transport == "polling"
 
@@ -429,13 +431,15 @@ class EngineSession:
             packets.append(_NOOP)
         else:
             room = self.max_payload + 1  # each size counts a separator, but the last packet has none
-            while self._queue and (not packets or self._queue[0][1] <= room):
+            places = self.max_poll_packets
+            while self._queue and len(packets) < places and (not packets or self._queue[0][1] <= room):
                 packet, size = self._queue.popleft()
                 packets.append(packet)
                 room -= size
                 self._buffered -= size
             if not self._queue:
-                if self._state is State.CLOSING and (not packets or room >= payload_size(_CLOSE)):
+                room_for_close = room >= payload_size(_CLOSE) and len(packets) < places
+                if self._state is State.CLOSING and (not packets or room_for_close):
                     packets.append(_CLOSE)
                     self._end(self._close_reason)
                 elif not packets and self._upgrade is _Upgrade.PROBED:

@@ -1,22 +1,26 @@
 """The requests of Socket.IO clients, WebSocket and HTTP long-polling at one path: checks and answers.
 
-Implements: https://github.com/socketio/engine.io-protocol, the HTTP side; CORS (Fetch, section 3.2).
-Left to others: one session (`session`, `engine`), what its messages mean (`clients`).
+Implements: https://github.com/socketio/engine.io-protocol, the HTTP side.
+Left to others: origins (`cors`), one session (`session`, `engine`), what its messages mean (`clients`).
 """
 
 import json
-from collections.abc import Awaitable, Callable, Collection
-from typing import Any, Final
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl
 
-from rfc6455 import CloseCode, Request, ascii_lower
+from rfc6455 import CloseCode, HandshakeError, Request
 from rfc6455_server.clock import sleep
 from rfc6455_server.http.routes import HttpRequest, HttpResponse, HttpRoute
 from rfc6455_server.limits import Addresses, Limits
-from rfc6455_server.listening.routing import Refusal, Route, compile_route, same_origin
+from rfc6455_server.listening.routing import Preparation, Refusal, Route
+from rfc6455_server.socketio.compression import Compressor, choose_coding
+from rfc6455_server.socketio.cors import Cors
 from rfc6455_server.socketio.engine import EngineSession, Transport
-from rfc6455_server.socketio.engine_packets import EngineError, encode_payload
+from rfc6455_server.socketio.engine_packets import DEFAULT_MAX_PACKETS, EngineError, encode_payload
 from rfc6455_server.socketio.ids import new_id
+from rfc6455_server.socketio.options import RefusedRequest, RequestOptions
 from rfc6455_server.socketio.reasons import STOPPING
 from rfc6455_server.socketio.session import Session
 from rfc6455_server.websocket.hub import Hub
@@ -25,15 +29,37 @@ from rfc6455_server.websocket.websocket import WebSocket
 PROTOCOL: Final = "4"
 """The version of Engine.IO that clients name in their requests."""
 
-# The status, and the code and the text of the official server, which clients show.
-_UNKNOWN_TRANSPORT: Final = (400, 0, "Transport unknown")
-_UNKNOWN_SID: Final = (400, 1, "Session ID unknown")
-_BAD_METHOD: Final = (400, 2, "Bad handshake method")
-_BAD_REQUEST: Final = (400, 3, "Bad request")
-_FORBIDDEN: Final = (403, 4, "Forbidden")
-_BAD_PROTOCOL: Final = (400, 5, "Unsupported protocol version")
+MAX_POLL_PACKETS: Final = 16
+"""Maximum packets of an answer to a client that may count them: python-socketio's takes no more."""
 
-_Error = tuple[int, int, str]
+# The user agents of the official JavaScript client, which takes any number of packets: a browser, Node.
+_TAKES_MANY_PACKETS: Final = re.compile(r"Mozilla/|node-XMLHttpRequest")
+# The time as python-socketio's client writes it into the query; JavaScript's is a short text.
+_PYTHON_TIME: Final = re.compile(r"[0-9]+\.[0-9]+")
+
+
+class _Error(NamedTuple):
+    """An error status, with the code and the text of the official server, which clients show."""
+
+    code: int
+    message: str
+    context: Mapping[str, object]
+
+    @property
+    def status(self) -> int:
+        return 403 if self.code == _FORBIDDEN[0] else 400
+
+    @property
+    def body(self) -> bytes:
+        return json.dumps({"code": self.code, "message": self.message}, separators=(",", ":")).encode()
+
+
+_UNKNOWN_TRANSPORT: Final = (0, "Transport unknown")
+_UNKNOWN_SID: Final = (1, "Session ID unknown")
+_BAD_METHOD: Final = (2, "Bad handshake method")
+_BAD_REQUEST: Final = (3, "Bad request")
+_FORBIDDEN: Final = (4, "Forbidden")
+_BAD_PROTOCOL: Final = (5, "Unsupported protocol version")
 
 
 def parse_query(request: Request) -> dict[str, str]:
@@ -41,13 +67,22 @@ def parse_query(request: Request) -> dict[str, str]:
     return dict(parse_qsl(request.query, keep_blank_values=True))
 
 
+def max_poll_packets(request: Request) -> int:
+    """Returns how many packets an answer may have for the client that sent a request."""
+    agents = request.headers.get_all("User-Agent")
+    takes_many = bool(agents) and _TAKES_MANY_PACKETS.match(agents[0]) is not None
+    if takes_many and _PYTHON_TIME.fullmatch(parse_query(request).get("t", "")) is None:
+        return DEFAULT_MAX_PACKETS
+    return MAX_POLL_PACKETS
+
+
 class Transports:
     """The sessions of a `SocketIO`, and the requests that belong to them.
 
-    ``cors``: allowed origins besides the server's own, ``"*"`` for any. ``make_session`` makes the
-    `EngineSession` for an id, a transport and a time. ``admit`` refuses a request that opens a session by
-    polling, or returns its user. ``is_proxy`` says whether an address is a trusted proxy's. ``opened`` is
-    called with each new session.
+    ``make_session`` makes the `EngineSession` for an id, a transport and a time. ``admit`` refuses a request
+    that opens a session by polling, or returns its user. ``is_proxy`` says whether an address is a trusted
+    proxy's. ``opened`` is called with each new session, ``refused`` with each request that is answered with
+    an error of the protocol.
 
     A session that was opened by polling has no TCP connection that would be counted, so the limits of
     connections apply to these sessions too: in all, by address, and in their rate.
@@ -56,7 +91,7 @@ class Transports:
     def __init__(
         self,
         *,
-        cors: Collection[str],
+        options: RequestOptions,
         max_payload: int,
         limits: Limits,
         hub: Callable[[], Hub],
@@ -64,8 +99,12 @@ class Transports:
         is_proxy: Callable[[str], bool],
         make_session: Callable[[str, Transport, float], EngineSession],
         opened: Callable[[Session], None],
+        refused: Callable[[RefusedRequest], None],
     ) -> None:
-        self._cors = [ascii_lower(origin) for origin in cors]
+        self._options = options
+        self.cors = Cors(options.cors)
+        self._cookie = options.made_cookie()
+        self._compressor = Compressor()
         self._max_payload = max_payload
         self._limits = limits
         self._hub = hub
@@ -73,17 +112,23 @@ class Transports:
         self._is_proxy = is_proxy
         self._make_session = make_session
         self._opened = opened
+        self._refused = refused
         self._addresses = Addresses(limits)
         self._opened_by_polling: dict[Session, str | None] = {}  # with the address that each counts for
         self.sessions: dict[str, Session] = {}
 
     def websocket_route(self, path: str) -> Route:
-        return compile_route(path, self._serve_websocket, self._check_websocket, self._max_payload)
+        """Returns the route of ``path`` and of all below it."""
+        pattern = re.compile(re.escape(path) + "(?:/.*)?")
+        options = self._options
+        prepares = self._cookie or options.initial_headers or options.headers
+        prepare = self._prepare_websocket if prepares else None
+        return Route(pattern, self._serve_websocket, self._check_websocket, self._max_payload, prepare)
 
     def http_route(self) -> HttpRoute:
         return HttpRoute(
             self._serve_http,
-            methods=("GET", "POST", "OPTIONS"),
+            methods=None,
             max_body=self._max_payload,
             long=True,
             begin=self._begin,
@@ -92,40 +137,42 @@ class Transports:
 
     # Checks of requests.
 
-    def _origin_fields(self, request: Request) -> list[tuple[str, str]] | None:
-        """Returns the CORS fields of the answer, or ``None`` if the request's origin is not allowed."""
-        origin = request.origin
-        if origin is None:
-            return []
-        if ascii_lower(origin) in self._cors:
-            fields = [("Access-Control-Allow-Origin", origin), ("Access-Control-Allow-Credentials", "true")]
-            return [*fields, ("Vary", "Origin")]
-        if "*" in self._cors:
-            # Any origin, but without cookies.
-            return [("Access-Control-Allow-Origin", "*")]
-        return [] if same_origin(request) else None
-
     def _check(self, request: Request, transport: Transport) -> _Error | None:
         """Returns the error of a request, or ``None``; checks everything but its session's state."""
+        try:
+            fields = self.cors.fields(request)
+        except HandshakeError:
+            origins = request.headers.get_all("Origin")
+            return _Error(*_BAD_REQUEST, {"name": "INVALID_ORIGIN", "origin": origins})
+        if fields is None:
+            return _Error(*_FORBIDDEN, {"origin": request.origin})
         query = parse_query(request)
-        if self._origin_fields(request) is None:
-            return _FORBIDDEN
         named = query.get("transport")
-        if named not in ("polling", "websocket"):
-            return _UNKNOWN_TRANSPORT
+        if named not in self._options.transports:
+            return _Error(*_UNKNOWN_TRANSPORT, {"transport": named})
         sid = query.get("sid")
         if sid is not None:
-            session = self.sessions.get(sid)
-            if session is None:
-                return _UNKNOWN_SID
-            if named != transport or (transport == "polling" and session.engine.transport != "polling"):
-                return _BAD_REQUEST
-            return None
+            return self._check_session(request, transport, sid, named)
         if request.method != "GET":
-            return _BAD_METHOD
+            return _Error(*_BAD_METHOD, {"method": request.method})
         if named != transport:
-            return _BAD_REQUEST
-        return None if query.get("EIO") == PROTOCOL else _BAD_PROTOCOL
+            return _Error(*_BAD_REQUEST, {"name": "TRANSPORT_HANDSHAKE_ERROR"})
+        protocol = query.get("EIO")
+        return None if protocol == PROTOCOL else _Error(*_BAD_PROTOCOL, {"protocol": protocol})
+
+    def _check_session(
+        self, request: Request, transport: Transport, sid: str, named: str | None
+    ) -> _Error | None:
+        session = self.sessions.get(sid)
+        if session is None:
+            return _Error(*_UNKNOWN_SID, {"sid": sid})
+        current = session.engine.transport
+        if named != transport or (transport == "polling" and current != "polling"):
+            context = {"name": "TRANSPORT_MISMATCH", "transport": named, "previous_transport": current}
+            return _Error(*_BAD_REQUEST, context)
+        if request.method not in ("GET", "POST"):
+            return _Error(*_BAD_REQUEST, {"method": request.method})
+        return None
 
     # WebSocket.
 
@@ -133,23 +180,29 @@ class Transports:
         error = self._check(request, "websocket")
         if error is None:
             return None
-        status, code, message = error
-        body = json.dumps({"code": code, "message": message}, separators=(",", ":")).encode()
-        return Refusal(status, body, [("Content-Type", "application/json")])
+        self._report(request, error)
+        return Refusal(error.status, error.body, [("Content-Type", "application/json")], error.message)
 
-    async def _serve_websocket(self, websocket: WebSocket) -> None:
+    def _prepare_websocket(self, request: Request) -> Preparation:
+        """Returns what a WebSocket's 101 carries. One that opens a session has its id now, for the cookie."""
+        if "sid" in parse_query(request):
+            return Preparation(self._added_fields(request, [], None))
+        sid = new_id()
+        return Preparation(self._added_fields(request, [], sid), {"sid": sid})
+
+    async def _serve_websocket(self, websocket: WebSocket, sid: str = "") -> None:
+        """Serves a WebSocket; ``sid`` is the id of the session that it opens, if that is fixed already."""
         request = websocket.request
         assert request is not None  # noqa: S101 - a server's connection has one
-        query = parse_query(request)
-        sid = query.get("sid")
-        if sid is not None:
-            session = self.sessions.get(sid)
+        probed = parse_query(request).get("sid")
+        if probed is not None:
+            session = self.sessions.get(probed)
             if session is None:
                 websocket.start_close(CloseCode.POLICY_VIOLATION, "the session is closed")
                 return
             await session.serve_websocket(websocket, probing=True)
             return
-        session = self._open(request, "websocket", websocket.address)
+        session = self._open(request, "websocket", websocket.address, sid)
         session.secure = websocket.secure
         session.user = websocket.user
         self._opened(session)
@@ -166,7 +219,7 @@ class Transports:
             return self._error(request, error)
         session = self.sessions.get(parse_query(request).get("sid", ""))
         if request.method == "POST" and session is not None and not session.start_post():
-            return self._error(request, _BAD_REQUEST)
+            return self._error(request, _Error(*_BAD_REQUEST, {"name": "POST_OVERLAP"}))
         return None
 
     def _abandon(self, request: Request) -> None:
@@ -183,35 +236,79 @@ class Transports:
             return await self._open_by_polling(request)
         found = self.sessions.get(sid)
         if found is None:
-            return self._error(head, _UNKNOWN_SID)
+            return self._error(head, _Error(*_UNKNOWN_SID, {"sid": sid}))
         try:
             if head.method == "GET":
-                return self._answer(head, await found.poll())
+                return await self._answer_poll(found, head)
             self._hub().stats.messages_in += 1
             await found.receive_post(head, request.body)
-        except EngineError:
-            return self._error(head, _BAD_REQUEST)
-        return self._answer(head, "ok", "text/html")
+        except EngineError as error:
+            return self._error(head, _Error(*_BAD_REQUEST, {"name": error.slug}))
+        return self._answer(head, b"ok", "text/html")
+
+    async def _answer_poll(self, session: Session, request: Request) -> HttpResponse:
+        body = (await session.poll()).encode()
+        threshold = self._options.http_compression
+        coding = choose_coding(request) if threshold is not None and len(body) >= threshold else None
+        try:
+            if coding is None:
+                return self._answer(request, body)
+            fields = [("Content-Encoding", coding), ("Vary", "Accept-Encoding")]
+            return self._answer(request, await self._compressor.compress(body, coding), added=fields)
+        except BaseException:
+            # The client has left, or a header hook failed: what answers this GET is lost.
+            session.fail("transport error")
+            raise
 
     def _preflight(self, request: Request) -> HttpResponse:
-        fields = self._origin_fields(request)
+        try:
+            fields = self.cors.preflight_fields(request)
+        except HandshakeError as error:
+            return self._error(request, _Error(*_BAD_REQUEST, {"name": error.slug}))
         if fields is None:
-            return self._error(request, _FORBIDDEN)
-        requested = request.headers.get("Access-Control-Request-Headers")
-        fields += [("Access-Control-Allow-Methods", "GET, POST"), ("Access-Control-Max-Age", "600")]
-        if requested is not None:
-            fields.append(("Access-Control-Allow-Headers", requested))
+            return self._error(request, _Error(*_FORBIDDEN, {"origin": request.origin}))
         return HttpResponse(status=204, headers=fields)
 
-    def _answer(self, request: Request, body: str, kind: str = "text/plain") -> HttpResponse:
-        fields = [*(self._origin_fields(request) or ()), ("Cache-Control", "no-store")]
-        return HttpResponse(body.encode(), f"{kind}; charset=UTF-8", headers=fields)
+    def _answer(
+        self,
+        request: Request,
+        body: bytes,
+        kind: str = "text/plain",
+        *,
+        added: Sequence[tuple[str, str]] = (),
+        opened: str | None = None,
+    ) -> HttpResponse:
+        """Returns an answer that is no error; ``opened`` is the id of the session that it opens."""
+        fields = [*(self.cors.fields(request) or ()), ("Cache-Control", "no-store"), *added]
+        fields = self._added_fields(request, fields, opened)
+        return HttpResponse(body, f"{kind}; charset=UTF-8", headers=fields)
+
+    def _added_fields(
+        self, request: Request, fields: list[tuple[str, str]], opened: str | None
+    ) -> list[tuple[str, str]]:
+        """Adds the cookie to the fields of an answer, and lets the application change them."""
+        options = self._options
+        if opened is not None:
+            if self._cookie is not None:
+                fields.append(self._cookie.field(opened))
+            if options.initial_headers is not None:
+                options.initial_headers(request, fields)
+        if options.headers is not None:
+            options.headers(request, fields)
+        return fields
 
     def _error(self, request: Request, error: _Error) -> HttpResponse:
-        status, code, message = error
-        body = json.dumps({"code": code, "message": message}, separators=(",", ":")).encode()
-        fields = list(self._origin_fields(request) or ())
-        return HttpResponse(body, "application/json", status, headers=fields)
+        self._report(request, error)
+        try:
+            fields = self.cors.fields(request) or []
+        except HandshakeError:
+            fields = []
+        response = HttpResponse(error.body, "application/json", error.status, headers=fields)
+        response.reason = error.message
+        return response
+
+    def _report(self, request: Request, error: _Error) -> None:
+        self._refused(RefusedRequest(request, error.code, error.message, error.context))
 
     # Sessions.
 
@@ -230,11 +327,17 @@ class Transports:
         session.user = user
         self._opened_by_polling[session] = counted
         self._opened(session)
-        return self._answer(head, encode_payload([session.engine.handshake_packet()]))
+        opening = encode_payload([session.engine.handshake_packet()])
+        try:
+            return self._answer(head, opening.encode(), opened=session.sid)
+        except Exception:
+            session.fail("transport error")  # a header hook failed, and the client will not learn the id
+            raise
 
-    def _open(self, request: Request, transport: Transport, address: str) -> Session:
+    def _open(self, request: Request, transport: Transport, address: str, sid: str = "") -> Session:
         hub = self._hub()
-        engine = self._make_session(new_id(), transport, hub.clock.time())
+        engine = self._make_session(sid or new_id(), transport, hub.clock.time())
+        engine.max_poll_packets = max_poll_packets(request)
         session = Session(engine, hub, address, self._closed)
         session.binary = "b64" not in parse_query(request)
         self.sessions[engine.sid] = session

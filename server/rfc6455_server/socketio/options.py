@@ -1,0 +1,141 @@
+"""The options of a `SocketIO` that concern the requests of its clients, and all options as keyword arguments.
+
+Left to others: what the options do (`transports`, `cors`, `compression`, `client_files`, `packets`).
+"""
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias, TypedDict
+
+from rfc6455 import Request
+from rfc6455_server.socketio.compression import DEFAULT_THRESHOLD
+from rfc6455_server.socketio.cors import Cors, Origins
+from rfc6455_server.socketio.engine import Transport
+from rfc6455_server.socketio.packets import PacketOptions, PacketOptionsDict
+
+HeaderHook: TypeAlias = Callable[[Request, list[tuple[str, str]]], object]
+"""A function of a request and the fields of its answer, a list of (name, value), which it may change."""
+
+_COOKIE_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
+_COOKIE_VALUE: Final = re.compile(r"[\x20-\x3a\x3c-\x7e]*")  # no semicolon, no control character
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cookie:
+    """A cookie with the session's id, for load balancers that send a client to the same server by it.
+
+    The id is the client's secret: scripts of the page should not see it (``http_only``). Raises `ValueError`
+    for a value that a cookie cannot have.
+    """
+
+    name: str = "io"
+    path: str | None = "/"
+    domain: str | None = None
+    max_age: int | None = None
+    """Seconds; ``None`` until the browser is closed."""
+    http_only: bool = True
+    secure: bool = False
+    """Whether the browser sends the cookie over TLS only."""
+    same_site: Literal["Strict", "Lax", "None"] | None = "Lax"
+
+    def __post_init__(self) -> None:
+        if _COOKIE_NAME.fullmatch(self.name) is None:
+            raise ValueError(f"not the name of a cookie: {self.name!r}")
+        for value in (self.path or "", self.domain or ""):
+            if _COOKIE_VALUE.fullmatch(value) is None:
+                raise ValueError(f"not a value in a cookie: {value!r}")
+        if self.same_site not in ("Strict", "Lax", "None", None):
+            raise ValueError(f"same_site must be Strict, Lax or None, not {self.same_site!r}")
+
+    def field(self, value: str) -> tuple[str, str]:
+        """Returns the ``Set-Cookie`` field for a value."""
+        parts = [f"{self.name}={value}"]
+        named = (("Path", self.path), ("Domain", self.domain), ("Max-Age", self.max_age))
+        parts += [f"{name}={setting}" for name, setting in named if setting is not None]
+        parts += ["HttpOnly"] * self.http_only + ["Secure"] * self.secure
+        if self.same_site is not None:
+            parts.append(f"SameSite={self.same_site}")
+        return "Set-Cookie", "; ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRequest:
+    """A request that was answered with an error of the Engine.IO protocol."""
+
+    request: Request
+    code: int
+    """0 to 5, as in the official server."""
+    message: str
+    """The official server's text for the code."""
+    context: Mapping[str, object]
+    """What was wrong: for example, the ``sid`` that is unknown."""
+
+
+class RequestOptionsDict(TypedDict, total=False):
+    """The fields of `RequestOptions` as keyword arguments."""
+
+    cors: Origins
+    transports: Collection[Transport]
+    allow_upgrades: bool
+    cookie: Cookie | str | None
+    initial_headers: HeaderHook | None
+    headers: HeaderHook | None
+    http_compression: int | None
+    serve_client: str | Path | bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestOptions:
+    """What clients may request, and what their answers carry. Raises `ValueError` for a bad value."""
+
+    cors: Origins = ()
+    """Allowed origins besides the server's own: strings and patterns, or a function of an origin and the
+    request. ``"*"`` allows any, without cookies. Origins are compared in lower case."""
+    transports: Collection[Transport] = ("polling", "websocket")
+    """The transports that clients may use."""
+    allow_upgrades: bool = True
+    """Whether a client that polls may change to a WebSocket."""
+    cookie: Cookie | str | None = None
+    """A cookie with the session's id, or its name. It is set by the answer that opens the session."""
+    initial_headers: HeaderHook | None = None
+    """Called for the answer that opens a session: the first one to polling, or the 101."""
+    headers: HeaderHook | None = None
+    """Called for each answer to polling that is no error, and for each 101."""
+    http_compression: int | None = DEFAULT_THRESHOLD
+    """Bytes from which on an answer to polling is compressed, if the client accepts that; ``None``: never."""
+    serve_client: str | Path | bool = False
+    """The folder with the official client's bundles, which are served below the path of the `SocketIO`; or
+    ``True`` for ``node_modules/socket.io-client/dist``, found as Node finds it from the working directory."""
+
+    def __post_init__(self) -> None:
+        Cors(self.cors)
+        if not self.transports or not set(self.transports) <= {"polling", "websocket"}:
+            raise ValueError(f"not transports: {self.transports!r}")
+        if isinstance(self.transports, str):
+            raise ValueError("transports are a collection of names")
+        if self.http_compression is not None and self.http_compression < 0:
+            raise ValueError("http_compression is a number of bytes, or None")
+        self.made_cookie()
+
+    @property
+    def upgrades(self) -> bool:
+        """Whether a session that polls may be upgraded to a WebSocket."""
+        return self.allow_upgrades and "websocket" in self.transports
+
+    def made_cookie(self) -> Cookie | None:
+        """Returns the cookie, with the settings of `Cookie` for one that only has a name."""
+        return Cookie(name=self.cookie) if isinstance(self.cookie, str) else self.cookie
+
+
+class Options(RequestOptionsDict, PacketOptionsDict, total=False):
+    """The fields of `RequestOptions` and `PacketOptions` as keyword arguments."""
+
+
+def split_options(options: Options) -> tuple[RequestOptions, PacketOptions]:
+    """Raises `TypeError` for an unknown option, and `ValueError` for a bad value."""
+    names = {field.name for field in fields(PacketOptions)}
+    packets: Any = {name: value for name, value in options.items() if name in names}
+    requests: Any = {name: value for name, value in options.items() if name not in names}
+    return RequestOptions(**requests), PacketOptions(**packets)
