@@ -16,8 +16,8 @@ ORDER = {
     for package, order in {
         "rfc6455": "constants errors masking headers frames uri http11 deflate events messages reader"
         " connection handshake __init__ __main__",
-        "rfc6455_server": "clock collector logs stats limits policies asyncio_private rooms websocket http listening"
-        " socketio app client testing pages command __init__ __main__",
+        "rfc6455_server": "clock collector logs stats limits policies asyncio_private rooms websocket http"
+        " listening socketio app client testing pages command __init__ __main__",
         "rfc6455_server.websocket": "reports streams hub backlog outbox inbox pings ending websocket"
         " keepalive __init__",
         "rfc6455_server.http": "extras refusals routes static connection metrics __init__",
