@@ -318,8 +318,12 @@ async def test_missing_acknowledgements_raise() -> None:
     async with rig() as r:
         client = await r.client()
         (socket,) = r.io.sockets.values()
+        waiting = asyncio.create_task(socket.timeout(10).emit_with_ack("x"))
+        await r.clock.advance(9.9)
+        assert not waiting.done()
+        await r.clock.advance(0.2)
         with pytest.raises(AckTimeoutError):
-            await socket.timeout(0.01).emit_with_ack("x")
+            await waiting
         waiting = asyncio.create_task(socket.emit_with_ack("x"))
         await settle()
         await client.ws.close()
@@ -335,12 +339,15 @@ async def test_broadcasts_with_acknowledgements() -> None:
         clients = [await r.client() for _ in range(3)]
         for socket in r.io.fetch_sockets()[:2]:
             socket.join("room")
-        asking = asyncio.create_task(r.io.to("room").timeout(0.2).emit_with_ack("x", 1))
+        asking = asyncio.create_task(r.io.to("room").timeout(10).emit_with_ack("x", 1))
         for client in clients[:2]:
             packet = await client.recv()
             assert packet == '421["x",1]'
         clients[0].say("431[10]")
         clients[2].say("431[30]")  # it did not receive the event
+        await r.clock.advance(9.9)
+        assert not asking.done()
+        await r.clock.advance(0.2)
         with pytest.raises(AckTimeoutError) as caught:
             await asking
         assert caught.value.responses == [10]
@@ -676,8 +683,8 @@ async def test_an_exception_in_a_handler_is_logged_and_the_socket_stays(
         await settle()
         assert r.handled == [["bug"], ["fine"]]
         assert "handler=bug" in caplog.text
-        other = await r.client(auth={"x": 1})
-        assert await other.recv() == "41"
+        other = await Client.open(r.test, auth={"x": 1})
+        assert await other.recv() == '44{"message":"internal error"}'
 
 
 async def test_a_handler_that_does_not_return_blocks_only_its_own_client() -> None:
@@ -725,7 +732,7 @@ async def test_the_attributes_of_a_socket() -> None:
         client = await r.client(auth={"token": "x", "pid": "theirs"})
         (socket,) = r.io.fetch_sockets()
         handshake = socket.handshake
-        assert handshake.auth == {"token": "x"}
+        assert handshake.auth == {"token": "x", "pid": "theirs"}
         assert handshake.query == {"EIO": "4", "transport": "websocket"}
         assert (handshake.address, handshake.secure) == ("192.0.2.1", False)
         assert handshake.headers["Host"] == "test"
@@ -797,14 +804,13 @@ async def test_stop_disconnects_the_sockets_and_cancels_handlers() -> None:
         client = await r.client()
         client.say('42["stay"]')
         await settle()
-        from rfc6455_server import socketio
-
-        socketio.STOP_TIMEOUT, before = 0.05, socketio.STOP_TIMEOUT  # type: ignore[misc]
         stopping = asyncio.create_task(r.server.stop())
         await client.recv_all()
-        await stopping
-        socketio.STOP_TIMEOUT = before  # type: ignore[misc]
+        await r.clock.advance(4.9)
+        assert not ended
+        await r.clock.advance(0.2)
         assert len(ended) == 1
+        await stopping
         assert r.io.sockets == {}
 
 

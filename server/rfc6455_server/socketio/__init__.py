@@ -14,25 +14,28 @@
     server.mount(io)                         # at /socket.io/
 
 The files, from the wire upward: `packets` (Socket.IO's format), `engine` (Engine.IO's session, without I/O),
-`recovery`, `session` (a session with its transports and time), `handlers` (the order in which they run),
-`targets`, `sockets`, `namespaces` and `clients` (what applications use), `transports` (requests).
+`recovery`, `session` (a session with its transports and time), `registering` and `handlers` (which handlers
+there are, and the order in which they run), `targets`, `receiving`, `sockets`, `namespaces` and `clients`
+(what applications use), `transports` (requests).
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Coroutine
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 from rfc6455 import Request
-from rfc6455_server.clock import Clock
+from rfc6455_server.clock import Clock, wait_for_all
 from rfc6455_server.http.routes import HttpRoute
 from rfc6455_server.limits import Limits
 from rfc6455_server.listening.routing import Refusal, Route
+from rfc6455_server.logs import log
 from rfc6455_server.rooms import Rooms
 from rfc6455_server.socketio.clients import Client
 from rfc6455_server.socketio.engine import EngineSession, Transport
-from rfc6455_server.socketio.handlers import EventHandler
-from rfc6455_server.socketio.namespaces import ConnectError, Middleware, Namespace
+from rfc6455_server.socketio.namespaces import Middleware, Namespace
 from rfc6455_server.socketio.recovery import DEFAULT_MAX_BYTES
+from rfc6455_server.socketio.registering import Ack, ConnectError, Handlers, Registering
 from rfc6455_server.socketio.session import Session
 from rfc6455_server.socketio.sockets import (
     Broadcaster,
@@ -47,6 +50,7 @@ from rfc6455_server.socketio.transports import Transports, parse_query
 from rfc6455_server.stats import Stats
 
 __all__ = [
+    "Ack",
     "AckTimeoutError",
     "ConnectError",
     "DisconnectedError",
@@ -59,9 +63,8 @@ __all__ = [
 ]
 
 STOP_TIMEOUT: Final = 5.0
-"""Seconds that handlers have to end when the server is stopping."""
-
-_AnyHandler = TypeVar("_AnyHandler", bound=EventHandler)
+"""Seconds of the server's clock that handlers have to end when the server is stopping, and again when they
+were cancelled."""
 
 
 class MountedOn(Protocol):
@@ -88,7 +91,7 @@ class MountedOn(Protocol):
         """Registers a function that is awaited when the server is stopping."""
 
 
-class SocketIO(Broadcaster):
+class SocketIO(Registering, Broadcaster):
     """A Socket.IO server, mounted on a `Server`. Methods that a namespace also has are for namespace ``"/"``.
 
     ``cors``: allowed origins besides the server's own; ``["*"]`` allows any, without cookies.
@@ -134,7 +137,8 @@ class SocketIO(Broadcaster):
         self.limits = Limits()
         self._mounted_on: MountedOn | None = None
         self._transports: Transports | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[None]] = set()  # handlers and middlewares
+        self._spawned: set[asyncio.Task[None]] = set()
         self._namespaces: dict[str, Namespace] = {}
         self._main = self.of("/")
 
@@ -169,11 +173,16 @@ class SocketIO(Broadcaster):
         return self._mounted_on.clock if self._mounted_on is not None else asyncio.get_running_loop()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Runs ``work`` in a task that the server waits for when it stops."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        """Runs ``work`` in a task. An exception is logged, with its traceback; awaiting the task raises it.
+
+        When the server stops, it waits for the handlers, and then cancels the work at once.
+        """
+        task = _start(work, self._spawned)
+        task.add_done_callback(_log_failure)
         return task
+
+    def run_handlers(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        return _start(work, self._running)
 
     def of(self, name: str) -> Namespace:
         """Returns the namespace of that name, and makes it at first. Raises `ValueError` without a slash."""
@@ -188,13 +197,8 @@ class SocketIO(Broadcaster):
 
     # The namespace "/".
 
-    def on(self, event: str, *, concurrent: bool = False) -> Callable[[_AnyHandler], _AnyHandler]:
-        """Registers the handler of an event (`Namespace.on`)."""
-        return self._main.on(event, concurrent=concurrent)
-
-    def on_any(self, handler: _AnyHandler) -> _AnyHandler:
-        """Registers a function that is called for every event (`Namespace.on_any`)."""
-        return self._main.on_any(handler)
+    def _own_handlers(self) -> Handlers:
+        return self._main.handlers
 
     def use(self, middleware: Middleware) -> Middleware:
         """Registers a function that may refuse a client (`Namespace.use`)."""
@@ -232,7 +236,7 @@ class SocketIO(Broadcaster):
             return Handshake(
                 headers=request.headers,
                 query=parse_query(request),
-                auth={name: value for name, value in auth.items() if name not in ("pid", "offset")},
+                auth=self._application_auth(auth),
                 address=session.address,
                 url=request.target,
                 secure=session.secure,
@@ -241,12 +245,37 @@ class SocketIO(Broadcaster):
 
         Client(session, self._namespaces, make_handshake, self._connect_timeout, self.clock)
 
+    def _application_auth(self, auth: dict[str, Any]) -> dict[str, Any]:
+        """Returns what the client's application sent, without what recovery adds."""
+        if self.recovery_seconds is None:
+            return auth
+        return {name: value for name, value in auth.items() if name not in ("pid", "offset")}
+
     async def _stop(self) -> None:
         if self._transports is not None:
             self._transports.close("server shutting down")
-        if self._tasks:
-            _, late = await asyncio.wait(list(self._tasks), timeout=STOP_TIMEOUT)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
+        late = await wait_for_all(list(self._running), STOP_TIMEOUT, self.clock)
+        cancelled = [*late, *self._spawned]
+        for task in cancelled:
+            task.cancel()
+        late = await wait_for_all(cancelled, STOP_TIMEOUT, self.clock)
+        if late:
+            log(logging.WARNING, "tasks did not end when the server stopped", tasks=len(late))
+
+
+def _start(work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> "asyncio.Task[None]":
+    task = asyncio.get_running_loop().create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return task
+
+
+def _log_failure(task: "asyncio.Task[None]") -> None:
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        log(
+            logging.ERROR,
+            "spawned task failed",
+            exception=error,
+            task=getattr(task.get_coro(), "__qualname__", ""),
+        )

@@ -7,18 +7,25 @@ Left to others: packets (`packets`), the session (`session`), missed events (`re
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from rfc6455_server.clock import Clock
 from rfc6455_server.logs import log
-from rfc6455_server.socketio.handlers import call_handler
-from rfc6455_server.socketio.namespaces import ConnectError, Namespace
+from rfc6455_server.socketio.namespaces import Namespace
 from rfc6455_server.socketio.packets import Decoder, Packet, PacketError, PacketType, encode
+from rfc6455_server.socketio.registering import ConnectError, call_handler
 from rfc6455_server.socketio.session import EncodedPacket, Session, new_id
-from rfc6455_server.socketio.sockets import Handshake, Socket
+from rfc6455_server.socketio.sockets import LEFT_BY_CLIENT, Handshake, Socket
 
 MAX_NAMESPACES: Final = 64
 """Maximum namespaces that one client is connected to."""
+
+
+class _Attempt(NamedTuple):
+    """A socket about which the middlewares decide."""
+
+    socket: Socket
+    task: asyncio.Task[None]
 
 
 class Client:
@@ -38,7 +45,7 @@ class Client:
         self._make_handshake = make_handshake
         self._decoder = Decoder()
         self._sockets: dict[str, Socket] = {}
-        self._connecting: dict[str, asyncio.Task[None]] = {}
+        self._connecting: dict[str, _Attempt] = {}
         self._size = 0  # bytes of the messages of a packet that is not complete
         self._timer = clock.call_later(connect_timeout, self._close_unconnected)
         session.receiver = self
@@ -66,7 +73,9 @@ class Client:
             case PacketType.EVENT | PacketType.ACK if socket is not None:
                 socket.receive(packet, size)
             case PacketType.DISCONNECT if socket is not None:
-                socket.end("client namespace disconnect")
+                socket.end(LEFT_BY_CLIENT)
+            case PacketType.DISCONNECT if name in self._connecting:
+                self._give_up(name)
             case PacketType.CONNECT_ERROR:
                 raise PacketError("a CONNECT_ERROR from a client", slug="unexpected-packet")
             case _ if not self._sockets and not self._connecting:
@@ -85,7 +94,6 @@ class Client:
         if namespace is None:
             self.send(Packet(PacketType.CONNECT_ERROR, name, {"message": "Invalid namespace"}))
             return
-        self._timer.cancel()
         handshake = self._make_handshake(auth)
         if self._recover(namespace, auth, handshake):
             return
@@ -93,7 +101,8 @@ class Client:
         if not namespace.middlewares:
             self._accept(socket)
             return
-        self._connecting[name] = namespace.server.spawn(self._run_middlewares(namespace, socket))
+        task = namespace.server.run_handlers(self._run_middlewares(namespace, socket))
+        self._connecting[name] = _Attempt(socket, task)
 
     def _recover(self, namespace: Namespace, auth: dict[str, Any], handshake: Handshake) -> bool:
         """Connects a client that lost its connection, and sends it what it missed; False if it cannot."""
@@ -115,24 +124,33 @@ class Client:
         return True
 
     async def _run_middlewares(self, namespace: Namespace, socket: Socket) -> None:
+        error = None
         try:
             for middleware in namespace.middlewares:
                 await call_handler(middleware, socket)
-        except Exception as error:  # noqa: BLE001 - whatever a middleware raises refuses the client
-            answer: dict[str, Any] = {"message": "internal error"}
-            if isinstance(error, ConnectError):
-                answer = {"message": str(error)}
-                if error.data is not None:
-                    answer["data"] = error.data
-            else:
-                log(logging.ERROR, "middleware failed", exception=True, address=self.session.address)
-            self.send(Packet(PacketType.CONNECT_ERROR, namespace.name, answer))
-        else:
+        except ConnectError as refusal:
+            error = refusal
+        except Exception:  # noqa: BLE001 - whatever a middleware raises refuses the client
+            log(logging.ERROR, "middleware failed", exception=True, address=self.session.address)
+            error = ConnectError("internal error")
+        attempt = self._connecting.get(namespace.name)
+        if attempt is None or attempt.socket is not socket:
+            return  # the client has given up, and a middleware has swallowed its cancellation
+        del self._connecting[namespace.name]
+        if error is None:
             self._accept(socket)
-        finally:
-            self._connecting.pop(namespace.name, None)
+            return
+        socket.abandon()
+        self.send(Packet(PacketType.CONNECT_ERROR, namespace.name, error.answer))
+
+    def _give_up(self, name: str) -> None:
+        """Ends an attempt to connect: the client has gone, or has left the namespace."""
+        attempt = self._connecting.pop(name)
+        attempt.socket.abandon()
+        attempt.task.cancel()
 
     def _accept(self, socket: Socket) -> None:
+        self._timer.cancel()
         self._sockets[socket.namespace.name] = socket
         socket.start()
 
@@ -162,7 +180,7 @@ class Client:
     def session_closed(self, reason: str) -> None:
         """Ends the sockets: the session has ended."""
         self._timer.cancel()
-        for task in self._connecting.values():
-            task.cancel()
+        for name in list(self._connecting):
+            self._give_up(name)
         for socket in list(self._sockets.values()):
             socket.end("forced server close" if reason == "forced close" else reason)
