@@ -22,10 +22,10 @@ ORDER = {
         " keepalive __init__",
         "rfc6455_server.http": "extras refusals routes static connection metrics __init__",
         "rfc6455_server.listening": "proxy acceptor routing opening listener __init__",
-        "rfc6455_server.socketio": "packets typed engine recovery session registering handlers receiving targets"
-        " sockets namespaces clients transports __init__",
+        "rfc6455_server.socketio": "packets typed engine recovery session registering documents handlers"
+        " receiving targets sockets namespaces clients transports __init__",
         "rfc6455_server.socketio.typed": "problems definitions shapes containers records pydantic_models"
-        " msgspec_models models annotations signatures __init__",
+        " msgspec_models models annotations signatures declared asyncapi page __init__",
         "rfc6455_server.pages": "chat game status ticker __init__",
         "rfc6455_server.command": "terminal cli __init__",
     }.items()

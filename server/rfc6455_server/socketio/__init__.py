@@ -21,17 +21,19 @@ there are, and the order in which they run), `targets`, `receiving`, `sockets`, 
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from functools import partial
 from typing import Any, Final, Protocol
 
 from rfc6455 import Request
 from rfc6455_server.clock import Clock, wait_for_all
-from rfc6455_server.http.routes import HttpRoute
+from rfc6455_server.http.routes import HttpHandler, HttpRoute
 from rfc6455_server.limits import Limits
 from rfc6455_server.listening.routing import Refusal, Route
 from rfc6455_server.logs import log
 from rfc6455_server.rooms import Rooms
 from rfc6455_server.socketio.clients import Client
+from rfc6455_server.socketio.documents import Declarations, Declaring, describe, page_handlers
 from rfc6455_server.socketio.engine import EngineSession, Transport
 from rfc6455_server.socketio.namespaces import Middleware, Namespace
 from rfc6455_server.socketio.recovery import DEFAULT_MAX_BYTES
@@ -47,15 +49,25 @@ from rfc6455_server.socketio.sockets import (
 )
 from rfc6455_server.socketio.targets import AckTimeoutError
 from rfc6455_server.socketio.transports import Transports, parse_query
+from rfc6455_server.socketio.typed.annotations import AnnotationError
+from rfc6455_server.socketio.typed.asyncapi import asyncapi_document
+from rfc6455_server.socketio.typed.containers import Bounds
+from rfc6455_server.socketio.typed.declared import OutgoingEvent
+from rfc6455_server.socketio.typed.problems import InvalidDataError, Problem
 from rfc6455_server.stats import Stats
 
 __all__ = [
     "Ack",
     "AckTimeoutError",
+    "AnnotationError",
+    "Bounds",
     "ConnectError",
     "DisconnectedError",
     "Handshake",
+    "InvalidDataError",
     "Namespace",
+    "OutgoingEvent",
+    "Problem",
     "Socket",
     "SocketIO",
     "SocketTarget",
@@ -87,11 +99,14 @@ class MountedOn(Protocol):
     def add_http_route(self, prefix: str, route: HttpRoute) -> None:
         """Adds a route for HTTP."""
 
+    def http(self, path: str) -> Callable[[HttpHandler], HttpHandler]:
+        """Registers the HTTP handler of a path."""
+
     def on_stop(self, callback: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Registers a function that is awaited when the server is stopping."""
 
 
-class SocketIO(Registering, Broadcaster):
+class SocketIO(Registering, Declaring, Broadcaster):
     """A Socket.IO server, mounted on a `Server`. Methods that a namespace also has are for namespace ``"/"``.
 
     ``cors``: allowed origins besides the server's own; ``["*"]`` allows any, without cookies.
@@ -141,6 +156,7 @@ class SocketIO(Registering, Broadcaster):
         self._spawned: set[asyncio.Task[None]] = set()
         self._namespaces: dict[str, Namespace] = {}
         self._main = self.of("/")
+        self._pages: dict[str, HttpHandler] = {}
 
     def attach(self, server: MountedOn) -> None:
         """Adds the routes to a server. `Server.mount` calls it. Raises `RuntimeError` if already mounted."""
@@ -165,6 +181,8 @@ class SocketIO(Registering, Broadcaster):
         for namespace in self._namespaces.values():
             namespace.rooms.stats = server.stats
             server.registries.append(namespace.rooms)
+        for path, page in self._pages.items():
+            server.http(path)(page)
         server.on_stop(self._stop)
 
     @property
@@ -200,6 +218,9 @@ class SocketIO(Registering, Broadcaster):
     def _own_handlers(self) -> Handlers:
         return self._main.handlers
 
+    def _own_declarations(self) -> Declarations:
+        return self._main.declarations
+
     def use(self, middleware: Middleware) -> Middleware:
         """Registers a function that may refuse a client (`Namespace.use`)."""
         return self._main.use(middleware)
@@ -216,6 +237,49 @@ class SocketIO(Registering, Broadcaster):
     def rooms(self) -> Rooms:
         """The rooms (`Namespace.rooms`)."""
         return self._main.rooms
+
+    # What it says of itself.
+
+    def asyncapi(
+        self, *, title: str, version: str, description: str = "", servers: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Returns the AsyncAPI 3 document of all events: those that namespaces have handlers of, and those
+        that are declared with `emits`.
+
+        Their types come from annotations, their descriptions from docstrings. ``title``, ``version`` and
+        ``description`` are those of the application. ``servers``: their URLs, such as
+        ``wss://example.com``, by name. Raises `ValueError` for what is not a URL.
+        """
+        return asyncapi_document(
+            title=title,
+            version=version,
+            description=description,
+            servers=servers or {},
+            path=self._path + "/",
+            namespaces=map(describe, self._namespaces.values()),
+        )
+
+    def serve_asyncapi(
+        self,
+        path: str,
+        *,
+        title: str,
+        version: str,
+        description: str = "",
+        servers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Serves a page that shows all events at ``path``, and the document beside it, at ``path`` with
+        ``.json``, both to everybody. Arguments and errors as `asyncapi`; raises `ValueError` for a path
+        without a slash, and for ``"/"``.
+        """
+        if not path.startswith("/") or not path.strip("/"):
+            raise ValueError(f"not a path: {path!r}")
+        make = partial(self.asyncapi, title=title, version=version, description=description, servers=servers)
+        make()
+        self._pages |= (pages := page_handlers(path, make))
+        if self._mounted_on is not None:
+            for one, page in pages.items():
+                self._mounted_on.http(one)(page)
 
     # Sessions.
 

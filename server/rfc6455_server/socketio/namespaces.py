@@ -13,6 +13,7 @@ from rfc6455 import LocalProtocolError, PreparedMessage
 from rfc6455_server.clock import Clock
 from rfc6455_server.policies import Coalesce, Policy
 from rfc6455_server.rooms import Rooms
+from rfc6455_server.socketio.documents import Declarations, Declaring
 from rfc6455_server.socketio.packets import Packet, encode
 from rfc6455_server.socketio.recovery import LostSocket, Recovery
 from rfc6455_server.socketio.registering import Handlers, Registering
@@ -46,7 +47,7 @@ def _require_packet(message: str | bytes | PreparedMessage) -> EncodedPacket:
     return message
 
 
-class Namespace(Registering, SocketNamespace):
+class Namespace(Registering, Declaring, SocketNamespace):
     """A separate channel in each client's session, with its own handlers, rooms and sockets."""
 
     def __init__(self, name: str, server: NamespaceServer) -> None:
@@ -65,6 +66,7 @@ class Namespace(Registering, SocketNamespace):
         )
         self.middlewares: list[Middleware] = []
         self.handlers = Handlers()
+        self.declarations: Declarations = {}
         self.ending: dict[str, asyncio.Task[None]] = {}
         self._last_ack_id = 0
 
@@ -72,6 +74,9 @@ class Namespace(Registering, SocketNamespace):
 
     def _own_handlers(self) -> Handlers:
         return self.handlers
+
+    def _own_declarations(self) -> Declarations:
+        return self.declarations
 
     def use(self, middleware: Middleware) -> Middleware:
         """Registers a function of a socket that is not yet connected; it raises `ConnectError` to refuse it.

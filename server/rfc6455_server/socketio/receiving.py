@@ -23,6 +23,8 @@ from rfc6455_server.socketio.registering import (
     Registering,
 )
 from rfc6455_server.socketio.session import Session
+from rfc6455_server.socketio.typed.problems import INTERNAL_ERROR, InvalidDataError
+from rfc6455_server.socketio.typed.signatures import Signature
 
 _NO_ACK: Final = EventAck(None, lambda _id, _values: False)
 
@@ -49,6 +51,10 @@ class EventReceiver(Registering):
     @abstractmethod
     def disconnect(self, close: bool = False) -> None:
         """Disconnects the socket; with ``close``, also the client's session."""
+
+    @abstractmethod
+    def emit(self, event: str, *args: Any) -> None:
+        """Sends an event to this client."""
 
     @abstractmethod
     def _acknowledge(self, id_: int, values: Sequence[Any]) -> bool:
@@ -120,6 +126,9 @@ class EventReceiver(Registering):
     async def _run(self, registered: RegisteredHandler, packet: Packet, ack: EventAck) -> None:
         """Runs one handler of an event."""
         try:
+            if registered.signature is not None:
+                await self._run_checked(registered, registered.signature, packet, ack)
+                return
             result = await registered.call(self, *packet.data[1:], ack=ack)
             if registered.ack:
                 ack.offer(result)
@@ -127,6 +136,29 @@ class EventReceiver(Registering):
             if registered.ack:
                 ack.fail()
             self._handle_failure(packet.data[0], error)
+
+    async def _run_checked(
+        self, registered: RegisteredHandler, signature: Signature, packet: Packet, ack: EventAck
+    ) -> None:
+        """Runs one handler of an event, whose arguments and result are checked."""
+        event = packet.data[0]
+        try:
+            arguments = signature.convert(packet.data[1:])
+        except InvalidDataError as error:
+            if registered.ack:
+                ack.fail()
+            if not ack(error.answer):
+                self.emit("error", {"event": event, **error.answer})
+            return
+        result = await registered.call(self, *arguments, ack=ack)
+        if not registered.ack:
+            return
+        try:
+            ack.offer(signature.answer(result))
+        except (TypeError, ValueError) as error:
+            # Its type is not that of the annotation; or it is not annotated, and cannot be sent.
+            log(logging.ERROR, "wrong result of a handler", id=self.id, handler=event, reason=str(error))
+            ack(INTERNAL_ERROR)
 
     async def _run_catch_all(
         self, registered: RegisteredHandler, packet: Packet, ack: EventAck | None

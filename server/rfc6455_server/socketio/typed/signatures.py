@@ -18,6 +18,7 @@ from rfc6455_server.socketio.typed.records import NO_DEFAULT, Field
 from rfc6455_server.socketio.typed.shapes import NoneShape, Shape
 
 _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_REST: Final = inspect.Parameter.VAR_POSITIONAL
 
 
 class Signature:
@@ -153,14 +154,16 @@ def read_signature(function: Callable[..., Any], *, skip: int = 0) -> Signature:
     while skip and parameters and parameters[0].kind in _POSITIONAL:
         del parameters[0]
         skip -= 1
+    # Events have no named arguments.
+    parameters = [one for one in parameters if one.kind in _POSITIONAL or one.kind is _REST]
     hints = _hints(function, {"return", *(parameter.name for parameter in parameters)}, name)
     fields, rest = [], None
     for parameter in parameters:
         field = _field(parameter, hints.get(parameter.name, Any), name)
-        if parameter.kind in _POSITIONAL:
-            fields.append(field)
-        elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+        if parameter.kind is _REST:
             rest = field
+        else:
+            fields.append(field)
     try:
         result = shape_of(hints["return"]) if "return" in hints else None
     except AnnotationError as error:
@@ -169,10 +172,8 @@ def read_signature(function: Callable[..., Any], *, skip: int = 0) -> Signature:
 
 
 def _field(parameter: inspect.Parameter, annotation: Any, name: str) -> Field:
-    required = parameter.default is inspect.Parameter.empty and parameter.kind in _POSITIONAL
+    required = parameter.default is inspect.Parameter.empty and parameter.kind is not _REST
     default = NO_DEFAULT if parameter.default is inspect.Parameter.empty else parameter.default
-    if parameter.kind not in (*_POSITIONAL, inspect.Parameter.VAR_POSITIONAL):
-        annotation = Any  # events have no named arguments
     try:
         return Field(parameter.name, shape_of(annotation), required, default, description_of(annotation))
     except AnnotationError as error:
