@@ -1,6 +1,7 @@
 """The AsyncAPI document of a Socket.IO server, with the official parser as its judge, and its page."""
 
 import json
+import re
 import subprocess
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,8 +16,10 @@ from playwright.async_api import async_playwright
 from rfc6455_server import Server
 from rfc6455_server.pages import add_pages
 from rfc6455_server.socketio import Bounds, Socket, SocketIO
+from rfc6455_server.testing import TestClient
 from tests.server_helpers import BROWSER_ARGUMENTS, ROOT, find_program, need, serving
 from tests.test_http import Answer, ask
+from tests.test_socketio_server import Client
 
 PARSER = ROOT / "tests" / "node" / "asyncapi"
 AXE = ROOT / "tests" / "node" / "node_modules" / "axe-core" / "axe.min.js"
@@ -249,6 +252,43 @@ def test_recovery_adds_an_argument() -> None:
     assert (one["minItems"], one["additionalItems"]) == (1, False)
     assert many["additionalItems"]["anyOf"] == [{"type": "integer", "title": "numbers"}, offset]
     assert [problem for problem in parse(made)["problems"] if problem["severity"] < 2] == []
+
+
+async def test_dynamic_namespaces() -> None:
+    io, server = SocketIO(), Server()
+    rooms = io.of("/rooms/{name}/{number}")
+
+    @rooms.on("say")
+    def say(socket: Socket, text: str) -> None: ...
+
+    @rooms.emits("said")
+    def said(text: str) -> None: ...
+
+    io.of(re.compile(r"/shop-\d{2}")).on("buy")(lambda socket: None)
+    server.mount(io)
+    async with TestClient(server) as test:
+        client = await Client.open(test, namespace="/rooms/a/1")
+        assert (await client.recv()).startswith("40/rooms/a/1,")
+        made = document(io)  # its children are not shown
+    channels = made["channels"]
+    assert list(channels) == ["main", "rooms_name_number", "shop-_d_2"]
+    assert channels["rooms_name_number"]["address"] == "/rooms/{name}/{number}"
+    assert channels["rooms_name_number"]["parameters"] == {"name": {}, "number": {}}
+    assert channels["shop-_d_2"]["address"] is None
+    assert channels["shop-_d_2"]["title"] == r"/shop-\d{2}"
+    parsed = parse(made)
+    assert [problem for problem in parsed["problems"] if problem["severity"] < 2] == []
+    assert [(one["action"], *one["messages"]) for one in parsed["operations"]] == [
+        ("receive", "say"),
+        ("send", "said"),
+        ("send", "error"),
+        ("receive", "buy"),
+    ]
+    titled(io)
+    async with serving(server) as url:
+        shown = Page((await get(url, "/events")).body.decode()).text
+    assert "Namespace /rooms/{name}/{number}" in shown
+    assert r"Namespace /shop-\d{2}" in shown
 
 
 def test_descriptions_come_from_docstrings() -> None:

@@ -12,7 +12,9 @@ from rfc6455_server.socketio import (
     Ack,
     AnnotationError,
     DisconnectedError,
+    EventError,
     InvalidDataError,
+    NamespaceHandlers,
     Socket,
     SocketIO,
     SocketTarget,
@@ -263,6 +265,46 @@ async def test_handlers_of_one_socket_and_of_other_namespaces() -> None:
         client.say("42/other," + json.dumps(["message", BAD]))
         error = await client.recv()
         assert json.loads(error.removeprefix("42/other,")) == ["error", {"event": "message", **BAD_TEXT}]
+
+
+async def test_methods_of_a_class_and_children_of_a_dynamic_namespace() -> None:
+    class Chat(NamespaceHandlers):
+        async def on_message(self, socket: Socket, data: ChatMessage) -> Receipt:
+            return Receipt(int(socket.namespace.parameters["id"]))
+
+    async with rig() as made:
+        made.io.register(Chat("/shop-{id}"))
+        client = await Client.open(made.test, namespace="/shop-7")
+        assert (await client.recv()).startswith("40/shop-7,")
+        client.say(
+            "42/shop-7,1" + json.dumps(["message", GOOD]), "42/shop-7,2" + json.dumps(["message", BAD])
+        )
+        assert await client.recv() == '43/shop-7,1[{"number":7}]'
+        assert json.loads((await client.recv()).removeprefix("43/shop-7,2")) == [BAD_TEXT]
+
+
+async def test_a_handler_that_refuses_by_its_own_rules() -> None:
+    async with rig() as made:
+
+        @made.io.on("message")
+        async def message(socket: Socket, data: ChatMessage) -> Receipt:
+            raise EventError("not now", {"until": "tomorrow"})
+
+        client = await made.client()
+        assert await ask(client, GOOD) == [{"error": {"message": "not now", "data": {"until": "tomorrow"}}}]
+
+
+async def test_a_middleware_refuses_before_the_arguments_are_checked() -> None:
+    async with rig() as made:
+        typed_rig(made)
+        client = await made.client()
+        (socket,) = made.io.sockets.values()
+
+        @socket.use
+        def refuse(_: Socket, event: str, *args: Any) -> None:
+            raise EventError("not now")
+
+        assert await ask(client, BAD) == [{"error": {"message": "not now"}}]
 
 
 async def test_a_handler_of_one_time_that_is_refused_is_removed() -> None:

@@ -41,3 +41,18 @@ async def wait_for_all(
         if timer is not None:
             timer.cancel()
     return [future for future in futures if not future.done()]
+
+
+async def sleep(clock: Clock, seconds: float) -> None:
+    """Waits for ``seconds`` of this clock."""
+    woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    timer = clock.call_later(seconds, _wake, woken)
+    try:
+        await woken
+    finally:
+        timer.cancel()
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

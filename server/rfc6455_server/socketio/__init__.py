@@ -16,28 +16,35 @@
 The files, from the wire upward: `packets` (Socket.IO's format), `engine` (Engine.IO's session, without I/O),
 `recovery`, `session` (a session with its transports and time), `registering` and `handlers` (which handlers
 there are, and the order in which they run), `targets`, `receiving`, `sockets`, `namespaces` and `clients`
-(what applications use), `transports` (requests).
+(what applications use), `parents` (dynamic namespaces), `classes` (handlers as methods), `cluster` (other
+servers), `transports` (requests).
 """
 
 import asyncio
 import logging
+import re
+import time
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, overload
 
 from rfc6455 import Request
 from rfc6455_server.clock import Clock, wait_for_all
 from rfc6455_server.http.routes import HttpHandler, HttpRoute
 from rfc6455_server.limits import Limits
-from rfc6455_server.listening.routing import Refusal, Route
+from rfc6455_server.listening.routing import STOPPING, Route, same_origin
 from rfc6455_server.logs import log
 from rfc6455_server.rooms import Rooms
+from rfc6455_server.socketio.catchup import Turns
+from rfc6455_server.socketio.classes import NamespaceHandlers, handles
 from rfc6455_server.socketio.clients import Client
+from rfc6455_server.socketio.cluster import Cluster, ServerSide
 from rfc6455_server.socketio.documents import Declarations, Declaring, describe, page_handlers
 from rfc6455_server.socketio.engine import EngineSession, Transport
 from rfc6455_server.socketio.namespaces import Middleware, Namespace
+from rfc6455_server.socketio.parents import MAX_CHILDREN, NamespaceMatch, Namespaces, ParentNamespace
 from rfc6455_server.socketio.recovery import DEFAULT_MAX_BYTES
-from rfc6455_server.socketio.registering import Ack, ConnectError, Handlers, Registering
+from rfc6455_server.socketio.registering import Ack, ConnectError, EventError, Handlers, Registering
 from rfc6455_server.socketio.session import Session
 from rfc6455_server.socketio.sockets import (
     Broadcaster,
@@ -55,23 +62,29 @@ from rfc6455_server.socketio.typed.containers import Bounds
 from rfc6455_server.socketio.typed.declared import OutgoingEvent
 from rfc6455_server.socketio.typed.problems import InvalidDataError, Problem
 from rfc6455_server.stats import Stats
+from rfc6455_server.websocket.hub import Hub
 
 __all__ = [
     "Ack",
     "AckTimeoutError",
     "AnnotationError",
     "Bounds",
+    "Cluster",
     "ConnectError",
     "DisconnectedError",
+    "EventError",
     "Handshake",
     "InvalidDataError",
     "Namespace",
+    "NamespaceHandlers",
     "OutgoingEvent",
+    "ParentNamespace",
     "Problem",
     "Socket",
     "SocketIO",
     "SocketTarget",
     "Target",
+    "handles",
 ]
 
 STOP_TIMEOUT: Final = 5.0
@@ -90,8 +103,15 @@ class MountedOn(Protocol):
     def clock(self) -> Clock:
         """The server's clock."""
 
-    async def admit(self, request: Request) -> Refusal | None:
-        """Returns the refusal if a request may not open a session by polling."""
+    @property
+    def hub(self) -> Hub:
+        """What the connections share."""
+
+    async def admit(self, request: Request) -> Any:
+        """Returns the `Refusal` of a request that opens a session by polling, or its user."""
+
+    def is_proxy(self, address: str) -> bool:
+        """Whether an address is a trusted proxy's."""
 
     def add_websocket_route(self, route: Route) -> None:
         """Adds a route for WebSockets."""
@@ -102,11 +122,14 @@ class MountedOn(Protocol):
     def http(self, path: str) -> Callable[[HttpHandler], HttpHandler]:
         """Registers the HTTP handler of a path."""
 
+    def on_drain(self, callback: Callable[[float], Coroutine[Any, Any, None]]) -> None:
+        """Registers a function that is run when the server drains, with the seconds that it may take."""
+
     def on_stop(self, callback: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Registers a function that is awaited when the server is stopping."""
 
 
-class SocketIO(Registering, Declaring, Broadcaster):
+class SocketIO(Registering, Declaring, ServerSide, Broadcaster):
     """A Socket.IO server, mounted on a `Server`. Methods that a namespace also has are for namespace ``"/"``.
 
     ``cors``: allowed origins besides the server's own; ``["*"]`` allows any, without cookies.
@@ -114,7 +137,8 @@ class SocketIO(Registering, Declaring, Broadcaster):
     ``upgrade_timeout`` (for an upgrade from polling to WebSocket): seconds. ``max_payload``: maximum bytes of
     a message and of a POST body. ``recovery``: seconds for which a client whose connection was lost can come
     back with its id, rooms and data, and is sent the events that it missed; ``None`` turns that off.
-    ``recovery_bytes``: maximum bytes of events that each namespace keeps for that.
+    ``recovery_bytes``: maximum bytes of events that each namespace keeps for that, with the objects that hold
+    them. ``recovery_skips_middlewares``: whether a client that comes back passes without the middlewares.
 
     Raises `ValueError` for a value that is out of range.
     """
@@ -126,11 +150,12 @@ class SocketIO(Registering, Declaring, Broadcaster):
         path: str = "/socket.io/",
         ping_interval: float = 25,
         ping_timeout: float = 20,
-        connect_timeout: float = 45,
+        connect_timeout: float = 10,
         upgrade_timeout: float = 10,
         max_payload: int = 1_000_000,
         recovery: float | None = None,
         recovery_bytes: int = DEFAULT_MAX_BYTES,
+        recovery_skips_middlewares: bool = True,
     ) -> None:
         if not path.startswith("/") or len(path.strip("/")) == 0:
             raise ValueError(f"not a path: {path!r}")
@@ -148,15 +173,21 @@ class SocketIO(Registering, Declaring, Broadcaster):
         self._max_payload = max_payload
         self.recovery_seconds = recovery
         self.recovery_bytes = recovery_bytes
+        self.recovery_skips_middlewares = recovery_skips_middlewares
+        self.turns = Turns()
         self.stats = Stats()
         self.limits = Limits()
         self._mounted_on: MountedOn | None = None
         self._transports: Transports | None = None
         self._running: set[asyncio.Task[None]] = set()  # handlers and middlewares
         self._spawned: set[asyncio.Task[None]] = set()
-        self._namespaces: dict[str, Namespace] = {}
+        self.cluster: Cluster | None = None
+        """How the other servers of a cluster are reached, if there are any."""
+        self._closed = False
+        self._namespaces = Namespaces(self)
         self._main = self.of("/")
         self._pages: dict[str, HttpHandler] = {}
+        self.server_side_handlers = self._main.server_side_handlers
 
     def attach(self, server: MountedOn) -> None:
         """Adds the routes to a server. `Server.mount` calls it. Raises `RuntimeError` if already mounted."""
@@ -168,21 +199,21 @@ class SocketIO(Registering, Declaring, Broadcaster):
         self._transports = transports = Transports(
             cors=self._cors,
             max_payload=self._max_payload,
-            max_sessions=server.limits.max_connections,
-            clock=lambda: server.clock,
-            stats=server.stats,
-            admit=server.admit,
+            limits=server.limits,
+            hub=lambda: server.hub,
+            is_closed=lambda: self._closed,
+            admit=self._admit,
+            is_proxy=server.is_proxy,
             make_session=self._make_session,
             opened=self._opened,
         )
         for path in (self._path, self._path + "/"):
             server.add_websocket_route(transports.websocket_route(path))
             server.add_http_route(path, transports.http_route())
-        for namespace in self._namespaces.values():
-            namespace.rooms.stats = server.stats
-            server.registries.append(namespace.rooms)
+        self._namespaces.attach(server.registries)
         for path, page in self._pages.items():
             server.http(path)(page)
+        server.on_drain(transports.drain)
         server.on_stop(self._stop)
 
     @property
@@ -202,18 +233,46 @@ class SocketIO(Registering, Declaring, Broadcaster):
     def run_handlers(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         return _start(work, self._running)
 
-    def of(self, name: str) -> Namespace:
-        """Returns the namespace of that name, and makes it at first. Raises `ValueError` without a slash."""
+    @overload
+    def of(self, name: str, *, max_children: int = MAX_CHILDREN) -> Namespace: ...
+
+    @overload
+    def of(
+        self, name: re.Pattern[str] | NamespaceMatch, *, max_children: int = MAX_CHILDREN
+    ) -> ParentNamespace: ...
+
+    def of(
+        self, name: str | re.Pattern[str] | NamespaceMatch, *, max_children: int = MAX_CHILDREN
+    ) -> Namespace:
+        """Returns the namespace of that name, and makes it at first. Raises `ValueError` without a slash.
+
+        A template, ``"/shop-{id}"``, a pattern, which matches a whole name, or a function, async or not, of a
+        name and the client's ``auth`` that returns whether it matches, makes a dynamic namespace, a
+        `ParentNamespace`. Its children exist while clients are connected to them. There are at most
+        ``max_children``; then clients are refused. ``socket.namespace.parameters`` holds what the template,
+        or the named groups of the pattern, found in the name. A name that `of` was called with comes first,
+        then the dynamic namespaces in the order of making them. Raises `ValueError` for a malformed template.
+        """
+        if max_children < 1:
+            raise ValueError("max_children must be above 0")
+        if not isinstance(name, str):
+            return self._namespaces.add_parent(name, max_children)
         if not name.startswith("/"):
             raise ValueError(f"a namespace begins with a slash: {name!r}")
-        namespace = self._namespaces.get(name)
-        if namespace is None:
-            namespace = self._namespaces[name] = Namespace(name, self)
-            if self._mounted_on is not None:
-                self._mounted_on.registries.append(namespace.rooms)
+        if "{" in name:
+            return self._namespaces.add_parent(name, max_children)
+        return self._namespaces.of(name)
+
+    def register(self, handlers: NamespaceHandlers) -> Namespace:
+        """Registers the methods of an object, and returns their namespace (`NamespaceHandlers`)."""
+        namespace = self.of(handlers.where)
+        handlers.register(namespace)
         return namespace
 
     # The namespace "/".
+
+    def _server_side(self) -> tuple[str, Cluster | None]:
+        return "/", self.cluster
 
     def _own_handlers(self) -> Handlers:
         return self._main.handlers
@@ -256,7 +315,7 @@ class SocketIO(Registering, Declaring, Broadcaster):
             description=description,
             servers=servers or {},
             path=self._path + "/",
-            namespaces=map(describe, self._namespaces.values()),
+            namespaces=map(describe, self._namespaces.documented()),
         )
 
     def serve_asyncapi(
@@ -292,11 +351,13 @@ class SocketIO(Registering, Declaring, Broadcaster):
             ping_timeout=self._ping_timeout,
             upgrade_timeout=self._upgrade_timeout,
             max_payload=self._max_payload,
-            max_buffer=self.limits.max_queue,
         )
 
-    def _opened(self, session: Session, request: Request) -> None:
+    def _opened(self, session: Session) -> None:
+        # The request is the one that carries CONNECT, so that a session that never connects keeps none.
         def make_handshake(auth: dict[str, Any]) -> Handshake:
+            request = session.request
+            assert request is not None  # noqa: S101 - it is being received
             return Handshake(
                 headers=request.headers,
                 query=parse_query(request),
@@ -305,6 +366,10 @@ class SocketIO(Registering, Declaring, Broadcaster):
                 url=request.target,
                 secure=session.secure,
                 time=self.clock.time(),
+                issued=time.time(),
+                xdomain=not same_origin(request),
+                user=session.user,
+                request=request,
             )
 
         Client(session, self._namespaces, make_handshake, self._connect_timeout, self.clock)
@@ -315,9 +380,19 @@ class SocketIO(Registering, Declaring, Broadcaster):
             return auth
         return {name: value for name, value in auth.items() if name not in ("pid", "offset")}
 
+    def close(self) -> None:
+        """Disconnects all clients, for good: from now on, they are refused with 503."""
+        self._closed = True
+        if self._transports is not None:
+            self._transports.close()
+
+    async def _admit(self, request: Request) -> Any:
+        assert self._mounted_on is not None  # noqa: S101 - there is a request
+        return STOPPING if self._closed else await self._mounted_on.admit(request)
+
     async def _stop(self) -> None:
         if self._transports is not None:
-            self._transports.close("server shutting down")
+            self._transports.close()
         late = await wait_for_all(list(self._running), STOP_TIMEOUT, self.clock)
         cancelled = [*late, *self._spawned]
         for task in cancelled:

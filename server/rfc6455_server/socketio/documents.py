@@ -64,13 +64,14 @@ class DocumentedNamespace(Protocol):
     """What is documented of a namespace."""
 
     name: str
+    address: str | None
     handlers: Handlers
     declarations: Declarations
     recovery: Recovery | None
 
 
 def describe(namespace: DocumentedNamespace) -> NamespaceDocument:
-    """Returns the description of a namespace: its handlers, but not those of single sockets."""
+    """Returns the description of a namespace: of its own handlers, and not of those of single sockets."""
     by_event = namespace.handlers.by_event
     received = [_received(name, found) for name, found in by_event.items() if name not in OWN_EVENTS]
     sent = [
@@ -83,7 +84,7 @@ def describe(namespace: DocumentedNamespace) -> NamespaceDocument:
         )
         for name, event in namespace.declarations.items()
     ]
-    return NamespaceDocument(namespace.name, received, sent)
+    return NamespaceDocument(namespace.name, received, sent, namespace.address)
 
 
 def _received(name: str, handlers: Registered) -> EventDocument:

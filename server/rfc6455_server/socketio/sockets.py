@@ -8,22 +8,29 @@ A `Socket` is a member of rooms like any WebSocket, so that policies, limits and
 """
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
-from rfc6455 import ConnectionClosed, Headers, PreparedMessage, WebSocketError
+from rfc6455 import ConnectionClosed, Headers, PreparedMessage, Request, WebSocketError
 from rfc6455_server.clock import Clock, wait_for_all
 from rfc6455_server.limits import Limits
 from rfc6455_server.policies import Policy
 from rfc6455_server.rooms import RoomMember, Rooms
+from rfc6455_server.socketio.catchup import Turns
+from rfc6455_server.socketio.engine import Transport
+from rfc6455_server.socketio.ids import new_id
 from rfc6455_server.socketio.packets import Packet, PacketType
 from rfc6455_server.socketio.receiving import EventReceiver, HandlingNamespace
-from rfc6455_server.socketio.recovery import LostSocket
-from rfc6455_server.socketio.registering import ConnectError
-from rfc6455_server.socketio.session import Session, new_id
+from rfc6455_server.socketio.recovery import LostSocket, Missed, Recovered
+from rfc6455_server.socketio.registering import ConnectError, EventHandler, Registering
+from rfc6455_server.socketio.session import Session
 from rfc6455_server.socketio.targets import AckTimeoutError, TargetNamespace, TargetOf
 from rfc6455_server.stats import Stats
+
+_AnyHandler = TypeVar("_AnyHandler", bound=EventHandler)
 
 LEFT_BY_CLIENT: Final = "client namespace disconnect"
 """The reason of a socket that the client disconnected, in an orderly way."""
@@ -49,6 +56,14 @@ class Handshake:
     secure: bool
     time: float
     """Seconds of the server's clock."""
+    issued: float
+    """Seconds since the epoch, as `time.time` returns them (Node's server has milliseconds)."""
+    xdomain: bool
+    """Whether the request came from a page of another origin."""
+    user: Any
+    """What the server's ``authorize`` returned for the request that opened the session."""
+    request: Request
+    """The request itself."""
 
 
 class Target(TargetOf["Socket"]):
@@ -109,6 +124,8 @@ class SocketServer(Protocol):
 
     limits: Limits
     stats: Stats
+    turns: Turns
+    """The turns that recovered clients take."""
 
     @property
     def clock(self) -> Clock:
@@ -118,21 +135,38 @@ class SocketServer(Protocol):
         """Runs ``work``, which never raises, in a task that the server waits for when it stops."""
 
 
-class SocketNamespace(Broadcaster, TargetNamespace["Socket"], HandlingNamespace, Protocol):
+class SocketNamespace(Registering, Broadcaster, TargetNamespace["Socket"], HandlingNamespace):
     """What a socket needs of its `Namespace`."""
 
     server: SocketServer
     rooms: Rooms
+    parameters: Mapping[str, str]
+    """What the template or pattern of a dynamic namespace found in the name."""
 
     @property
+    @abstractmethod
     def position(self) -> int:
         """The offset of the last event that `recovery` keeps; 0 without recovery."""
 
+    @abstractmethod
+    def missed(self, seen: int, inside: AbstractSet[str]) -> Missed:
+        """Returns what a recovered socket missed that was in the rooms ``inside``."""
+
+    @abstractmethod
+    def keep_lost(self, lost: LostSocket, reason: str) -> None:
+        """Keeps what may be recovered later, if the reason allows that."""
+
+    @abstractmethod
     def add(self, socket: "Socket") -> bool:
         """Adds a socket that is connected; returns whether it can be recovered later."""
 
+    @abstractmethod
     def remove(self, socket: "Socket", reason: str) -> None:
         """Removes a socket that was disconnected, and keeps what may be recovered."""
+
+    @abstractmethod
+    def watch(self, socket: "Socket") -> None:
+        """Reports what is sent to a socket that has functions for outgoing events of its own."""
 
 
 class SocketClient(Protocol):
@@ -151,7 +185,10 @@ class SocketClient(Protocol):
 
 
 class _Unconfirmed:
-    """Stands in for the session until the client's CONNECT is answered: the answer is sent first."""
+    """Stands in for the session until the client's CONNECT is answered: the answer is sent first.
+
+    Before the socket is connected, nothing is sent: a middleware may have joined rooms.
+    """
 
     __slots__ = ("_socket",)
 
@@ -160,9 +197,10 @@ class _Unconfirmed:
     def __init__(self, socket: "Socket") -> None:
         self._socket = socket
 
-    def post_to_engine(self, message: PreparedMessage, policy: Policy | None) -> None:
-        self._socket.confirm()
-        self._socket.post_prepared(message, policy)
+    def post_indirectly(self, message: PreparedMessage, policy: Policy | None) -> None:
+        if self._socket.connected:
+            self._socket.confirm()
+            self._socket.post_prepared(message, policy)
 
 
 class Socket(RoomMember, EventReceiver):
@@ -187,11 +225,28 @@ class Socket(RoomMember, EventReceiver):
         self.closed: ConnectionClosed | None = None
         """How the socket was disconnected; ``None`` before that."""
         self.position = 0
-        """The offset of the last event before the socket was connected (`recovery`)."""
+        """The offset of the last event that the client is known to have seen (`recovery`)."""
+        self.lost: LostSocket | None = None
+        """What the socket had when its connection was lost, until it is connected again."""
         self._client = client
-        self._session: Session | _Unconfirmed = client.session
+        self._session: Session | _Unconfirmed = _Unconfirmed(self)
         self._recoverable = False
         self._last_rooms: set[str] | None = None
+
+    @property
+    def request(self) -> Request:
+        """The request with which the client came: of its WebSocket, or the POST that carried its CONNECT."""
+        return self.handshake.request
+
+    @property
+    def user(self) -> Any:
+        """What the server's ``authorize`` returned for the request that opened the session."""
+        return self.handshake.user
+
+    @property
+    def transport(self) -> Transport:
+        """The transport of the client now: ``"polling"`` or ``"websocket"``."""
+        return self._client.session.engine.transport
 
     # As a member of rooms.
 
@@ -279,20 +334,39 @@ class Socket(RoomMember, EventReceiver):
         if websocket is not None:
             websocket.post_prepared(message, policy)
         else:
-            self._session.post_to_engine(message, policy)
+            self._session.post_indirectly(message, policy)
 
     def expect_ack(self, id_: int) -> "asyncio.Future[Any]":
         """Returns a future that the acknowledgement with this id resolves."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self.connected:
             self._acks[id_] = future
+            self._client.session.reconsider()  # the answer may stand behind what is not read yet
         else:
             future.set_exception(DisconnectedError("not connected"))
         return future
 
+    @property
+    def awaits_ack(self) -> bool:
+        """Whether an acknowledgement of this client is awaited."""
+        return bool(self._acks)
+
     def forget_ack(self, id_: int) -> None:
         """Ignores the acknowledgement with this id."""
         self._acks.pop(id_, None)
+
+    def _registrar(
+        self, event: str, *, concurrent: bool, ack: bool, once: bool
+    ) -> Callable[[_AnyHandler], _AnyHandler]:
+        if event in ("connect", "connection"):
+            raise ValueError("a socket is connected before it can register a handler for that")
+        return super()._registrar(event, concurrent=concurrent, ack=ack, once=once)
+
+    def on_any_outgoing(self, handler: _AnyHandler) -> _AnyHandler:
+        registered = super().on_any_outgoing(handler)
+        if self.closed is None:
+            self.namespace.watch(self)
+        return registered
 
     def _target(self) -> Target:
         return self.namespace.to(self.id)
@@ -313,9 +387,9 @@ class Socket(RoomMember, EventReceiver):
         """Connects the socket. The client's CONNECT is answered when the handlers of ``connect`` have ended,
         or with the first packet that is sent."""
         self.connected = True
-        self.position = self.namespace.position
+        if self.lost is None:
+            self.position = self.namespace.position
         self._recoverable = self.namespace.add(self)
-        self._session = _Unconfirmed(self)
         if self.recovered:
             self.confirm()
         self._open(self.confirm)
@@ -337,18 +411,28 @@ class Socket(RoomMember, EventReceiver):
             self._client.send(Packet(PacketType.CONNECT_ERROR, self.namespace.name, error.answer))
             self.end("server namespace disconnect")
 
-    def abandon(self) -> None:
+    def abandon(self, reason: str) -> None:
         """Ends a socket that was never connected: it leaves the rooms that a middleware joined, for good."""
-        self.closed = ConnectionClosed(1000, "not connected", clean=True)
+        self.closed = ConnectionClosed(1000, reason, clean=True)
+        self._session = self._client.session
         self._leave_all()
+        if self.lost is not None:
+            self.namespace.keep_lost(self.lost, reason)
 
-    def restore(self, lost: LostSocket) -> None:
+    def restore(self, recovered: Recovered) -> None:
         """Takes over what a socket of the same client had when its connection was lost."""
         self.recovered = True
+        self.lost = lost = recovered.session
         self.private_id = lost.private_id
         self.data = lost.data
-        for name in lost.rooms:
-            self.namespace.rooms[name].join(self)
+        # Not the newest offset: the client may lose this connection too before it has seen anything.
+        self.position = recovered.seen
+
+    def rejoin(self, lost: LostSocket) -> None:
+        """Joins the rooms that the socket was in. No limit applies: it joined them before."""
+        self.lost = None
+        for name, shown in lost.rooms.items():
+            self.namespace.rooms[name].rejoin(self, shown)
 
     def fail_session(self) -> None:
         """Ends the session, whose connection must be lost: the client has come back over another one."""

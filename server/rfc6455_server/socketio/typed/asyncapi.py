@@ -6,6 +6,7 @@ acknowledgement is the array of its values.
 Left to others: the schemas of types (`definitions`), and which events there are (`SocketIO.asyncapi`).
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -27,14 +28,20 @@ _ERROR: Final[Schema] = {
     "type": "object",
     "description": "Why an event was refused, or that its answer could not be given.",
     "properties": {
-        "code": {"type": "string", "enum": ["invalid", "internal"]},
+        "code": {
+            "enum": ["invalid", "internal"],
+            "description": "Missing if the application refused the event by its own rules.",
+        },
         "message": {"type": "string"},
+        "data": {"description": "What the application adds."},
         "problems": {"type": "array", "items": _PROBLEM},
         "more": {"type": "boolean", "description": "Whether there may be problems that are not listed."},
     },
-    "required": ["code", "message"],
+    "required": ["message"],
 }
 _ERROR_KEY: Final = object()
+
+_PARAMETER: Final = re.compile(r"\{(\w+)\}")
 
 
 _OFFSET: Final[Schema] = {
@@ -63,11 +70,15 @@ class EventDocument:
 
 @dataclass(frozen=True, slots=True)
 class NamespaceDocument:
-    """The events of a namespace: those that clients send, and those that the server sends."""
+    """The events of a namespace: those that clients send, and those that the server sends.
+
+    ``address``: its name, which may have parameters in braces; ``None`` if it cannot be told.
+    """
 
     name: str
     received: Sequence[EventDocument]
     sent: Sequence[EventDocument]
+    address: str | None
 
 
 def asyncapi_document(
@@ -135,7 +146,13 @@ class _Builder:
 
     def add(self, namespace: NamespaceDocument) -> None:
         channel_id = _unique(namespace.name.strip("/") or "main", self.channels)
-        self.channels[channel_id] = channel = {"address": namespace.name, "messages": {}}
+        address = namespace.address
+        channel: dict[str, Any] = {"address": address, "messages": {}}
+        self.channels[channel_id] = channel
+        if address is None:
+            channel["title"] = namespace.name
+        elif parameters := _PARAMETER.findall(address):
+            channel["parameters"] = {name: {} for name in parameters}
         for event in namespace.received:
             self._operation(channel_id, channel, event, outgoing=False)
         sent = list(namespace.sent)

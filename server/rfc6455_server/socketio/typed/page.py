@@ -61,7 +61,9 @@ def render_page(document: dict[str, Any], json_path: str) -> bytes:
     for channel_id, channel in document["channels"].items():
         if not channel["messages"]:
             continue
-        parts.append(f"<section>\n<h2>Namespace <code>{escape(channel['address'])}</code></h2>")
+        parts.append(
+            f"<section>\n<h2>Namespace <code>{escape(channel['address'] or channel['title'])}</code></h2>"
+        )
         for action, heading in (("receive", "Clients send"), ("send", "The server sends")):
             operations = list(_operations(document, channel_id, action))
             if operations:

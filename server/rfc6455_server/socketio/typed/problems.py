@@ -50,7 +50,7 @@ class InvalidDataError(ValueError):
 
     @property
     def answer(self) -> dict[str, Any]:
-        """What the client is told."""
+        """What the client is told, under the key ``"error"``."""
         error: dict[str, Any] = {
             "code": "invalid",
             "message": self.message,
@@ -58,11 +58,11 @@ class InvalidDataError(ValueError):
         }
         if self.more:
             error["more"] = True
-        return {"error": error}
+        return error
 
 
-INTERNAL_ERROR: Final = {"error": {"code": "internal", "message": "internal error"}}
-"""What the client is told if the server's own answer is wrong."""
+INTERNAL_ERROR: Final = {"code": "internal", "message": "internal error"}
+"""What the client is told, under the key ``"error"``, if something of the server is wrong."""
 
 
 class _FullError(Exception):
