@@ -22,10 +22,12 @@ ORDER = {
         " keepalive __init__",
         "rfc6455_server.http": "extras refusals routes static connection metrics __init__",
         "rfc6455_server.listening": "proxy acceptor routing opening listener __init__",
-        "rfc6455_server.socketio": "ids packet_json packets engine_packets engine encoded backlog inflow"
-        " reasons session recovery catchup registering handlers receiving targets"
-        " sockets cluster namespaces parents classes clients transports"
-        " engine_socket __init__",
+        "rfc6455_server.socketio": "ids packet_json packets typed engine_packets engine encoded backlog"
+        " inflow reasons session recovery catchup registering documents handlers"
+        " receiving targets sockets cluster namespaces parents classes clients"
+        " transports engine_socket __init__",
+        "rfc6455_server.socketio.typed": "problems definitions shapes containers records pydantic_models"
+        " msgspec_models models annotations signatures declared asyncapi page __init__",
         "rfc6455_server.pages": "chat game status ticker __init__",
         "rfc6455_server.command": "terminal cli __init__",
     }.items()
