@@ -93,6 +93,36 @@ def test_handlers_with_nothing_to_check(handler: Callable[..., Any]) -> None:
     assert signature_of(handler) is None
 
 
+def test_a_first_argument_that_is_not_the_socket_alone_is_checked() -> None:
+    def variable(*args: int) -> None: ...
+
+    def result(socket: Socket) -> int:
+        return 1
+
+    def second(socket, data: int):  # type: ignore[no-untyped-def]
+        pass
+
+    class Methods:
+        def named(self, socket: Socket) -> None: ...
+
+        def second(self: Methods, socket: Socket, data: int) -> None: ...
+
+        @staticmethod
+        def bare(socket: Socket) -> None: ...
+
+        @staticmethod
+        def static(socket: Socket, data: int) -> None: ...
+
+        @classmethod
+        def of_class(cls: type[Methods], socket: Socket, data: int) -> None: ...
+
+    made = Methods()
+    assert signature_of(made.named) is None
+    assert signature_of(made.bare) is None
+    checked: list[Callable[..., Any]] = [variable, result, second, made.second, made.static, made.of_class]
+    assert all(signature_of(handler) for handler in checked)
+
+
 def test_a_name_that_only_type_checkers_know_is_an_error_unless_it_is_the_sockets() -> None:
     with pytest.raises(AnnotationError, match=r"^unknown: an annotation cannot be resolved: .*'Socket'"):
         signature_of(unknown)

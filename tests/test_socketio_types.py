@@ -176,6 +176,7 @@ TAKEN: list[tuple[Any, Any, Any]] = [
     (tuple[int, str], [1, "a"], (1, "a")),
     (tuple[int, ...], [1, 2, 3], (1, 2, 3)),
     (tuple[()], [], ()),
+    (tuple, [1, "a"], (1, "a")),
     (dict[str, int], {"a": 1}, {"a": 1}),
     (dict, {"a": 1}, {"a": 1}),
     (Mapping[UUID, Color], {str(ID): "red"}, {ID: Color.RED}),
@@ -261,6 +262,7 @@ NOT_TAKEN: list[tuple[Any, Any, list[tuple[str, str, str]]]] = [
     (set[str], ["a", []], [("data[1]", "got an array", "string")]),
     (set[str], "a", [("data", "got a string", "array of different string")]),
     (tuple[int, str], [1], [("data", "got 1 items", "array of (integer, string)")]),
+    (tuple[()], [1], [("data", "got 1 items", "array of ()")]),
     (tuple[int, str], ["a", 1], [
         ("data[0]", "got a string", "integer"),
         ("data[1]", "got a number", "string"),

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeVar
 
-from rfc6455_server.socketio.typed.signatures import Signature, signature_of
+from rfc6455_server.socketio.typed.signatures import Signature, parameters_of, signature_of
 
 EventHandler = Callable[..., Any]
 """A function of the socket and the event's arguments, async or not."""
@@ -96,10 +96,10 @@ class RegisteredHandler:
 
 def _takes_ack(handler: EventHandler) -> bool:
     try:
-        parameter = inspect.signature(handler).parameters.get("ack")
+        parameters = parameters_of(handler)
     except (TypeError, ValueError):
         return False  # a callable in C that does not tell
-    return parameter is not None and parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    return any(one.name == "ack" and one.kind is inspect.Parameter.KEYWORD_ONLY for one in parameters)
 
 
 Registered = tuple[RegisteredHandler, ...]

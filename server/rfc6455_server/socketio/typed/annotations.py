@@ -159,7 +159,8 @@ class _Builder:
         if origin in _MAPPINGS:
             return self._mapping(origin, arguments, annotation)
         if origin is tuple:
-            return self._tuple(arguments)
+            plain = annotation in (tuple, typing.Tuple)  # noqa: UP006 - other than ``tuple[()]``
+            return self._tuple((Any, ...) if plain else arguments)
         if isinstance(annotation, type):
             if issubclass(annotation, Enum) and not issubclass(annotation, Flag):
                 return _choice([(member, member.value) for member in annotation], annotation)

@@ -236,27 +236,34 @@ class UnionShape(Shape):
         return all(alternative.contradicts(value) for alternative in self.alternatives)
 
     def convert(self, value: Any, path: Path, problems: Problems) -> Any:
-        chosen = self.choose(value, problems, encoding=False)
-        if chosen is None:
+        fits, shape, result = self.choose(value, problems, encoding=False)
+        if fits:
+            return result
+        if shape is None:
             return self._refuse(value, path, problems)
-        return chosen.convert(value, path, problems)
+        return shape.convert(value, path, problems)
 
     def encode(self, value: Any, path: Path, problems: Problems) -> Any:
-        chosen = self.choose(value, problems, encoding=True)
-        if chosen is None:
+        fits, shape, result = self.choose(value, problems, encoding=True)
+        if fits:
+            return result
+        if shape is None:
             return self._refuse(value, path, problems)
-        return chosen.encode(value, path, problems)
+        return shape.encode(value, path, problems)
 
-    def choose(self, value: Any, problems: Problems, *, encoding: bool) -> Shape | None:
-        """Returns the type that a value is of, or that which explains best why it is of none."""
+    def choose(self, value: Any, problems: Problems, *, encoding: bool) -> tuple[bool, Shape | None, Any]:
+        """Returns the type that a value is of. The first part says that it is certain, and the third is the
+        result; otherwise the second is the only type that the value may be of, or there is none."""
         claiming = [shape for shape in self.alternatives if shape.claims(value, encoding=encoding)]
         if len(claiming) > 1:
             for shape in claiming:
-                if problems.attempt(shape, shape.encode if encoding else shape.convert, value)[0]:
-                    return shape
+                check = shape.encode if encoding else shape.convert
+                fits, result = problems.attempt(shape, check, value)
+                if fits:
+                    return True, shape, result
             if not encoding:
                 claiming = [shape for shape in claiming if not shape.contradicts(value)]
-        return claiming[0] if len(claiming) == 1 else None
+        return False, claiming[0] if len(claiming) == 1 else None, None
 
     def _refuse(self, value: Any, path: Path, problems: Problems) -> Any:
         problems.add(path, f"got {describe(value)} that is none of these", self.label)

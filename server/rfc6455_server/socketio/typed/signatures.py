@@ -7,18 +7,21 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import Any, Final
 
 from rfc6455_server.socketio.typed.annotations import ANY, AnnotationError, description_of, resolve, shape_of
 from rfc6455_server.socketio.typed.containers import ArrayShape, TupleShape, UnionShape, array_schema
 from rfc6455_server.socketio.typed.definitions import Definitions, Schema
-from rfc6455_server.socketio.typed.problems import Path, Problems, run
+from rfc6455_server.socketio.typed.problems import Checker, Path, Problems, run
 from rfc6455_server.socketio.typed.records import NO_DEFAULT, Field
 from rfc6455_server.socketio.typed.shapes import NoneShape, Shape
 
 _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _REST: Final = inspect.Parameter.VAR_POSITIONAL
+
+_Check = tuple[Checker, Path]
+"""How an argument is checked, and what it is called."""
 
 
 class Signature:
@@ -28,13 +31,16 @@ class Signature:
     if it is not annotated.
     """
 
-    __slots__ = ("_required", "parameters", "rest", "result")
+    __slots__ = ("_converters", "_encoders", "_required", "parameters", "rest", "result")
 
     def __init__(self, parameters: Sequence[Field], rest: Field | None, result: Shape | None) -> None:
         self.parameters = parameters
         self.rest = rest
         self.result = result
         self._required = sum(parameter.required for parameter in parameters)
+        paths: list[Path] = [(None, parameter.name) for parameter in parameters]
+        self._converters = [(one.shape.convert, path) for one, path in zip(parameters, paths, strict=True)]
+        self._encoders = [(one.shape.encode, path) for one, path in zip(parameters, paths, strict=True)]
 
     @property
     def checks(self) -> bool:
@@ -45,33 +51,32 @@ class Signature:
 
     def convert(self, values: Sequence[Any]) -> list[Any]:
         """Returns the arguments for the function. Raises `InvalidDataError`."""
-        return run("the arguments are wrong", lambda problems: self._each(values, problems, "convert"))
+        return self._check(values, self._converters, self.rest and self.rest.shape.convert)
 
     def encode(self, arguments: Sequence[Any]) -> list[Any]:
         """Returns the JSON values of arguments. Raises `InvalidDataError`."""
-        return run("the arguments are wrong", lambda problems: self._each(arguments, problems, "encode"))
+        return self._check(arguments, self._encoders, self.rest and self.rest.shape.encode)
 
-    def _each(self, values: Sequence[Any], problems: Problems, method: str) -> list[Any]:
-        parameters = self.parameters
-        result = [
-            getattr(parameter.shape, method)(value, (None, parameter.name), problems)
-            for parameter, value in zip(parameters, values, strict=False)
-        ]
-        for parameter in parameters[len(values) : self._required]:
-            problems.add((None, parameter.name), "missing", parameter.shape.label)
-        if len(values) > len(parameters):
-            result += self._others(values[len(parameters) :], problems, method)
-        return result
+    def _check(self, values: Sequence[Any], checks: Sequence[_Check], rest: Checker | None) -> list[Any]:
+        def work(problems: Problems) -> list[Any]:
+            result = [check(value, path, problems) for (check, path), value in zip(checks, values)]  # noqa: B905
+            if len(values) < self._required:
+                for parameter in self.parameters[len(values) : self._required]:
+                    problems.add((None, parameter.name), "missing", parameter.shape.label)
+            elif len(values) > len(checks):
+                result += self._check_rest(values[len(checks) :], rest, problems)
+            return result
 
-    def _others(self, values: Sequence[Any], problems: Problems, method: str) -> list[Any]:
-        rest = self.rest
-        if rest is None:
+        return run("the arguments are wrong", work)
+
+    def _check_rest(self, values: Sequence[Any], check: Checker | None, problems: Problems) -> list[Any]:
+        if self.rest is None or check is None:
             count = len(self.parameters)
             expected = f"{count} argument{'' if count == 1 else 's'}"
             problems.add((None, "arguments"), f"got {count + len(values)}", expected)
             return []
-        path: Path = (None, rest.name)
-        return [getattr(rest.shape, method)(value, (path, i), problems) for i, value in enumerate(values)]
+        path: Path = (None, self.rest.name)
+        return [check(value, (path, i), problems) for i, value in enumerate(values)]
 
     def answer(self, result: Any) -> tuple[Any, ...] | None:
         """Returns the values of the acknowledgement for a function's result: ``None`` is none, and a tuple is
@@ -130,7 +135,7 @@ def _is_several(shape: Shape, result: Any) -> bool:
     """Whether a result is of a tuple's type."""
     if not isinstance(shape, UnionShape):
         return _is_tuple(shape)
-    chosen = shape.choose(result, Problems(), encoding=True)
+    _, chosen, _ = shape.choose(result, Problems(), encoding=True)
     return chosen is not None and _is_tuple(chosen)
 
 
@@ -140,15 +145,32 @@ def signature_of(handler: Callable[..., Any]) -> Signature | None:
     Returns ``None`` if its annotations leave nothing to check, so that it can be called as it is. Raises
     `AnnotationError`.
     """
+    if _is_bare(handler):
+        return None
     signature = read_signature(handler, skip=1)
     return signature if signature.checks else None
+
+
+def _is_bare(handler: Callable[..., Any]) -> bool:
+    """Whether a plain function is not annotated, apart from its socket and ``-> None``: the common case, in a
+    hundredth of the time, because a handler may be registered for each socket."""
+    function = getattr(handler, "__func__", handler)
+    if not isinstance(function, FunctionType) or hasattr(function, "__wrapped__"):
+        return False
+    if sys.version_info >= (3, 14):
+        return function.__annotate__ is None
+    code = function.__code__
+    first = 0 if function is handler else 1  # of a method, the socket is the second
+    socket = code.co_varnames[first : first + 1] if first < code.co_argcount else ()
+    annotations = function.__annotations__
+    return annotations.get("return") in (None, "None") and annotations.keys() <= {"return", *socket}
 
 
 def read_signature(function: Callable[..., Any], *, skip: int = 0) -> Signature:
     """Returns the signature of a function without its first ``skip`` arguments. Raises `AnnotationError`."""
     name = getattr(function, "__qualname__", None) or repr(function)
     try:
-        parameters = list(inspect.signature(function).parameters.values())
+        parameters = parameters_of(function)
     except (TypeError, ValueError):
         return Signature([], Field("args", ANY, required=False), None)  # a callable in C that does not tell
     while skip and parameters and parameters[0].kind in _POSITIONAL:
@@ -192,6 +214,19 @@ def _hints(function: Callable[..., Any], names: set[str], name: str) -> dict[str
     annotated = getattr(annotated, "__func__", annotated)
     given = {key: value for key, value in _raw_annotations(annotated).items() if key in names}
     return resolve(SimpleNamespace(__annotations__=given), name, getattr(annotated, "__globals__", {}))
+
+
+def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Returns the parameters of a function; their annotations need not be resolvable.
+
+    Raises `TypeError` or `ValueError` for a callable in C that does not tell.
+    """
+    if sys.version_info >= (3, 14):
+        import annotationlib  # noqa: PLC0415 - new in 3.14
+
+        forward = annotationlib.Format.FORWARDREF
+        return list(inspect.signature(function, annotation_format=forward).parameters.values())
+    return list(inspect.signature(function).parameters.values())
 
 
 def _raw_annotations(annotated: Any) -> dict[str, Any]:
