@@ -30,7 +30,7 @@ from rfc6455_server.socketio import (
     Socket,
     SocketIO,
 )
-from rfc6455_server.socketio.session import EncodedPacket
+from rfc6455_server.socketio.encoded import EncodedPacket
 from rfc6455_server.testing import ManualClock, TestClient, settle
 from tests.server_helpers import Certificate, RawPeer, all_closed, serving, until
 from tests.test_http import Answer, read_answer
@@ -318,8 +318,12 @@ async def test_missing_acknowledgements_raise() -> None:
     async with rig() as r:
         client = await r.client()
         (socket,) = r.io.sockets.values()
+        waiting = asyncio.create_task(socket.timeout(10).emit_with_ack("x"))
+        await r.clock.advance(9.9)
+        assert not waiting.done()
+        await r.clock.advance(0.2)
         with pytest.raises(AckTimeoutError):
-            await socket.timeout(0.01).emit_with_ack("x")
+            await waiting
         waiting = asyncio.create_task(socket.emit_with_ack("x"))
         await settle()
         await client.ws.close()
@@ -335,12 +339,15 @@ async def test_broadcasts_with_acknowledgements() -> None:
         clients = [await r.client() for _ in range(3)]
         for socket in r.io.fetch_sockets()[:2]:
             socket.join("room")
-        asking = asyncio.create_task(r.io.to("room").timeout(0.2).emit_with_ack("x", 1))
+        asking = asyncio.create_task(r.io.to("room").timeout(10).emit_with_ack("x", 1))
         for client in clients[:2]:
             packet = await client.recv()
             assert packet == '421["x",1]'
         clients[0].say("431[10]")
         clients[2].say("431[30]")  # it did not receive the event
+        await r.clock.advance(9.9)
+        assert not asking.done()
+        await r.clock.advance(0.2)
         with pytest.raises(AckTimeoutError) as caught:
             await asking
         assert caught.value.responses == [10]
@@ -516,14 +523,13 @@ async def test_recovery_keeps_no_event_that_a_policy_may_drop() -> None:
         r.io.to("pos").emit("x")
         r.io.to("pos", "chat").emit("x")
         r.io.to("chat").volatile.emit("x")
-        assert recovery.size == 0
+        assert recovery.position == recovery.size == 0
         r.io.to("chat").emit("x")
-        first = recovery.size
-        assert first > 0
+        assert recovery.position == 1
         r.io.rooms.policies["*"] = "drop_oldest"  # it applies to rooms, not to a socket's own id
         socket.emit("x")
         r.io.emit("x")
-        assert recovery.size == 3 * first
+        assert recovery.position == 3
 
 
 async def test_drain_waits_until_the_queue_is_written() -> None:
@@ -676,8 +682,8 @@ async def test_an_exception_in_a_handler_is_logged_and_the_socket_stays(
         await settle()
         assert r.handled == [["bug"], ["fine"]]
         assert "handler=bug" in caplog.text
-        other = await r.client(auth={"x": 1})
-        assert await other.recv() == "41"
+        other = await Client.open(r.test, auth={"x": 1})
+        assert await other.recv() == '44{"message":"internal error"}'
 
 
 async def test_a_handler_that_does_not_return_blocks_only_its_own_client() -> None:
@@ -725,7 +731,7 @@ async def test_the_attributes_of_a_socket() -> None:
         client = await r.client(auth={"token": "x", "pid": "theirs"})
         (socket,) = r.io.fetch_sockets()
         handshake = socket.handshake
-        assert handshake.auth == {"token": "x"}
+        assert handshake.auth == {"token": "x", "pid": "theirs"}
         assert handshake.query == {"EIO": "4", "transport": "websocket"}
         assert (handshake.address, handshake.secure) == ("192.0.2.1", False)
         assert handshake.headers["Host"] == "test"
@@ -797,14 +803,13 @@ async def test_stop_disconnects_the_sockets_and_cancels_handlers() -> None:
         client = await r.client()
         client.say('42["stay"]')
         await settle()
-        from rfc6455_server import socketio
-
-        socketio.STOP_TIMEOUT, before = 0.05, socketio.STOP_TIMEOUT  # type: ignore[misc]
         stopping = asyncio.create_task(r.server.stop())
         await client.recv_all()
-        await stopping
-        socketio.STOP_TIMEOUT = before  # type: ignore[misc]
+        await r.clock.advance(4.9)
+        assert not ended
+        await r.clock.advance(0.2)
         assert len(ended) == 1
+        await stopping
         assert r.io.sockets == {}
 
 
@@ -1097,15 +1102,53 @@ async def test_a_bad_body_ends_the_session(body: bytes) -> None:
         assert handled == []
 
 
-async def test_a_polling_client_over_max_queue_is_disconnected() -> None:
-    io = SocketIO()
-    server = Server(max_queue=10_000)
+async def test_a_polling_client_that_fetches_nothing_is_disconnected_and_one_that_fetches_is_not() -> None:
+    clock = ManualClock()
+    io = SocketIO(ping_interval=1000)
+    server = Server(max_queue=10_000, send_timeout=20, clock=clock)
     server.mount(io)
+    reasons = []
+
+    @io.on("disconnect")
+    async def gone(socket: Socket, reason: str) -> None:
+        reasons.append(reason)
+
     async with serving(server) as url:
-        await opened(url)
+        query, _ = await opened(url), await opened(url)
+        for _ in range(200):
+            io.emit("x", "x" * 1000)
+        assert len(io.sockets) == 2  # over the limit, but they may take it
+        assert server.queued > 400_000
+        await clock.advance(19)
+        assert (await ask(url, query)).body.count(b"x" * 1000) == 200
         for _ in range(20):
             io.emit("x", "x" * 1000)
-        assert io.sockets == {}
+        await clock.advance(2)
+        await until(lambda: reasons)
+        assert reasons == ["too slow"]
+        assert len(io.sockets) == 1
+        assert (await ask(url, query)).body.count(b"x" * 1000) == 20
+        await clock.advance(20)
+        assert reasons == ["too slow"]
+        assert server.queued == 0
+
+
+async def test_policies_apply_to_a_client_that_polls() -> None:
+    io = SocketIO()
+    server = Server(max_queue=2_000)
+    server.mount(io)
+    async with serving(server) as url:
+        query = await opened(url)
+        for number in range(3):
+            io.everybody().with_policy(coalesce("position")).emit("position", number)
+            io.everybody().with_policy("drop_oldest").emit("chat", number, "x" * 500)
+        io.everybody().volatile.emit("volatile")
+        body = (await ask(url, query)).body.decode()
+        events = [json.loads(packet[2:])[:2] for packet in body.split("\x1e")]
+        assert events == [["chat", 1], ["position", 2], ["chat", 2]]
+        (socket,) = io.sockets.values()
+        assert socket.dropped == 4
+        assert server.stats.dropped == {"coalesce": 2, "drop_oldest": 1, "volatile": 1}
 
 
 async def test_the_upgrade_step_by_step() -> None:
@@ -1158,13 +1201,28 @@ async def test_a_client_with_b64_receives_base64_on_its_websocket() -> None:
         ]
 
 
-async def test_too_many_sessions_are_503() -> None:
+async def test_polling_sessions_are_limited_and_do_not_shut_out_websockets() -> None:
     io = SocketIO()
     server = Server(max_connections=2)
     server.mount(io)
     async with serving(server) as url:
         for status in (200, 200, 503):
             assert (await ask(url, "EIO=4&transport=polling")).status == status
-        with pytest.raises(HandshakeRejectedError) as caught:
-            await connect(f"{url}/socket.io/?EIO=4&transport=websocket")
-        assert caught.value.response.status == 503
+        async with connect(f"{url}/socket.io/?EIO=4&transport=websocket") as ws:
+            assert str(await ws.recv()).startswith("0{")
+
+
+async def test_polling_sessions_are_limited_by_address_also_behind_a_proxy() -> None:
+    clock = ManualClock()
+    io = SocketIO()
+    server = Server(max_connections_per_address=2, trusted=["127.0.0.1"], clock=clock)
+    server.mount(io)
+    async with serving(server) as url:
+        for client, status in [("a", 200), ("a", 200), ("a", 429), ("b", 200)]:
+            field = f"X-Forwarded-For: 203.0.113.{ord(client)}\r\n"
+            assert (await ask(url, "EIO=4&transport=polling", headers=field)).status == status
+        for _ in range(3):  # from the proxy itself, on behalf of nobody knows whom
+            assert (await ask(url, "EIO=4&transport=polling")).status == 200
+        await clock.advance(60)  # sessions that never connected have ended
+        field = "X-Forwarded-For: 203.0.113.97\r\n"
+        assert (await ask(url, "EIO=4&transport=polling", headers=field)).status == 200

@@ -7,9 +7,9 @@ import asyncio
 import logging
 import signal
 import ssl
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from pathlib import Path
-from typing import Final, Protocol, TypeVar, Unpack, cast
+from typing import Any, Final, Protocol, TypeVar, Unpack, cast
 
 from rfc6455 import PerMessageDeflate, Request, ascii_lower, preload_masking
 from rfc6455_server.clock import Clock
@@ -24,7 +24,6 @@ from rfc6455_server.listening.proxy import Trusted
 from rfc6455_server.listening.routing import (
     STOPPING,
     Authorize,
-    Refusal,
     Route,
     Site,
     WebSocketHandler,
@@ -103,6 +102,7 @@ class Server:
             trusted=Trusted(trusted),
         )
         self._report_callbacks: list[Callable[[CloseReport], object]] = []
+        self._drain_callbacks: list[Callable[[float], Coroutine[Any, Any, None]]] = []
         self._stop_callbacks: list[Callable[[], Awaitable[None]]] = []
         self.registries = [self.rooms]
         """The rooms that the metrics count: the server's, and those of its mounted parts."""
@@ -137,12 +137,15 @@ class Server:
         self._site.authorize = hook
         return hook
 
-    async def admit(self, request: Request) -> Refusal | None:
-        """Decides about a request that opens a session without a WebSocket; ``None`` admits it."""
+    async def admit(self, request: Request) -> Any:
+        """Decides about a request that opens a session by polling: returns its `Refusal`, or its user."""
         if self.draining:
             return STOPPING
-        verdict = None if self._site.authorize is None else await self._site.authorize(request)
-        return verdict if isinstance(verdict, Refusal) else None
+        return None if self._site.authorize is None else await self._site.authorize(request)
+
+    def is_proxy(self, address: str) -> bool:
+        """Whether ``address`` is a trusted proxy's, whose connections are those of many clients."""
+        return address in self._site.trusted
 
     def on_report(self, callback: _AnyReportCallback) -> _AnyReportCallback:
         """Registers a function that is called with the `CloseReport` of each connection that has ended."""
@@ -186,6 +189,10 @@ class Server:
         """Adds a part with its own routes, such as `socketio.SocketIO`."""
         part.attach(self)
 
+    def on_drain(self, callback: Callable[[float], Coroutine[Any, Any, None]]) -> None:
+        """Adds an async function that `drain` runs while it closes the WebSockets, with the same seconds."""
+        self._drain_callbacks.append(callback)
+
     def on_stop(self, callback: Callable[[], Awaitable[None]]) -> None:
         """Adds an async function that `stop` awaits before it closes the connections."""
         self._stop_callbacks.append(callback)
@@ -194,6 +201,11 @@ class Server:
     def clock(self) -> Clock:
         """The clock that the server was made with, or the event loop."""
         return self._clock or asyncio.get_running_loop()
+
+    @property
+    def hub(self) -> Hub:
+        """What the connections share; makes the server ready."""
+        return self.make_ready().hub
 
     async def _health(self, _: HttpRequest) -> HttpResponse:
         return HttpResponse(b"ok\n")
@@ -294,11 +306,12 @@ class Server:
     async def drain(self, seconds: float = DRAIN_TIME) -> None:
         """Prepares for `stop`: from now on, ``/readyz`` and requests for a WebSocket are answered with 503.
 
-        Open WebSockets are closed with 1001, spread over ``seconds``, so that the clients do not all connect
-        to another server at once.
+        Open WebSockets are closed with 1001, and polling sessions of Socket.IO with a CLOSE, spread over
+        ``seconds``, so that the clients do not all connect to another server at once.
         """
         if self._listener is not None:
-            await self._listener.drain(seconds)
+            callbacks = [callback(seconds) for callback in self._drain_callbacks]
+            await asyncio.gather(self._listener.drain(seconds), *callbacks)
 
     async def stop(self) -> None:
         """Stops listening, closes every connection, WebSockets with 1001, and waits for the handlers.

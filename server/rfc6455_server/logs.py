@@ -14,8 +14,8 @@ logger: Final = logging.getLogger("rfc6455_server")
 _UNQUOTED: Final = re.compile(r"[A-Za-z0-9_.:/@%+~-]+")
 
 
-def log(level: int, event: str, *, exception: bool = False, **fields: object) -> None:
-    """Logs ``event`` and its fields; with ``exception``, also the exception that is being handled."""
+def log(level: int, event: str, *, exception: bool | BaseException = False, **fields: object) -> None:
+    """Logs ``event`` and its fields; with ``exception``, also that one; True is the one being handled."""
     if logger.isEnabledFor(level):
         extra = {"event": event, "fields": fields}
         logger.log(level, "%s", _render(event, fields), extra=extra, exc_info=exception)

@@ -194,9 +194,21 @@ class Room:
             return
         if not member.may_join():
             raise LimitExceededError("in too many rooms, or joining too fast")
+        self._add(member, show)
+
+    def rejoin(self, member: Member, show: object = None) -> None:
+        """Does the same as `join`, without limits: for a member that was in the room before."""
+        if member.closed is None and member not in self._members:
+            self._add(member, show)
+
+    def _add(self, member: Member, show: object) -> None:
         self._members[member] = show
         member.memberships.append(self)
         self._rooms.call_back(self._rooms.join_callbacks, self, member)
+
+    def shown(self, member: Member) -> object:
+        """Returns what a member shows to the others; ``None`` if it shows nothing, or is no member."""
+        return self._members.get(member)
 
     def leave(self, member: Member) -> None:
         """Removes ``member``; does nothing if it is not in the room."""

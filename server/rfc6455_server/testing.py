@@ -258,7 +258,12 @@ class TestClient:
         for transport in self.transports:
             transport.abort()
         await settle()
-        await self._server.stop()
+        stopping = asyncio.ensure_future(self._server.stop())
+        await settle()
+        if isinstance(self.clock, ManualClock):
+            while not stopping.done():  # it waits for a handler, until its time is up
+                await self.clock.advance(1)
+        await stopping
 
     def open(self, protocol: asyncio.Protocol, address: str = "192.0.2.1") -> MemoryTransport:
         """Connects ``protocol``; raises `ConnectionRefusedError` if the server refuses the connection."""

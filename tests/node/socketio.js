@@ -103,6 +103,15 @@ const scenarios = {
     socket.close();
     await new Promise((resolve) => setTimeout(resolve, 5000)); // as above; the tests do not wait that long
   },
+
+  async refused() {
+    const socket = open("", { auth: { token: "wrong" } });
+    const [error] = await event(socket, "connect_error");
+    tell("refused", error.message, error.data, socket.connected);
+    socket.auth = { token: "s3cret" };
+    await connected(socket.connect());
+    tell("connected", socket.connected);
+  },
 };
 
 await scenarios[scenario]();

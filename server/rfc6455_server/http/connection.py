@@ -18,7 +18,7 @@ from rfc6455_server.http.extras import load_h11
 from rfc6455_server.http.refusals import record_refusal
 from rfc6455_server.http.routes import MAX_BODY, HttpRequest, HttpResponse, HttpRoute, HttpRoutes, not_found
 from rfc6455_server.logs import log
-from rfc6455_server.websocket.hub import Hub
+from rfc6455_server.websocket.hub import Hub, Slowness
 from rfc6455_server.websocket.streams import LINGER_TIMEOUT, CodecProtocol
 
 MAX_EARLY: Final = 1 << 16
@@ -98,6 +98,7 @@ class HttpConnection:
         """Ends the connection at once."""
         self._stop_timer()
         self._abandon()
+        self._hub.budget.release(self)
         if self._task is not None:
             self._task.cancel()
         self._closing = True
@@ -114,6 +115,7 @@ class HttpConnection:
                     self._start(event)
                 elif isinstance(event, h11.Data):
                     self._body += event.data
+                    self._hub.budget.charge(self, len(self._body))
                     if self._route is not None and len(self._body) > self._route.max_body:
                         self._refuse(413)
                 elif isinstance(event, h11.EndOfMessage):
@@ -175,7 +177,9 @@ class HttpConnection:
             return HttpResponse(b"method not allowed\n", status=405, headers=[("Allow", allowed)])
         self._head_accepted = False
         secure = self._writer.get_extra_info("ssl_object") is not None
-        return await route.handler(HttpRequest(head, bytes(self._body), self._protocol.address, secure))
+        body, self._body = bytes(self._body), bytearray()
+        self._hub.budget.release(self)
+        return await route.handler(HttpRequest(head, body, self._protocol.address, secure))
 
     def _answer_with(self, answer: Callable[[], Awaitable[HttpResponse]]) -> None:
         # A function, and not its coroutine: a task that is cancelled before it starts would never await it.
@@ -225,11 +229,20 @@ class HttpConnection:
         """Writes, and waits while the client is behind; raises `OSError` or `TimeoutError`."""
         self._hub.stats.bytes_out += len(data)
         self._writer.write(data)
+        unwritten = self._writer.transport.get_write_buffer_size()
+        if unwritten:
+            self._hub.budget.charge(self, unwritten)
         async with asyncio.timeout(self._hub.limits.send_timeout):
             await self._writer.drain()
 
+    def disconnect_slow(self, slowness: Slowness) -> None:
+        """Ends the connection: of all peers, most bytes wait for this one."""
+        log(logging.INFO, "HTTP client too slow", address=self._protocol.address, reason=slowness)
+        self.abort()
+
     def _finish(self) -> None:
         """Passes the connection on to the next request, or closes it."""
+        self._hub.budget.release(self)
         if self._early > MAX_EARLY:
             self._protocol.reader.resume()
         connection = self._connection
@@ -246,6 +259,7 @@ class HttpConnection:
         """Sends EOF, and closes TCP once the client has read the answer (RFC 9112 §9.6)."""
         self._stop_timer()
         self._closing = True
+        self._hub.budget.release(self)
         transport = self._writer.transport
         if transport.is_closing():
             return

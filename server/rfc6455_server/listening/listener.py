@@ -10,6 +10,7 @@ from collections.abc import Collection
 from functools import partial
 
 from rfc6455 import CloseCode, Headers, Request, Response
+from rfc6455_server.clock import sleep
 from rfc6455_server.http.connection import HttpConnection
 from rfc6455_server.http.refusals import record_refusal
 from rfc6455_server.limits import Addresses, LimitExceededError
@@ -159,7 +160,7 @@ class Listener:
         for websocket in websockets:
             websocket.start_close(CloseCode.GOING_AWAY, "the server is stopping", cause=Cause.GOING_AWAY)
             # After the last one, too: load balancers need time to notice that the server is not ready.
-            await self._sleep(seconds / len(websockets))
+            await sleep(self.hub.clock, seconds / len(websockets))
 
     async def close(self) -> None:
         """Closes every connection, WebSockets with 1001, and waits for the handlers.
@@ -190,8 +191,3 @@ class Listener:
         """Ends every connection at once."""
         for protocol in list(self._protocols):
             protocol.reader.abort()
-
-    async def _sleep(self, seconds: float) -> None:
-        woken = self._loop.create_future()
-        self.hub.clock.call_later(seconds, woken.set_result, None)
-        await woken

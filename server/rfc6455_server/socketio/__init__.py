@@ -14,25 +14,29 @@
     server.mount(io)                         # at /socket.io/
 
 The files, from the wire upward: `packets` (Socket.IO's format), `engine` (Engine.IO's session, without I/O),
-`recovery`, `session` (a session with its transports and time), `handlers` (the order in which they run),
-`targets`, `sockets`, `namespaces` and `clients` (what applications use), `transports` (requests).
+`recovery`, `session` (a session with its transports and time), `registering` and `handlers` (which handlers
+there are, and the order in which they run), `targets`, `receiving`, `sockets`, `namespaces` and `clients`
+(what applications use), `transports` (requests).
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Coroutine
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 from rfc6455 import Request
-from rfc6455_server.clock import Clock
+from rfc6455_server.clock import Clock, wait_for_all
 from rfc6455_server.http.routes import HttpRoute
 from rfc6455_server.limits import Limits
-from rfc6455_server.listening.routing import Refusal, Route
+from rfc6455_server.listening.routing import Route
+from rfc6455_server.logs import log
 from rfc6455_server.rooms import Rooms
+from rfc6455_server.socketio.catchup import Turns
 from rfc6455_server.socketio.clients import Client
 from rfc6455_server.socketio.engine import EngineSession, Transport
-from rfc6455_server.socketio.handlers import EventHandler
-from rfc6455_server.socketio.namespaces import ConnectError, Middleware, Namespace
+from rfc6455_server.socketio.namespaces import Middleware, Namespace
 from rfc6455_server.socketio.recovery import DEFAULT_MAX_BYTES
+from rfc6455_server.socketio.registering import Ack, ConnectError, Handlers, Registering
 from rfc6455_server.socketio.session import Session
 from rfc6455_server.socketio.sockets import (
     Broadcaster,
@@ -45,8 +49,10 @@ from rfc6455_server.socketio.sockets import (
 from rfc6455_server.socketio.targets import AckTimeoutError
 from rfc6455_server.socketio.transports import Transports, parse_query
 from rfc6455_server.stats import Stats
+from rfc6455_server.websocket.hub import Hub
 
 __all__ = [
+    "Ack",
     "AckTimeoutError",
     "ConnectError",
     "DisconnectedError",
@@ -59,9 +65,8 @@ __all__ = [
 ]
 
 STOP_TIMEOUT: Final = 5.0
-"""Seconds that handlers have to end when the server is stopping."""
-
-_AnyHandler = TypeVar("_AnyHandler", bound=EventHandler)
+"""Seconds of the server's clock that handlers have to end when the server is stopping, and again when they
+were cancelled."""
 
 
 class MountedOn(Protocol):
@@ -75,8 +80,15 @@ class MountedOn(Protocol):
     def clock(self) -> Clock:
         """The server's clock."""
 
-    async def admit(self, request: Request) -> Refusal | None:
-        """Returns the refusal if a request may not open a session by polling."""
+    @property
+    def hub(self) -> Hub:
+        """What the connections share."""
+
+    async def admit(self, request: Request) -> Any:
+        """Returns the `Refusal` of a request that opens a session by polling, or its user."""
+
+    def is_proxy(self, address: str) -> bool:
+        """Whether an address is a trusted proxy's."""
 
     def add_websocket_route(self, route: Route) -> None:
         """Adds a route for WebSockets."""
@@ -84,11 +96,14 @@ class MountedOn(Protocol):
     def add_http_route(self, prefix: str, route: HttpRoute) -> None:
         """Adds a route for HTTP."""
 
+    def on_drain(self, callback: Callable[[float], Coroutine[Any, Any, None]]) -> None:
+        """Registers a function that is run when the server drains, with the seconds that it may take."""
+
     def on_stop(self, callback: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Registers a function that is awaited when the server is stopping."""
 
 
-class SocketIO(Broadcaster):
+class SocketIO(Registering, Broadcaster):
     """A Socket.IO server, mounted on a `Server`. Methods that a namespace also has are for namespace ``"/"``.
 
     ``cors``: allowed origins besides the server's own; ``["*"]`` allows any, without cookies.
@@ -96,7 +111,8 @@ class SocketIO(Broadcaster):
     ``upgrade_timeout`` (for an upgrade from polling to WebSocket): seconds. ``max_payload``: maximum bytes of
     a message and of a POST body. ``recovery``: seconds for which a client whose connection was lost can come
     back with its id, rooms and data, and is sent the events that it missed; ``None`` turns that off.
-    ``recovery_bytes``: maximum bytes of events that each namespace keeps for that.
+    ``recovery_bytes``: maximum bytes of events that each namespace keeps for that, with the objects that hold
+    them. ``recovery_skips_middlewares``: whether a client that comes back passes without the middlewares.
 
     Raises `ValueError` for a value that is out of range.
     """
@@ -108,11 +124,12 @@ class SocketIO(Broadcaster):
         path: str = "/socket.io/",
         ping_interval: float = 25,
         ping_timeout: float = 20,
-        connect_timeout: float = 45,
+        connect_timeout: float = 10,
         upgrade_timeout: float = 10,
         max_payload: int = 1_000_000,
         recovery: float | None = None,
         recovery_bytes: int = DEFAULT_MAX_BYTES,
+        recovery_skips_middlewares: bool = True,
     ) -> None:
         if not path.startswith("/") or len(path.strip("/")) == 0:
             raise ValueError(f"not a path: {path!r}")
@@ -130,11 +147,14 @@ class SocketIO(Broadcaster):
         self._max_payload = max_payload
         self.recovery_seconds = recovery
         self.recovery_bytes = recovery_bytes
+        self.recovery_skips_middlewares = recovery_skips_middlewares
+        self.turns = Turns()
         self.stats = Stats()
         self.limits = Limits()
         self._mounted_on: MountedOn | None = None
         self._transports: Transports | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[None]] = set()  # handlers and middlewares
+        self._spawned: set[asyncio.Task[None]] = set()
         self._namespaces: dict[str, Namespace] = {}
         self._main = self.of("/")
 
@@ -148,10 +168,10 @@ class SocketIO(Broadcaster):
         self._transports = transports = Transports(
             cors=self._cors,
             max_payload=self._max_payload,
-            max_sessions=server.limits.max_connections,
-            clock=lambda: server.clock,
-            stats=server.stats,
+            limits=server.limits,
+            hub=lambda: server.hub,
             admit=server.admit,
+            is_proxy=server.is_proxy,
             make_session=self._make_session,
             opened=self._opened,
         )
@@ -161,6 +181,7 @@ class SocketIO(Broadcaster):
         for namespace in self._namespaces.values():
             namespace.rooms.stats = server.stats
             server.registries.append(namespace.rooms)
+        server.on_drain(transports.drain)
         server.on_stop(self._stop)
 
     @property
@@ -169,11 +190,16 @@ class SocketIO(Broadcaster):
         return self._mounted_on.clock if self._mounted_on is not None else asyncio.get_running_loop()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Runs ``work`` in a task that the server waits for when it stops."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        """Runs ``work`` in a task. An exception is logged, with its traceback; awaiting the task raises it.
+
+        When the server stops, it waits for the handlers, and then cancels the work at once.
+        """
+        task = _start(work, self._spawned)
+        task.add_done_callback(_log_failure)
         return task
+
+    def run_handlers(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        return _start(work, self._running)
 
     def of(self, name: str) -> Namespace:
         """Returns the namespace of that name, and makes it at first. Raises `ValueError` without a slash."""
@@ -188,13 +214,8 @@ class SocketIO(Broadcaster):
 
     # The namespace "/".
 
-    def on(self, event: str, *, concurrent: bool = False) -> Callable[[_AnyHandler], _AnyHandler]:
-        """Registers the handler of an event (`Namespace.on`)."""
-        return self._main.on(event, concurrent=concurrent)
-
-    def on_any(self, handler: _AnyHandler) -> _AnyHandler:
-        """Registers a function that is called for every event (`Namespace.on_any`)."""
-        return self._main.on_any(handler)
+    def _own_handlers(self) -> Handlers:
+        return self._main.handlers
 
     def use(self, middleware: Middleware) -> Middleware:
         """Registers a function that may refuse a client (`Namespace.use`)."""
@@ -224,15 +245,17 @@ class SocketIO(Broadcaster):
             ping_timeout=self._ping_timeout,
             upgrade_timeout=self._upgrade_timeout,
             max_payload=self._max_payload,
-            max_buffer=self.limits.max_queue,
         )
 
-    def _opened(self, session: Session, request: Request) -> None:
+    def _opened(self, session: Session) -> None:
+        # The request is the one that carries CONNECT, so that a session that never connects keeps none.
         def make_handshake(auth: dict[str, Any]) -> Handshake:
+            request = session.request
+            assert request is not None  # noqa: S101 - it is being received
             return Handshake(
                 headers=request.headers,
                 query=parse_query(request),
-                auth={name: value for name, value in auth.items() if name not in ("pid", "offset")},
+                auth=self._application_auth(auth),
                 address=session.address,
                 url=request.target,
                 secure=session.secure,
@@ -241,12 +264,37 @@ class SocketIO(Broadcaster):
 
         Client(session, self._namespaces, make_handshake, self._connect_timeout, self.clock)
 
+    def _application_auth(self, auth: dict[str, Any]) -> dict[str, Any]:
+        """Returns what the client's application sent, without what recovery adds."""
+        if self.recovery_seconds is None:
+            return auth
+        return {name: value for name, value in auth.items() if name not in ("pid", "offset")}
+
     async def _stop(self) -> None:
         if self._transports is not None:
-            self._transports.close("server shutting down")
-        if self._tasks:
-            _, late = await asyncio.wait(list(self._tasks), timeout=STOP_TIMEOUT)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
+            self._transports.close()
+        late = await wait_for_all(list(self._running), STOP_TIMEOUT, self.clock)
+        cancelled = [*late, *self._spawned]
+        for task in cancelled:
+            task.cancel()
+        late = await wait_for_all(cancelled, STOP_TIMEOUT, self.clock)
+        if late:
+            log(logging.WARNING, "tasks did not end when the server stopped", tasks=len(late))
+
+
+def _start(work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> "asyncio.Task[None]":
+    task = asyncio.get_running_loop().create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return task
+
+
+def _log_failure(task: "asyncio.Task[None]") -> None:
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        log(
+            logging.ERROR,
+            "spawned task failed",
+            exception=error,
+            task=getattr(task.get_coro(), "__qualname__", ""),
+        )

@@ -7,18 +7,33 @@ Left to others: packets (`packets`), the session (`session`), missed events (`re
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from rfc6455_server.clock import Clock
 from rfc6455_server.logs import log
-from rfc6455_server.socketio.handlers import call_handler
-from rfc6455_server.socketio.namespaces import ConnectError, Namespace
+from rfc6455_server.socketio.catchup import CatchUp
+from rfc6455_server.socketio.encoded import EncodedPacket
+from rfc6455_server.socketio.ids import new_id
+from rfc6455_server.socketio.namespaces import Namespace
 from rfc6455_server.socketio.packets import Decoder, Packet, PacketError, PacketType, encode
-from rfc6455_server.socketio.session import EncodedPacket, Session, new_id
-from rfc6455_server.socketio.sockets import Handshake, Socket
+from rfc6455_server.socketio.registering import ConnectError, call_handler
+from rfc6455_server.socketio.session import Session
+from rfc6455_server.socketio.sockets import LEFT_BY_CLIENT, Handshake, Socket
+
+MESSAGE_COST: Final = 128
+"""Bytes counted for each message of a packet that is not complete, besides its payload."""
 
 MAX_NAMESPACES: Final = 64
 """Maximum namespaces that one client is connected to."""
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """A CONNECT that is not answered: the client waits for its turn, or the middlewares decide."""
+
+    task: asyncio.Task[None]
+    socket: Socket | None = None
 
 
 class Client:
@@ -38,20 +53,30 @@ class Client:
         self._make_handshake = make_handshake
         self._decoder = Decoder()
         self._sockets: dict[str, Socket] = {}
-        self._connecting: dict[str, asyncio.Task[None]] = {}
+        self._connecting: dict[str, _Attempt] = {}
         self._size = 0  # bytes of the messages of a packet that is not complete
-        self._timer = clock.call_later(connect_timeout, self._close_unconnected)
+        self._clock = clock
+        self._connect_timeout = connect_timeout
+        self._start_timer()
         session.receiver = self
 
     # Receiving.
 
+    @property
+    def awaits_acks(self) -> bool:
+        """Whether somebody waits for an acknowledgement of this client."""
+        return any(socket.awaits_ack for socket in self._sockets.values())
+
     def receive(self, message: str | bytes) -> None:
         """Handles a message of the session."""
-        self._size += len(message)
+        size, self._size = self._size + len(message), 0
         try:
             packet = self._decoder.receive(message)
+            if packet is None:
+                self._size = size + MESSAGE_COST
+            if packet is None or isinstance(message, bytes):
+                self.session.set_incoming(self._size)
             if packet is not None:
-                size, self._size = self._size, 0
                 self._receive_packet(packet, size)
         except PacketError as error:
             log(logging.INFO, "client broke the protocol", address=self.session.address, reason=str(error))
@@ -66,7 +91,9 @@ class Client:
             case PacketType.EVENT | PacketType.ACK if socket is not None:
                 socket.receive(packet, size)
             case PacketType.DISCONNECT if socket is not None:
-                socket.end("client namespace disconnect")
+                socket.end(LEFT_BY_CLIENT)
+            case PacketType.DISCONNECT if name in self._connecting:
+                self._give_up(name, LEFT_BY_CLIENT)
             case PacketType.CONNECT_ERROR:
                 raise PacketError("a CONNECT_ERROR from a client", slug="unexpected-packet")
             case _ if not self._sockets and not self._connecting:
@@ -85,61 +112,96 @@ class Client:
         if namespace is None:
             self.send(Packet(PacketType.CONNECT_ERROR, name, {"message": "Invalid namespace"}))
             return
-        self._timer.cancel()
         handshake = self._make_handshake(auth)
-        if self._recover(namespace, auth, handshake):
-            return
+        if namespace.recovery is not None and isinstance(auth.get("pid"), str):
+            task = namespace.server.run_handlers(self._recover(namespace, auth, handshake))
+            self._connecting[name] = _Attempt(task)
+        else:
+            self._connect_new(namespace, handshake)
+
+    def _connect_new(self, namespace: Namespace, handshake: Handshake) -> None:
         socket = Socket(namespace, self, new_id(), handshake)
         if not namespace.middlewares:
             self._accept(socket)
             return
-        self._connecting[name] = namespace.server.spawn(self._run_middlewares(namespace, socket))
+        task = namespace.server.run_handlers(self._run_middlewares(namespace, socket))
+        self._connecting[namespace.name] = _Attempt(task, socket)
 
-    def _recover(self, namespace: Namespace, auth: dict[str, Any], handshake: Handshake) -> bool:
-        """Connects a client that lost its connection, and sends it what it missed; False if it cannot."""
-        recovery, private_id = namespace.recovery, auth.get("pid")
-        if recovery is None or not isinstance(private_id, str):
-            return False
+    async def _recover(self, namespace: Namespace, auth: dict[str, Any], handshake: Handshake) -> None:
+        """Connects a client that lost its connection, and sends it what it missed, if that is still kept."""
+        recovery, private_id = namespace.recovery, auth["pid"]
+        assert recovery is not None  # noqa: S101 - `_connect` has looked
+        attempt = self._connecting[namespace.name]
+        # Clients that return together take turns; a client recovers one namespace after the other.
+        await namespace.server.turns.take()
+        await self.session.wait_released()
         predecessor = namespace.by_private_id.get(private_id)
         if predecessor is not None:
             # The server has not yet noticed that the connection is lost.
             predecessor.fail_session()
         recovered = recovery.restore(private_id, auth.get("offset"), namespace.server.clock.time())
         if recovered is None:
-            return False
-        socket = Socket(namespace, self, recovered.session.id, handshake)
-        socket.restore(recovered.session)
-        for message in recovered.missed:
-            self.session.post_prepared(message, "disconnect")
-        self._accept(socket)
-        return True
+            del self._connecting[namespace.name]
+            self._connect_new(namespace, handshake)
+            return
+        attempt.socket = socket = Socket(namespace, self, recovered.session.id, handshake)
+        socket.restore(recovered)
+        if namespace.server.recovery_skips_middlewares:
+            del self._connecting[namespace.name]
+            self._accept(socket)
+        else:
+            await self._run_middlewares(namespace, socket)
 
     async def _run_middlewares(self, namespace: Namespace, socket: Socket) -> None:
+        error = None
         try:
             for middleware in namespace.middlewares:
                 await call_handler(middleware, socket)
-        except Exception as error:  # noqa: BLE001 - whatever a middleware raises refuses the client
-            answer: dict[str, Any] = {"message": "internal error"}
-            if isinstance(error, ConnectError):
-                answer = {"message": str(error)}
-                if error.data is not None:
-                    answer["data"] = error.data
-            else:
-                log(logging.ERROR, "middleware failed", exception=True, address=self.session.address)
-            self.send(Packet(PacketType.CONNECT_ERROR, namespace.name, answer))
-        else:
+        except ConnectError as refusal:
+            error = refusal
+        except Exception:  # noqa: BLE001 - whatever a middleware raises refuses the client
+            log(logging.ERROR, "middleware failed", exception=True, address=self.session.address)
+            error = ConnectError("internal error")
+        attempt = self._connecting.get(namespace.name)
+        if attempt is None or attempt.socket is not socket:
+            return  # the client has given up, and a middleware has swallowed its cancellation
+        del self._connecting[namespace.name]
+        if error is None:
             self._accept(socket)
-        finally:
-            self._connecting.pop(namespace.name, None)
+            return
+        socket.abandon("refused")
+        self.send(Packet(PacketType.CONNECT_ERROR, namespace.name, error.answer))
+
+    def _give_up(self, name: str, reason: str) -> None:
+        """Ends an attempt to connect: the client has gone, or has left the namespace."""
+        attempt = self._connecting.pop(name)
+        attempt.task.cancel()
+        if attempt.socket is not None:
+            attempt.socket.abandon(reason)
 
     def _accept(self, socket: Socket) -> None:
-        self._sockets[socket.namespace.name] = socket
+        namespace, lost = socket.namespace, socket.lost
+        self._timer.cancel()
+        self._sockets[namespace.name] = socket
         socket.start()
+        if lost is None:
+            return
+        # What it missed follows CONNECT, and is followed by what is sent from now on, also by callbacks.
+        missed = namespace.missed(socket.position, {lost.id, *lost.rooms})
+        catch_up = CatchUp(self.session, missed, namespace.server.turns)
+        self.session.hold(catch_up.finish)
+        socket.rejoin(lost)
+        catch_up.start(namespace.server.run_handlers)
 
     def _close_unconnected(self) -> None:
-        if not self._sockets and not self._connecting:
+        if self._connecting:
+            self._start_timer()  # a middleware decides
+        elif not self._sockets:
             log(logging.INFO, "no CONNECT in time", address=self.session.address)
             self.session.close()
+
+    def _start_timer(self) -> None:
+        self._timer = self._clock.call_later(self._connect_timeout, self._close_unconnected)
 
     # Sending.
 
@@ -162,7 +224,7 @@ class Client:
     def session_closed(self, reason: str) -> None:
         """Ends the sockets: the session has ended."""
         self._timer.cancel()
-        for task in self._connecting.values():
-            task.cancel()
+        for name in list(self._connecting):
+            self._give_up(name, reason)
         for socket in list(self._sockets.values()):
             socket.end("forced server close" if reason == "forced close" else reason)

@@ -1,12 +1,8 @@
-"""Engine.IO, protocol version 4, for a server: packets, and one session over polling and WebSocket.
+"""Engine.IO, protocol version 4, for a server: one session over polling and WebSocket.
 
-Implements: https://github.com/socketio/engine.io-protocol, the formats, the heartbeat, the upgrade.
-Left to others: HTTP and WebSocket, the table of sessions, the clock (``now`` is seconds of any clock that
-only goes forward), what the messages mean (`packets`).
-
-On a WebSocket, a packet is one message: the digit of its type and its data as text, or, for a MESSAGE of
-bytes, just the bytes. A payload, the body of a POST or of the response to a GET, is packets with U+001E
-between them; bytes are written as ``b`` and their base64.
+Implements: https://github.com/socketio/engine.io-protocol, the heartbeat, the upgrade, the close.
+Left to others: the formats (`engine_packets`), HTTP and WebSocket, the table of sessions, the clock (``now``
+is seconds of any clock that only goes forward), what the messages mean (`packets`).
 
 To drive a session, call its methods as things happen (`EngineSession.receive_message`,
 `EngineSession.start_poll`, …), call `EngineSession.check_deadlines` at `EngineSession.next_deadline`, and
@@ -18,6 +14,9 @@ after each call
     if packets := session.packets_to_send("polling"):     # empty: no GET waits, or nothing answers it
         answer_the_get(encode_payload(packets))
     for event in session.events(): ...                    # sending the last packet may end the session
+
+The queue has no limit of its own: the caller sees how much is ``buffered``, and bounds it. While the caller
+does not read from the client, because its handlers are behind, it sets ``held_back``.
 
 The states of the session:
 
@@ -37,16 +36,25 @@ The states of an upgrade, during which the session polls until the last step:
     any      to NONE     the client sent anything else on it, it was lost, or time is up: `UpgradeFailed`
 """
 
-import base64
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import Enum
 from math import inf
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, TypeAlias
 
-from rfc6455 import State, WebSocketError
+from rfc6455 import State
+from rfc6455_server.socketio.engine_packets import (
+    DEFAULT_MAX_PACKETS,
+    SEPARATOR,
+    EngineError,
+    EnginePacket,
+    EnginePacketType,
+    decode_packet,
+    decode_payload,
+    payload_size,
+)
 
 Transport: TypeAlias = Literal["polling", "websocket"]
 
@@ -56,40 +64,8 @@ DEFAULT_UPGRADE_TIMEOUT: Final = 10.0
 DEFAULT_CLOSE_TIMEOUT: Final = 30.0
 DEFAULT_MAX_PAYLOAD: Final = 1_000_000
 """Maximum bytes of a payload; the official server's default."""
-DEFAULT_MAX_BUFFER: Final = 4 << 20
-"""Maximum bytes that are queued for the client."""
-DEFAULT_MAX_PACKETS: Final = 1 << 16
-"""Maximum packets of one payload; a client that polls sends all that it has queued in one."""
-
-_SEPARATOR: Final = "\x1e"
-
-
-class EnginePacketType(IntEnum):
-    """The packet types, by their digits."""
-
-    OPEN = 0
-    CLOSE = 1
-    PING = 2
-    PONG = 3
-    MESSAGE = 4
-    UPGRADE = 5
-    NOOP = 6
-
-
-_TYPES: Final = {str(int(type_)): type_ for type_ in EnginePacketType}
-_DIGITS: Final = {type_: digit for digit, type_ in _TYPES.items()}
-
-
-class EngineError(WebSocketError):
-    """The client sent what is not a packet or not allowed now, or a method was called in a wrong state."""
-
-
-class EnginePacket(NamedTuple):
-    """A packet. Only a MESSAGE may carry bytes."""
-
-    type: EnginePacketType
-    data: str | bytes = ""
-
+PACKET_COST: Final = 256
+"""Bytes counted for a queued packet besides its payload: for the objects that hold it."""
 
 _CLOSE: Final = EnginePacket(EnginePacketType.CLOSE)
 _PING: Final = EnginePacket(EnginePacketType.PING)
@@ -98,61 +74,6 @@ _UPGRADE: Final = EnginePacket(EnginePacketType.UPGRADE)
 _NOOP: Final = EnginePacket(EnginePacketType.NOOP)
 _PROBE: Final = EnginePacket(EnginePacketType.PING, "probe")
 _PROBE_ANSWER: Final = EnginePacket(EnginePacketType.PONG, "probe")
-
-
-def encode_packet(packet: EnginePacket, *, binary: bool = True) -> str | bytes:
-    """Returns the WebSocket message of a packet; with ``binary=False`` always text, bytes as base64.
-
-    Raises `ValueError` for bytes in a packet that is not a MESSAGE.
-    """
-    type_, data = packet
-    if isinstance(data, str):
-        return _DIGITS[type_] + data
-    if type_ is not EnginePacketType.MESSAGE:
-        raise ValueError("only a MESSAGE carries bytes")
-    return data if binary else "b" + base64.b64encode(data).decode()
-
-
-def decode_packet(message: str | bytes) -> EnginePacket:
-    """Returns the packet in a WebSocket message, or in one part of a payload.
-
-    Raises `EngineError` for an unknown or missing type, and for bad base64.
-    """
-    if not isinstance(message, str):
-        return EnginePacket(EnginePacketType.MESSAGE, message)
-    type_ = _TYPES.get(message[:1])
-    if type_ is not None:
-        return EnginePacket(type_, message[1:])
-    if message[:1] != "b":
-        raise EngineError("unknown packet type", slug="bad-packet-type")
-    try:
-        # The official Java client breaks its base64 into lines.
-        return EnginePacket(
-            EnginePacketType.MESSAGE, base64.b64decode(message[1:].replace("\n", ""), validate=True)
-        )
-    except ValueError:
-        raise EngineError("not base64", slug="bad-base64") from None
-
-
-def encode_payload(packets: Iterable[EnginePacket]) -> str:
-    """Returns the body of a POST or of the response to a GET.
-
-    Raises `ValueError` as `encode_packet` does, and for U+001E in a text, which would end the packet.
-    """
-    parts = [str(encode_packet(packet, binary=False)) for packet in packets]
-    if any(_SEPARATOR in part for part in parts):
-        raise ValueError("a payload cannot carry text with U+001E")
-    return _SEPARATOR.join(parts)
-
-
-def decode_payload(payload: str, *, max_packets: int = DEFAULT_MAX_PACKETS) -> list[EnginePacket]:
-    """Returns the packets of a payload, at least one.
-
-    Raises `EngineError` as `decode_packet` does, and, before it decodes any, for more than ``max_packets``.
-    """
-    if payload.count(_SEPARATOR) >= max_packets:
-        raise EngineError("too many packets in one payload", slug="too-many-packets")
-    return [decode_packet(part) for part in payload.split(_SEPARATOR)]
 
 
 @dataclass(slots=True)
@@ -176,9 +97,10 @@ class UpgradeFailed:
 class SessionClosed:
     """The session has ended; the last event. Close the WebSocket, and serve no more requests.
 
-    ``reason`` is one of the official server's: ``transport close`` (the client closed), ``transport error``
-    (a request was lost, or was not allowed), ``ping timeout``, ``parse error`` (the client violated the
-    protocol), ``forced close`` (the server closed), ``server shutting down``.
+    ``reason`` is one of the official server's: ``transport close`` (the client closed, or its WebSocket was
+    lost), ``transport error`` (a request was lost, or was not allowed), ``ping timeout``, ``parse error``
+    (the client violated the protocol), ``forced close`` (the server closed), ``server shutting down``; or
+    what the caller gave to `EngineSession.fail`.
     """
 
     reason: str
@@ -204,7 +126,6 @@ class EngineSession:
     ``close_timeout``: seconds after `close` within which the client must fetch what is queued.
     ``max_payload``: maximum bytes of a response to a GET, unless a single packet is larger. The handshake
     tells the client to keep its POST bodies below it; the caller must check that it does.
-    ``max_buffer``: maximum bytes of queued packets; messages sent together may exceed it if none is queued.
     ``max_packets``: maximum packets of one POST body.
     ``upgrades``: whether a session that polls may be upgraded to a WebSocket.
 
@@ -214,17 +135,16 @@ class EngineSession:
     __slots__ = (
         "_buffered",
         "_close_deadline",
+        "_close_reason",
         "_close_timeout",
         "_events",
         "_heartbeat",
         "_last_poll_answer",
-        "_max_buffer",
         "_max_packets",
-        "_max_payload",
         "_ping_interval",
         "_ping_timeout",
         "_polling",
-        "_pong_due",
+        "_pongs_due",
         "_probe_answer_due",
         "_queue",
         "_state",
@@ -233,6 +153,8 @@ class EngineSession:
         "_upgrade_deadline",
         "_upgrade_timeout",
         "_upgrades",
+        "held_back",
+        "max_payload",
         "sid",
     )
 
@@ -247,22 +169,21 @@ class EngineSession:
         upgrade_timeout: float = DEFAULT_UPGRADE_TIMEOUT,
         close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
         max_payload: int = DEFAULT_MAX_PAYLOAD,
-        max_buffer: int = DEFAULT_MAX_BUFFER,
         max_packets: int = DEFAULT_MAX_PACKETS,
         upgrades: bool = True,
     ) -> None:
         times = (ping_interval, ping_timeout, upgrade_timeout, close_timeout)
         if not all(0 < time < inf for time in times):
             raise ValueError("a time must be above 0 and finite")
-        if min(max_payload, max_buffer, max_packets) < 1:
+        if min(max_payload, max_packets) < 1:
             raise ValueError("a limit must be at least 1")
         self.sid = sid
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
         self._upgrade_timeout = upgrade_timeout
         self._close_timeout = close_timeout
-        self._max_payload = max_payload
-        self._max_buffer = max_buffer
+        self.max_payload = max_payload
+
         self._max_packets = max_packets
         self._upgrades = upgrades and transport == "polling"
 
@@ -274,9 +195,12 @@ class EngineSession:
         self._upgrade_deadline = 0.0
         self._probe_answer_due = False
         self._close_deadline = 0.0
-        # When the next PING is due, or, while `_pong_due`, the deadline for the PONG.
+        self._close_reason = "forced close"
+        # When the next PING is due, or, while `_pongs_due`, the deadline for the PONG.
         self._heartbeat = now + ping_interval
-        self._pong_due = False
+        self._pongs_due = 0
+        self.held_back = False
+        """Whether the caller has stopped reading from the client; until it goes on, no PONG is overdue."""
         self._queue: deque[tuple[EnginePacket, int]] = deque()  # packets and their sizes in bytes
         self._buffered = 0
         self._events: deque[EngineEvent] = deque()
@@ -298,8 +222,8 @@ class EngineSession:
 
     @property
     def buffered(self) -> int:
-        """Bytes of the queued packets."""
-        return self._buffered
+        """Bytes that the queued packets count for: their payload, and `PACKET_COST` for each."""
+        return self._buffered + PACKET_COST * len(self._queue)
 
     @property
     def sends_directly(self) -> bool:
@@ -317,7 +241,7 @@ class EngineSession:
             "upgrades": ["websocket"] if self._upgrades else [],
             "pingInterval": round(self._ping_interval * 1000),
             "pingTimeout": round(self._ping_timeout * 1000),
-            "maxPayload": self._max_payload,
+            "maxPayload": self.max_payload,
         }
         return EnginePacket(EnginePacketType.OPEN, json.dumps(settings, separators=(",", ":")))
 
@@ -344,17 +268,32 @@ class EngineSession:
             self.fail("parse error")
 
     def receive_payload(self, body: bytes, now: float) -> None:
-        """Handles a POST body. A malformed one ends the session.
+        """Handles a POST body, whole: see `start_payload`."""
+        for packet in self.start_payload(body, now):
+            self.receive_packet(packet, now)
 
-        Raises `EngineError`, and changes nothing, if the session is closed or no longer polls: answer 400.
+    def start_payload(self, body: bytes, now: float) -> Iterator[EnginePacket]:
+        """Returns an iterator over the packets of a POST body, which `receive_packet` handles.
+
+        The caller may let others run between two packets. A malformed packet ends the session in its turn,
+        and the iterator. Raises `EngineError`, and changes nothing, if the session is closed or no longer
+        polls: answer 400.
         """
         self._check_polls()
         self.check_deadlines(now)
+        return self._decode(body)
+
+    def _decode(self, body: bytes) -> Iterator[EnginePacket]:
         try:
-            packets = decode_payload(body.decode(), max_packets=self._max_packets)
-            for packet in packets:
-                self._receive(packet, now)
+            yield from decode_payload(body.decode(), max_packets=self._max_packets)
         except (EngineError, UnicodeDecodeError):
+            self.fail("parse error")
+
+    def receive_packet(self, packet: EnginePacket, now: float) -> None:
+        """Handles a packet of a POST body. One that is not allowed now ends the session."""
+        try:
+            self._receive(packet, now)
+        except EngineError:
             self.fail("parse error")
 
     def start_poll(self, now: float) -> None:
@@ -391,10 +330,10 @@ class EngineSession:
         self._upgrade = _Upgrade.OPENED
         self._upgrade_deadline = now + self._upgrade_timeout
 
-    def lose_websocket(self, *, error: bool = False) -> None:
-        """Handles the end of the WebSocket; ``error`` says that it was not closed cleanly."""
+    def lose_websocket(self, reason: str = "transport close") -> None:
+        """Handles the end of the WebSocket, whether it was closed or lost."""
         if self._transport == "websocket":
-            self.fail("transport error" if error else "transport close")
+            self.fail(reason)
         else:
             self._fail_upgrade()
 
@@ -416,9 +355,10 @@ class EngineSession:
             return
         elif packet.type is EnginePacketType.MESSAGE:
             self._events.append(Message(packet.data))
-        elif packet == _PONG and self._pong_due:
-            self._pong_due = False
-            self._heartbeat = now + self._ping_interval
+        elif packet == _PONG and self._pongs_due:
+            self._pongs_due -= 1
+            if not self._pongs_due:
+                self._heartbeat = now + self._ping_interval
         else:
             raise EngineError("a packet that is not allowed now", slug="unexpected-packet")
 
@@ -448,17 +388,15 @@ class EngineSession:
     def send(self, *messages: str | bytes) -> None:
         """Queues messages, all of them or none.
 
-        Raises `EngineError` if the session is not open or more than ``max_buffer`` bytes would be queued, and
-        `ValueError` for text with U+001E or a lone surrogate.
+        Raises `EngineError` if the session is not open, and `ValueError` for text with U+001E or a lone
+        surrogate.
         """
         if self._state is not State.OPEN:
             raise EngineError("the session is closed", slug="closed")
-        if any(isinstance(message, str) and _SEPARATOR in message for message in messages):
+        if any(isinstance(message, str) and SEPARATOR in message for message in messages):
             raise ValueError("polling cannot carry text with U+001E")
         packets = [EnginePacket(EnginePacketType.MESSAGE, message) for message in messages]
-        sizes = [_size(packet) for packet in packets]
-        if self._buffered and self._buffered + sum(sizes) > self._max_buffer:
-            raise EngineError("too much is queued", slug="buffer-full")
+        sizes = [payload_size(packet) for packet in packets]
         self._queue.extend(zip(packets, sizes, strict=True))
         self._buffered += sum(sizes)
 
@@ -480,7 +418,7 @@ class EngineSession:
             self._clear_queue()
             if self._state is State.CLOSING:
                 # The WebSocket's closing handshake tells the client.
-                self._end("forced close")
+                self._end(self._close_reason)
         return packets
 
     def _packets_for_poll(self) -> list[EnginePacket]:
@@ -490,16 +428,16 @@ class EngineSession:
         elif self._transport == "websocket":
             packets.append(_NOOP)
         else:
-            room = self._max_payload + 1  # each size counts a separator, but the last packet has none
+            room = self.max_payload + 1  # each size counts a separator, but the last packet has none
             while self._queue and (not packets or self._queue[0][1] <= room):
                 packet, size = self._queue.popleft()
                 packets.append(packet)
                 room -= size
                 self._buffered -= size
             if not self._queue:
-                if self._state is State.CLOSING and (not packets or room >= _size(_CLOSE)):
+                if self._state is State.CLOSING and (not packets or room >= payload_size(_CLOSE)):
                     packets.append(_CLOSE)
-                    self._end("forced close")
+                    self._end(self._close_reason)
                 elif not packets and self._upgrade is _Upgrade.PROBED:
                     packets.append(_NOOP)
         self._polling = not packets
@@ -524,30 +462,44 @@ class EngineSession:
         if self._upgrade is not _Upgrade.NONE and now >= self._upgrade_deadline:
             self._fail_upgrade()
         if self._state is State.CLOSING and now >= self._close_deadline:
-            self._end("forced close")
+            self._end(self._close_reason)
         elif self._state is State.OPEN and now >= self._heartbeat:
-            if self._pong_due:
+            if not self._pongs_due:
+                self._ping(now)
+            elif not self.held_back:
                 self.fail("ping timeout")
+            elif self._queue:
+                self._heartbeat = now + self._ping_timeout  # the client has not fetched the last PING yet
             else:
-                # Counted from now, not from when the PING was due: our delay is not the client's.
-                self._queue.append((_PING, _size(_PING)))
-                self._buffered += _size(_PING)
-                self._pong_due = True
-                self._heartbeat = now + self._ping_timeout
+                self._ping(now)  # the PONG may be unread, and the client waits for its next PING
 
-    def close(self, now: float) -> None:
+    def _ping(self, now: float) -> None:
+        self._queue.append((_PING, payload_size(_PING)))
+        self._buffered += payload_size(_PING)
+        self._pongs_due += 1
+        # Counted from now, not from when the PING was due: our delay is not the client's.
+        self._heartbeat = now + self._ping_timeout
+
+    def read_on(self, now: float) -> None:
+        """Ends ``held_back``: the caller reads again. A PONG that is due has its full time from now."""
+        self.held_back = False
+        if self._pongs_due:
+            self._heartbeat = now + self._ping_timeout
+
+    def close(self, now: float, reason: str = "forced close") -> None:
         """Closes the session: queued packets are still sent, and what the client sends is ignored.
 
-        Over polling, a CLOSE packet follows the last of them.
+        Over polling, a CLOSE packet follows the last of them. ``reason`` is that of `SessionClosed`.
         """
         if self._state is State.OPEN:
             self._state = State.CLOSING
+            self._close_reason = reason
             self._close_deadline = now + self._close_timeout
 
     def fail(self, reason: str = "transport error") -> None:
         """Ends the session at once, and drops what is queued."""
         if self._state is not State.CLOSED:
-            self._end("forced close" if self._state is State.CLOSING else reason)
+            self._end(self._close_reason if self._state is State.CLOSING else reason)
 
     def _end(self, reason: str) -> None:
         self._state = State.CLOSED
@@ -563,11 +515,3 @@ class EngineSession:
     def events(self) -> Iterator[EngineEvent]:
         """Yields events until there is none."""
         return iter(self.next_event, None)
-
-
-def _size(packet: EnginePacket) -> int:
-    """Returns the bytes of a packet in a payload, with a separator."""
-    data = packet.data
-    if not isinstance(data, str):
-        return 2 + (len(data) + 2) // 3 * 4
-    return 2 + (len(data) if data.isascii() else len(data.encode()))

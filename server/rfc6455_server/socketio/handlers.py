@@ -1,35 +1,21 @@
-"""Handlers of events, and the order in which those of one socket run.
+"""The order in which the handlers of one socket run, and how the answer to an event comes together.
 
-Left to others: which handler an event has (`namespaces`), and what a failure does to the socket (`sockets`).
+Left to others: which handlers an event has (`registering`, `sockets`), and what a failure does to the socket
+(`sockets`).
+
+A socket's handlers of ``connect`` run first, then those of its events, one after the other, except concurrent
+ones. Its end waits for those of ``connect`` only: a handler that hangs does not hide it.
 """
 
 import asyncio
-import inspect
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, NamedTuple
 
 from rfc6455_server.socketio.session import Session
 
 EVENT_OVERHEAD: Final = 256
 """Bytes counted for each event besides its message, so that small events are not free."""
-
-EventHandler = Callable[..., Any]
-"""A function of the socket and the event's arguments, async or not."""
-
-
-class RegisteredHandler(NamedTuple):
-    """An event's handler, and whether it runs beside the socket's other handlers."""
-
-    handler: EventHandler
-    concurrent: bool
-
-
-async def call_handler(handler: EventHandler, *arguments: Any) -> Any:
-    """Calls ``handler``, async or not, and returns its result."""
-    result = handler(*arguments)
-    return await result if inspect.isawaitable(result) else result
-
 
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 """Runs a coroutine in a task that the server waits for when it stops."""
@@ -38,34 +24,83 @@ Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 Call = Callable[[], Awaitable[object]]
 
 
-class HandlerQueue:
-    """The handlers of one socket that wait to run. Their events count against the session until then."""
+class _Waiting(NamedTuple):
+    call: Call
+    size: int
+    is_concurrent: Callable[[], bool]
 
-    __slots__ = ("_session", "_spawn", "_waiting", "_worker")
+
+class HandlerQueue:
+    """The handlers of one socket that wait to run. Their events count against the session until then.
+
+    The calls that it is given never raise.
+    """
+
+    __slots__ = ("_opening", "_session", "_spawn", "_waiting", "_worker")
 
     def __init__(self, session: Session, spawn: Spawn) -> None:
         self._session = session
         self._spawn = spawn
-        self._waiting: deque[tuple[Call, int]] = deque()
+        self._opening: asyncio.Task[None] | None = None
+        self._waiting: deque[_Waiting] = deque()
         self._worker: asyncio.Task[None] | None = None
 
-    def append(self, call: Call, size: int) -> None:
-        """Runs ``call``, which never raises, after those before it; its event counts for ``size`` bytes."""
-        self._session.charge(size)
-        self._waiting.append((call, size))
-        if self._worker is None:
-            self._worker = self._spawn(self._work())
+    @property
+    def opening(self) -> bool:
+        """Whether the first call, that of `open`, has not ended."""
+        return self._opening is not None
 
-    def start(self, call: Call, size: int) -> None:
-        """Runs ``call`` in a task of its own."""
+    def open(self, call: Call) -> None:
+        """Runs ``call`` before all others. Call it first, or not at all."""
+        self._opening = self._spawn(self._open(call))
+
+    def append(self, call: Call, size: int, is_concurrent: Callable[[], bool]) -> None:
+        """Runs ``call`` after those before it; its event counts for ``size`` bytes.
+
+        If ``is_concurrent`` then says so, it waits only for that of `open`.
+        """
         self._session.charge(size)
-        self._spawn(self._run(call, size))
+        self._admit(_Waiting(call, size, is_concurrent))
+
+    def start(self, call: Call) -> None:
+        """Runs ``call`` now, in a task of its own."""
+        self._spawn(self._run(call, 0))
+
+    def drop(self) -> int:
+        """Drops the calls that wait, and returns how many."""
+        dropped = list(self._waiting)
+        self._waiting.clear()
+        self._session.release(sum(waiting.size for waiting in dropped))
+        return len(dropped)
+
+    def finish(self, call: Call) -> "asyncio.Task[None]":
+        """Runs ``call`` when that of `open` has ended."""
+        return self._spawn(self._finish(call, self._opening))
+
+    async def _open(self, call: Call) -> None:
+        try:
+            await call()
+        finally:
+            self._opening = None
+            waiting = list(self._waiting)
+            self._waiting.clear()
+            for one in waiting:
+                self._admit(one)
+
+    def _admit(self, waiting: _Waiting) -> None:
+        if self._opening is None and waiting.is_concurrent():
+            self._spawn(self._run(waiting.call, waiting.size))
+            return
+        self._waiting.append(waiting)
+        if self._opening is None and self._worker is None:
+            self._worker = self._spawn(self._work())
 
     async def _work(self) -> None:
         """Runs what waits, one after the other. A socket has a task only while something waits."""
         try:
             while self._waiting:
-                await self._run(*self._waiting.popleft())
+                call, size, _ = self._waiting.popleft()
+                await self._run(call, size)
         finally:
             self._worker = None
 
@@ -74,3 +109,49 @@ class HandlerQueue:
             await call()
         finally:
             self._session.release(size)
+
+    @staticmethod
+    async def _finish(call: Call, opening: "asyncio.Task[None] | None") -> None:
+        if opening is not None:
+            await asyncio.wait([opening])
+        await call()
+
+
+class EventAck:
+    """The acknowledgement of one event (`registering.Ack`): sent once, if the client asked for it."""
+
+    __slots__ = ("_failed", "_id", "_running", "_send")
+
+    def __init__(self, id_: int | None, send: Callable[[int, Sequence[Any]], bool]) -> None:
+        self._id = id_
+        self._send = send
+        self._running = 0
+        self._failed = False
+
+    @property
+    def wanted(self) -> bool:
+        return self._id is not None
+
+    def __call__(self, *values: Any) -> bool:
+        if self._id is None:
+            return False
+        sent = self._send(self._id, values)
+        self._id = None
+        return sent
+
+    def expect(self, handlers: int) -> None:
+        """Tells how many handlers of the event may answer with their results."""
+        self._running = handlers
+
+    def offer(self, result: object) -> None:
+        """Answers with a handler's result; with ``None``, only if it is the last: then with no value."""
+        self._running -= 1
+        if result is not None:
+            self(*(result if isinstance(result, tuple) else (result,)))
+        elif not self._running and not self._failed:
+            self()
+
+    def fail(self) -> None:
+        """Records that a handler has failed: the client must not take this for an answer."""
+        self._running -= 1
+        self._failed = True

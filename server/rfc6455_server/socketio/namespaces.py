@@ -4,39 +4,26 @@ Implements: https://socket.io/docs/v4/server-api, as Python writes it.
 Left to others: how a client is connected to a namespace (`clients`), one socket (`sockets`).
 """
 
+import asyncio
 from collections.abc import Callable, Collection
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Protocol
 
 from rfc6455 import LocalProtocolError, PreparedMessage
+from rfc6455_server.clock import Clock
 from rfc6455_server.policies import Coalesce, Policy
 from rfc6455_server.rooms import Rooms
-from rfc6455_server.socketio.handlers import EventHandler, RegisteredHandler
+from rfc6455_server.socketio.encoded import EncodedPacket
 from rfc6455_server.socketio.packets import Packet, encode
-from rfc6455_server.socketio.recovery import LostSocket, Recovery
-from rfc6455_server.socketio.session import EncodedPacket
+from rfc6455_server.socketio.reasons import RECOVERABLE
+from rfc6455_server.socketio.recovery import LostSocket, Missed, Recovery
+from rfc6455_server.socketio.registering import Handlers, Registering
 from rfc6455_server.socketio.sockets import Socket, SocketNamespace, SocketServer, Target
 from rfc6455_server.socketio.targets import TargetOf
 
-_RECOVERABLE: Final = frozenset(
-    ("transport error", "transport close", "forced close", "ping timeout", "server shutting down")
-)
-"""Reasons after which a client may be recovered: neither side asked for this socket to be disconnected."""
-
-_CONNECTION_EVENTS: Final = {"connection": "connect"}
-
 Middleware = Callable[[Socket], Any]
 """A function that is called with a socket before it is connected; it may raise `ConnectError`."""
-
-_AnyHandler = TypeVar("_AnyHandler", bound=EventHandler)
-
-
-class ConnectError(Exception):
-    """Raised by a middleware to refuse a client, which is sent the message and ``data``."""
-
-    def __init__(self, message: str, data: Any = None) -> None:
-        super().__init__(message)
-        self.data = data
 
 
 class NamespaceServer(SocketServer, Protocol):
@@ -44,6 +31,7 @@ class NamespaceServer(SocketServer, Protocol):
 
     recovery_seconds: float | None
     recovery_bytes: int
+    recovery_skips_middlewares: bool
 
 
 def _require_packet(message: str | bytes | PreparedMessage) -> EncodedPacket:
@@ -56,7 +44,7 @@ def _require_packet(message: str | bytes | PreparedMessage) -> EncodedPacket:
     return message
 
 
-class Namespace(SocketNamespace):
+class Namespace(Registering, SocketNamespace):
     """A separate channel in each client's session, with its own handlers, rooms and sockets."""
 
     def __init__(self, name: str, server: NamespaceServer) -> None:
@@ -74,38 +62,14 @@ class Namespace(SocketNamespace):
             else Recovery(server.recovery_seconds, server.recovery_bytes)
         )
         self.middlewares: list[Middleware] = []
-        self.handlers: dict[str, RegisteredHandler] = {}
-        self.any_handlers: list[RegisteredHandler] = []
+        self.handlers = Handlers()
+        self.ending: dict[str, asyncio.Task[None]] = {}
         self._last_ack_id = 0
 
     # Registering.
 
-    def on(self, event: str, *, concurrent: bool = False) -> Callable[[_AnyHandler], _AnyHandler]:
-        """Registers the handler of an event: a function, async or not, of the socket and the event's
-        arguments.
-
-        The handler's result is the acknowledgement, if the client asked for one: a tuple is several values,
-        ``None`` is no value. The handlers of one socket run one after the other, except ``concurrent`` ones.
-
-        The handler of ``"connect"`` (or ``"connection"``) is called with the socket, before all others. That
-        of ``"disconnecting"`` is called with the socket, the reason and the names of the rooms that the
-        socket was in; that of ``"disconnect"``, with the socket and the reason, after all others.
-        """
-
-        def register(handler: _AnyHandler) -> _AnyHandler:
-            name = _CONNECTION_EVENTS.get(event, event)
-            self.handlers[name] = RegisteredHandler(handler, concurrent)
-            return handler
-
-        return register
-
-    def on_any(self, handler: _AnyHandler) -> _AnyHandler:
-        """Registers a function of the socket, an event's name and its arguments.
-
-        It is called for every event, before the event's handler.
-        """
-        self.any_handlers.append(RegisteredHandler(handler, concurrent=False))
-        return handler
+    def _own_handlers(self) -> Handlers:
+        return self.handlers
 
     def use(self, middleware: Middleware) -> Middleware:
         """Registers a function of a socket that is not yet connected; it raises `ConnectError` to refuse it.
@@ -125,7 +89,7 @@ class Namespace(SocketNamespace):
         return self._last_ack_id
 
     def select(self, target: TargetOf[Socket]) -> list[Socket]:
-        if target.rooms:
+        if target.rooms is not None:
             members = {member: None for name in target.rooms for member in self._room_members(name)}
         else:
             members = dict.fromkeys(self.sockets.values())
@@ -137,14 +101,15 @@ class Namespace(SocketNamespace):
     def deliver(self, target: TargetOf[Socket], packet: Packet) -> None:
         recovery = self.recovery
         # Recovery keeps only events that no policy may drop.
-        if recovery is not None and packet.id is None and self._never_drops(target):
+        to_nobody = target.rooms is not None and not target.rooms
+        if recovery is not None and packet.id is None and not to_nobody and self._never_drops(target):
             packet = replace(packet, data=[*packet.data, recovery.next_offset()])
             encoded = EncodedPacket(encode(packet))
-            recovery.log(encoded, target.rooms, target.excluded, self.server.clock.time())
+            recovery.log(encoded, target.rooms or frozenset(), target.excluded, self.server.clock.time())
         else:
             encoded = EncodedPacket(encode(packet))
         excluded = {member for name in target.excluded for member in self._room_members(name)}
-        if not target.rooms:
+        if target.rooms is None:
             sockets = [socket for socket in self.sockets.values() if socket not in excluded]
             self._post(sockets, encoded, target.policy)
             return
@@ -162,7 +127,7 @@ class Namespace(SocketNamespace):
 
     def _never_drops(self, target: TargetOf[Socket]) -> bool:
         """Whether no policy may drop the event: each client receives it or is disconnected."""
-        if target.policy is not None or not target.rooms:
+        if target.policy is not None or target.rooms is None:
             return target.policy in (None, "disconnect")
         policies = [self.rooms[name].policy for name in target.rooms if name not in self.sockets]
         return all(policy in (None, "disconnect") for policy in policies)
@@ -183,8 +148,17 @@ class Namespace(SocketNamespace):
     # Connected sockets.
 
     @property
+    def clock(self) -> Clock:
+        return self.server.clock
+
+    @property
     def position(self) -> int:
         return 0 if self.recovery is None else self.recovery.position
+
+    def missed(self, seen: int, inside: AbstractSet[str]) -> Missed:
+        """Returns what a recovered socket missed that was in the rooms ``inside``."""
+        assert self.recovery is not None  # noqa: S101 - a socket was recovered
+        return self.recovery.missed(seen, inside)
 
     def add(self, socket: Socket) -> bool:
         self.sockets[socket.id] = socket
@@ -196,8 +170,11 @@ class Namespace(SocketNamespace):
     def remove(self, socket: Socket, reason: str) -> None:
         if self.recovery is not None:
             self.by_private_id.pop(socket.private_id, None)
-            if reason in _RECOVERABLE:
-                rooms = [room.name for room in socket.memberships]
-                lost = LostSocket(socket.id, socket.private_id, rooms, socket.data, socket.position)
-                self.recovery.keep(lost, self.server.clock.time())
+            rooms = {room.name: room.shown(socket) for room in socket.memberships}
+            lost = LostSocket(socket.id, socket.private_id, rooms, socket.data, socket.position)
+            self.keep_lost(lost, reason)
         self.sockets.pop(socket.id, None)
+
+    def keep_lost(self, lost: LostSocket, reason: str) -> None:
+        if self.recovery is not None and reason in RECOVERABLE:
+            self.recovery.keep(lost, self.server.clock.time())

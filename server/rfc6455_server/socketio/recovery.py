@@ -1,25 +1,53 @@
 """Connection state recovery: what a client was and missed while its connection was lost.
 
 Implements: https://socket.io/docs/v4/connection-state-recovery, the server's half.
-Left to others: sending the missed events (`clients`). Time is passed in, in seconds.
+Left to others: sending the missed events (`catchup`). Time is passed in, in seconds.
 
 While recovery is on, each event carries an offset, a short string, as its last argument. A client that comes
 back sends the last offset that it has seen, and its private id. It is recovered if its session and all events
 since then are still kept: they are kept for a time, and events up to a number of bytes.
+
+Each event is also listed under every room that it was sent to, so that finding what a client missed takes
+time in proportion to what it missed, and not to all that is kept.
 """
 
+from bisect import bisect_right
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from heapq import merge
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
-from rfc6455 import PreparedMessage
+from rfc6455 import WebSocketError
+from rfc6455_server.socketio.encoded import EncodedPacket
 
-DEFAULT_MAX_BYTES: Final = 4 << 20
-"""Maximum bytes of events that are kept for a namespace."""
+DEFAULT_MAX_BYTES: Final = 32 << 20
+"""Maximum bytes of events that are kept for a namespace, with the objects that hold them."""
 
-MAX_LOST_SOCKETS: Final = 10_000
+MAX_LOST_SOCKETS: Final = 20_000
 """Maximum lost sessions that are kept for a namespace; the oldest is dropped first."""
+
+MAX_LOST_ROOMS: Final = 1_000_000
+"""Maximum rooms of all lost sessions together; the oldest session is dropped first."""
+
+EVENT_COST: Final = 660
+"""Bytes counted for each kept event besides its frames."""
+
+ROOM_COST: Final = 60
+"""Bytes counted for each room, or excluded room, that a kept event names."""
+
+_EVERYBODY: Final = None  # the key of the events that were sent to all sockets of the namespace
+
+_MIN_STALE: Final = 64  # expired entries are removed from a list when there are more of them than this
+
+
+class MissedEventsDroppedError(WebSocketError):
+    """Events that a client missed were dropped before it took them."""
+
+    def __init__(self) -> None:
+        super().__init__("events were dropped before the client took them", slug="missed-events-dropped")
 
 
 @dataclass
@@ -28,10 +56,11 @@ class LostSocket:
 
     id: str
     private_id: str
-    rooms: list[str]
+    rooms: dict[str, object]
+    """The names of its rooms, with what it shows there (`rooms.Room.join`)."""
     data: dict[str, Any]
     position: int
-    """The last offset before the socket was connected, for a client that has seen no event since."""
+    """The last offset that the client is known to have seen: it may have seen no event since."""
     lost_at: float = 0.0
 
 
@@ -40,16 +69,52 @@ class _Logged(NamedTuple):
 
     offset: int
     at: float
-    message: PreparedMessage
+    packet: EncodedPacket
     rooms: AbstractSet[str]  # empty: all sockets
     excluded: AbstractSet[str]
 
+    @property
+    def keys(self) -> "AbstractSet[str] | tuple[None]":
+        return self.rooms or (_EVERYBODY,)
+
+    @property
+    def size(self) -> int:
+        return self.packet.size + EVENT_COST + ROOM_COST * (len(self.rooms) + len(self.excluded))
+
+
+_offset = attrgetter("offset")
+
+
+class _RoomLog:
+    """The kept events of one room, in their order; those before ``start`` have expired."""
+
+    __slots__ = ("entries", "start")
+
+    def __init__(self) -> None:
+        self.entries: list[_Logged] = []
+        self.start = 0
+
+    def __len__(self) -> int:
+        return len(self.entries) - self.start
+
+    def drop_oldest(self) -> None:
+        self.start += 1
+        if self.start > _MIN_STALE and self.start * 2 > len(self.entries):
+            del self.entries[: self.start]
+            self.start = 0
+
+    def after(self, offset: int) -> Iterator[_Logged]:
+        """Yields the events after ``offset``."""
+        entries = self.entries
+        first = bisect_right(entries, offset, lo=self.start, key=_offset)
+        return (entries[index] for index in range(first, len(entries)))
+
 
 class Recovered(NamedTuple):
-    """A session that was recovered, and the events that it missed, in their order."""
+    """A session that can be recovered, and the offset of the last event that its client has seen."""
 
     session: LostSocket
-    missed: list[PreparedMessage]
+    seen: int
 
 
 @dataclass
@@ -58,71 +123,140 @@ class Recovery:
 
     seconds: float
     max_bytes: int = DEFAULT_MAX_BYTES
+    position: int = 0
+    """The offset of the last event that was logged."""
+    size: int = 0
+    """Bytes that the kept events count for."""
     _log: deque[_Logged] = field(default_factory=deque)
-    _bytes: int = 0
-    _offset: int = 0
+    _by_room: dict[str | None, _RoomLog] = field(default_factory=dict)
     _sessions: OrderedDict[str, LostSocket] = field(default_factory=OrderedDict)
-
-    @property
-    def position(self) -> int:
-        """The offset of the last event that was logged."""
-        return self._offset
-
-    @property
-    def size(self) -> int:
-        """Bytes of the kept events."""
-        return self._bytes
+    _lost_rooms: int = 0
 
     def next_offset(self) -> str:
         """Returns the offset of the event that is logged next."""
-        return f"{self._offset + 1:x}"
+        return f"{self.position + 1:x}"
 
     def log(
-        self, message: PreparedMessage, rooms: AbstractSet[str], excluded: AbstractSet[str], now: float
+        self, packet: EncodedPacket, rooms: AbstractSet[str], excluded: AbstractSet[str], now: float
     ) -> None:
         """Keeps an event; ``rooms`` and ``excluded`` hold names of rooms and ids of sockets."""
-        self._offset += 1
-        self._log.append(_Logged(self._offset, now, message, rooms, excluded))
-        self._bytes += message.size
+        self.position += 1
+        packet.offset = self.position
+        logged = _Logged(self.position, now, packet, rooms, excluded)
+        self._log.append(logged)
+        for key in logged.keys:
+            room = self._by_room.get(key)
+            if room is None:
+                room = self._by_room[key] = _RoomLog()
+            room.entries.append(logged)
+        self.size += logged.size
         self._drop_expired(now)
 
     def keep(self, session: LostSocket, now: float) -> None:
         """Keeps a session whose connection was lost."""
         session.lost_at = now
         self._sessions[session.private_id] = session
+        self._lost_rooms += len(session.rooms)
         self._drop_expired(now)
 
     def restore(self, private_id: str, offset: object, now: float) -> Recovered | None:
-        """Returns the session and what it missed since ``offset``; ``None`` if either is no longer kept."""
+        """Removes a session and returns it; ``None`` if it, or an event since ``offset``, is no longer kept.
+
+        ``offset`` is what the client sent, whatever that is.
+        """
         self._drop_expired(now)
         session = self._sessions.pop(private_id, None)
         if session is None:
             return None
-        seen = session.position
-        if offset is not None:
-            try:
-                seen = int(offset, 16) if isinstance(offset, str) and len(offset) <= 16 else -1
-            except ValueError:
-                return None
+        self._lost_rooms -= len(session.rooms)
+        seen = session.position if offset is None else _parse(offset)
+        return Recovered(session, seen) if self._reaches(seen) else None
+
+    def missed(self, seen: int, inside: AbstractSet[str]) -> "Missed":
+        """Returns what a socket missed after ``seen``; ``inside`` are its rooms and its id."""
+        return Missed(self, seen, self.position, inside)
+
+    def find(self, seen: int, until: int, inside: AbstractSet[str]) -> Iterator[_Logged]:
+        """Yields the events after ``seen``, up to ``until``, that reached the rooms ``inside``.
+
+        Raises `MissedEventsDroppedError` if the one after ``seen`` is no longer kept.
+        """
+        if not self._reaches(seen):
+            raise MissedEventsDroppedError
+        found = [self._by_room[key].after(seen) for key in self._keys(inside)]
+        for logged in merge(*found, key=_offset):
+            if logged.offset > until:
+                return
+            if logged.offset > seen:  # it is found once for each of its rooms
+                seen = logged.offset
+                if not logged.excluded & inside:
+                    yield logged
+
+    def _keys(self, inside: AbstractSet[str]) -> list[str | None]:
+        """Returns the keys of the rooms that have events, and are in ``inside`` or stand for all sockets."""
+        keys: list[str | None] = [name for name in inside if name in self._by_room]
+        return [*keys, _EVERYBODY] if _EVERYBODY in self._by_room else keys
+
+    def _reaches(self, seen: int) -> bool:
         # Offsets are contiguous: if the one after ``seen`` is kept, so are all later ones.
-        first = self._log[0].offset if self._log else self._offset + 1
-        if not first - 1 <= seen <= self._offset:
-            return None
-        inside = {session.id, *session.rooms}
-        missed = [
-            logged.message
-            for logged in self._log
-            if logged.offset > seen
-            and (not logged.rooms or logged.rooms & inside)
-            and not logged.excluded & inside
-        ]
-        return Recovered(session, missed)
+        first = self._log[0].offset if self._log else self.position + 1
+        return first - 1 <= seen <= self.position
 
     def _drop_expired(self, now: float) -> None:
-        while self._log and (self._bytes > self.max_bytes or self._log[0].at < now - self.seconds):
-            self._bytes -= self._log.popleft().message.size
+        while self._log and (self.size > self.max_bytes or self._log[0].at < now - self.seconds):
+            oldest = self._log.popleft()
+            self.size -= oldest.size
+            for key in oldest.keys:
+                room = self._by_room[key]
+                room.drop_oldest()
+                if not room:
+                    del self._by_room[key]
         while self._sessions:
-            oldest = next(iter(self._sessions.values()))
-            if len(self._sessions) <= MAX_LOST_SOCKETS and oldest.lost_at >= now - self.seconds:
+            session = next(iter(self._sessions.values()))
+            many = len(self._sessions) > MAX_LOST_SOCKETS or self._lost_rooms > MAX_LOST_ROOMS
+            if not many and session.lost_at >= now - self.seconds:
                 return
             self._sessions.popitem(last=False)
+            self._lost_rooms -= len(session.rooms)
+
+
+class Missed:
+    """What one client missed, read piece by piece from what is kept for all."""
+
+    __slots__ = ("_inside", "_recovery", "_seen", "_until")
+
+    def __init__(self, recovery: Recovery, seen: int, until: int, inside: AbstractSet[str]) -> None:
+        self._recovery = recovery
+        self._seen = seen
+        self._until = until
+        self._inside = inside
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is left, as far as was looked."""
+        return self._seen == self._until
+
+    def take(self, count: int, size: int) -> list[EncodedPacket]:
+        """Returns the next events: at most ``count``, and no more after ``size`` bytes; none at the end.
+
+        Raises `MissedEventsDroppedError` if they are no longer kept.
+        """
+        taken: list[EncodedPacket] = []
+        if self._seen == self._until:
+            return taken
+        for logged in self._recovery.find(self._seen, self._until, self._inside):
+            taken.append(logged.packet)
+            self._seen = logged.offset
+            size -= logged.packet.size
+            if len(taken) == count or size <= 0:
+                return taken
+        self._seen = self._until
+        return taken
+
+
+def _parse(offset: object) -> int:
+    """Returns the number of an offset, or -1 if it is none."""
+    try:
+        return int(offset, 16) if isinstance(offset, str) and len(offset) <= 16 else -1
+    except ValueError:
+        return -1

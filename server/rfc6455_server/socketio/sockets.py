@@ -8,30 +8,28 @@ A `Socket` is a member of rooms like any WebSocket, so that policies, limits and
 """
 
 import asyncio
-import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from rfc6455 import ConnectionClosed, Headers, PreparedMessage, WebSocketError
-from rfc6455_server.clock import Clock
-from rfc6455_server.limits import LimitExceededError, Limits
-from rfc6455_server.logs import log
+from rfc6455_server.clock import Clock, wait_for_all
+from rfc6455_server.limits import Limits
 from rfc6455_server.policies import Policy
 from rfc6455_server.rooms import RoomMember, Rooms
-from rfc6455_server.socketio.handlers import (
-    EVENT_OVERHEAD,
-    Call,
-    HandlerQueue,
-    RegisteredHandler,
-    call_handler,
-)
+from rfc6455_server.socketio.catchup import Turns
+from rfc6455_server.socketio.ids import new_id
 from rfc6455_server.socketio.packets import Packet, PacketType
-from rfc6455_server.socketio.recovery import LostSocket
-from rfc6455_server.socketio.session import Session, new_id
+from rfc6455_server.socketio.receiving import EventReceiver, HandlingNamespace
+from rfc6455_server.socketio.recovery import LostSocket, Missed, Recovered
+from rfc6455_server.socketio.registering import ConnectError
+from rfc6455_server.socketio.session import Session
 from rfc6455_server.socketio.targets import AckTimeoutError, TargetNamespace, TargetOf
 from rfc6455_server.stats import Stats
+
+LEFT_BY_CLIENT: Final = "client namespace disconnect"
+"""The reason of a socket that the client disconnected, in an orderly way."""
 
 
 class DisconnectedError(WebSocketError):
@@ -114,26 +112,32 @@ class SocketServer(Protocol):
 
     limits: Limits
     stats: Stats
+    turns: Turns
+    """The turns that recovered clients take."""
 
     @property
     def clock(self) -> Clock:
         """The server's clock."""
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Runs ``work`` in a task that the server waits for when it stops."""
+    def run_handlers(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Runs ``work``, which never raises, in a task that the server waits for when it stops."""
 
 
-class SocketNamespace(Broadcaster, TargetNamespace["Socket"], Protocol):
+class SocketNamespace(Broadcaster, TargetNamespace["Socket"], HandlingNamespace, Protocol):
     """What a socket needs of its `Namespace`."""
 
     server: SocketServer
     rooms: Rooms
-    handlers: dict[str, RegisteredHandler]
-    any_handlers: list[RegisteredHandler]
 
     @property
     def position(self) -> int:
         """The offset of the last event that `recovery` keeps; 0 without recovery."""
+
+    def missed(self, seen: int, inside: AbstractSet[str]) -> Missed:
+        """Returns what a recovered socket missed that was in the rooms ``inside``."""
+
+    def keep_lost(self, lost: LostSocket, reason: str) -> None:
+        """Keeps what may be recovered later, if the reason allows that."""
 
     def add(self, socket: "Socket") -> bool:
         """Adds a socket that is connected; returns whether it can be recovered later."""
@@ -157,13 +161,33 @@ class SocketClient(Protocol):
         """Disconnects all sockets, and closes the session."""
 
 
-class Socket(RoomMember):
+class _Unconfirmed:
+    """Stands in for the session until the client's CONNECT is answered: the answer is sent first.
+
+    Before the socket is connected, nothing is sent: a middleware may have joined rooms.
+    """
+
+    __slots__ = ("_socket",)
+
+    direct: Final = None
+
+    def __init__(self, socket: "Socket") -> None:
+        self._socket = socket
+
+    def post_indirectly(self, message: PreparedMessage, policy: Policy | None) -> None:
+        if self._socket.connected:
+            self._socket.confirm()
+            self._socket.post_prepared(message, policy)
+
+
+class Socket(RoomMember, EventReceiver):
     """A client in one namespace."""
 
     def __init__(
         self, namespace: SocketNamespace, client: SocketClient, id_: str, handshake: Handshake
     ) -> None:
-        super().__init__()
+        RoomMember.__init__(self)
+        EventReceiver.__init__(self, client.session, namespace.server.run_handlers, namespace)
         self.id = id_
         """A random name, which others may know; it is also a room with this socket only."""
         self.private_id = new_id()
@@ -178,17 +202,21 @@ class Socket(RoomMember):
         self.closed: ConnectionClosed | None = None
         """How the socket was disconnected; ``None`` before that."""
         self.position = 0
-        """The offset of the last event before the socket was connected (`recovery`)."""
+        """The offset of the last event that the client is known to have seen (`recovery`)."""
+        self.lost: LostSocket | None = None
+        """What the socket had when its connection was lost, until it is connected again."""
         self._client = client
-        self._session = client.session
-        self._acks: dict[int, asyncio.Future[Any]] = {}
-        self._queue = HandlerQueue(client.session, namespace.server.spawn)
+        self._session: Session | _Unconfirmed = _Unconfirmed(self)
+        self._recoverable = False
+        self._last_rooms: set[str] | None = None
 
     # As a member of rooms.
 
     @property
     def rooms(self) -> set[str]:
-        """The names of the rooms that the socket is in, with its own id."""
+        """The names of the rooms that the socket is in, with its own id; after its end, that it was in."""
+        if self._last_rooms is not None:
+            return self._last_rooms
         return {self.id, *(room.name for room in self.memberships)}
 
     def joining_limits(self) -> tuple[Limits, float]:
@@ -248,17 +276,17 @@ class Socket(RoomMember):
         if close:
             self._client.disconnect()
         elif self.connected:
-            self._client.send(Packet(PacketType.DISCONNECT, self.namespace.name))
+            self._send(Packet(PacketType.DISCONNECT, self.namespace.name))
             self.end("server namespace disconnect")
 
     async def drain(self) -> None:
         """Waits until all that was sent to this client has left our queue, or its session has ended."""
-        await self._session.drain()
+        await self._client.session.drain()
 
     @property
     def dropped(self) -> int:
         """Messages that the slow-consumer policy dropped on the client's WebSocket."""
-        return self._session.dropped
+        return self._client.session.dropped
 
     def post_prepared(self, message: PreparedMessage, policy: Policy | None) -> None:
         """Queues an `EncodedPacket` without waiting. ``policy`` applies if the client is behind."""
@@ -268,16 +296,22 @@ class Socket(RoomMember):
         if websocket is not None:
             websocket.post_prepared(message, policy)
         else:
-            self._session.post_to_engine(message, policy)
+            self._session.post_indirectly(message, policy)
 
     def expect_ack(self, id_: int) -> "asyncio.Future[Any]":
         """Returns a future that the acknowledgement with this id resolves."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self.connected:
             self._acks[id_] = future
+            self._client.session.reconsider()  # the answer may stand behind what is not read yet
         else:
             future.set_exception(DisconnectedError("not connected"))
         return future
+
+    @property
+    def awaits_ack(self) -> bool:
+        """Whether an acknowledgement of this client is awaited."""
+        return bool(self._acks)
 
     def forget_ack(self, id_: int) -> None:
         """Ignores the acknowledgement with this id."""
@@ -286,98 +320,94 @@ class Socket(RoomMember):
     def _target(self) -> Target:
         return self.namespace.to(self.id)
 
-    # Receiving.
-
-    def receive(self, packet: Packet, size: int) -> None:
-        """Handles an EVENT or an ACK, which arrived in ``size`` bytes."""
-        if packet.type is PacketType.ACK:
-            future = self._acks.pop(packet.id, None) if packet.id is not None else None
-            if future is not None and not future.done():
-                values = packet.data
-                future.set_result(values[0] if len(values) == 1 else tuple(values) if values else None)
-            return
-        event = packet.data[0]
-        registered = self.namespace.handlers.get(event)
-
-        async def call_handlers() -> None:
-            for any_handler, _ in self.namespace.any_handlers:
-                await call_handler(any_handler, self, *packet.data)
-            if registered is not None:
-                result = await call_handler(registered.handler, self, *packet.data[1:])
-                if packet.id is not None:
-                    self._acknowledge(packet.id, result)
-
-        if registered is not None and registered.concurrent:
-            self._queue.start(lambda: self._guard(event, call_handlers), size + EVENT_OVERHEAD)
-        elif registered is not None or self.namespace.any_handlers:
-            self._queue.append(lambda: self._guard(event, call_handlers), size + EVENT_OVERHEAD)
-
-    def _acknowledge(self, id_: int, result: Any) -> None:
+    def _acknowledge(self, id_: int, values: Sequence[Any]) -> bool:
         if not self.connected:
-            return
-        values = list(result) if isinstance(result, tuple) else [] if result is None else [result]
-        self._client.send(Packet(PacketType.ACK, self.namespace.name, values, id_))
+            return False
+        self._send(Packet(PacketType.ACK, self.namespace.name, list(values), id_))
+        return True
 
-    async def _guard(self, event: str, call: Call) -> None:
-        """Runs a handler. An exception is logged, and stops neither the server nor the next handler."""
-        try:
-            await call()
-        except LimitExceededError as error:
-            log(logging.INFO, "socket exceeded a limit", id=self.id, reason=str(error))
-            self.disconnect(close=True)
-        except Exception:  # noqa: BLE001 - whatever a handler raises
-            log(logging.ERROR, "handler failed", exception=True, id=self.id, handler=event)
-            if event == "connect":
-                self.disconnect()
-
-    def _call_connection_handler(self, event: str, size: int, *arguments: object) -> None:
-        registered = self.namespace.handlers.get(event)
-        if registered is not None:
-            handler = registered.handler
-            call = partial(call_handler, handler, self, *arguments)
-            self._queue.append(lambda: self._guard(event, call), size)
+    def _send(self, packet: Packet) -> None:
+        self.confirm()
+        self._client.send(packet)
 
     # Beginning and end.
 
     def start(self) -> None:
-        """Connects the socket, and answers the client's CONNECT."""
+        """Connects the socket. The client's CONNECT is answered when the handlers of ``connect`` have ended,
+        or with the first packet that is sent."""
         self.connected = True
-        self.position = self.namespace.position
+        if self.lost is None:
+            self.position = self.namespace.position
+        self._recoverable = self.namespace.add(self)
+        if self.recovered:
+            self.confirm()
+        self._open(self.confirm)
+
+    def confirm(self) -> None:
+        """Answers the client's CONNECT; does nothing if it is answered."""
+        if not self.connected or isinstance(self._session, Session):
+            return
+        self._session = self._client.session
         answer = {"sid": self.id}
-        if self.namespace.add(self):
+        if self._recoverable:
             answer["pid"] = self.private_id
         self._client.send(Packet(PacketType.CONNECT, self.namespace.name, answer))
-        self._call_connection_handler("connect", EVENT_OVERHEAD)
 
-    def restore(self, lost: LostSocket) -> None:
+    def _refuse(self, error: ConnectError) -> None:
+        if isinstance(self._session, Session):
+            self.disconnect()
+        elif self.connected:
+            self._client.send(Packet(PacketType.CONNECT_ERROR, self.namespace.name, error.answer))
+            self.end("server namespace disconnect")
+
+    def abandon(self, reason: str) -> None:
+        """Ends a socket that was never connected: it leaves the rooms that a middleware joined, for good."""
+        self.closed = ConnectionClosed(1000, reason, clean=True)
+        self._session = self._client.session
+        self._leave_all()
+        if self.lost is not None:
+            self.namespace.keep_lost(self.lost, reason)
+
+    def restore(self, recovered: Recovered) -> None:
         """Takes over what a socket of the same client had when its connection was lost."""
         self.recovered = True
+        self.lost = lost = recovered.session
         self.private_id = lost.private_id
         self.data = lost.data
-        for name in lost.rooms:
-            self.namespace.rooms[name].join(self)
+        # Not the newest offset: the client may lose this connection too before it has seen anything.
+        self.position = recovered.seen
+
+    def rejoin(self, lost: LostSocket) -> None:
+        """Joins the rooms that the socket was in. No limit applies: it joined them before."""
+        self.lost = None
+        for name, shown in lost.rooms.items():
+            self.namespace.rooms[name].rejoin(self, shown)
 
     def fail_session(self) -> None:
         """Ends the session, whose connection must be lost: the client has come back over another one."""
-        self._session.fail("transport close")
+        self._client.session.fail("transport close")
 
     def end(self, reason: str) -> None:
         """Disconnects the socket on our side; does nothing if it is disconnected already."""
         if not self.connected:
             return
-        self._call_connection_handler("disconnecting", 0, reason, self.rooms)
+        rooms = self._last_rooms = self.rooms
         self.connected = False
         self.closed = ConnectionClosed(1000, reason, clean=True)
+        self._session = self._client.session
         self.namespace.remove(self, reason)
         self._client.remove(self)
-        for room in list(self.memberships):
-            room.leave(self)
+        self._leave_all()
         for future in self._acks.values():
             if not future.done():
                 future.set_exception(DisconnectedError(reason))
                 future.exception()  # marks it as retrieved: nobody has to await it
         self._acks.clear()
-        self._call_connection_handler("disconnect", 0, reason)
+        self._finish(reason, rooms, handles_waiting=reason == LEFT_BY_CLIENT)
+
+    def _leave_all(self) -> None:
+        for room in list(self.memberships):
+            room.leave(self)
 
     def __repr__(self) -> str:
         return f"<Socket {self.id} {self.namespace.name}>"
@@ -397,11 +427,12 @@ class SocketTarget:
         id_ = namespace.next_ack_id()
         future = socket.expect_ack(id_)
         packet = Packet(PacketType.EVENT, namespace.name, [event, *args], id_)
-        namespace.deliver(namespace.to(socket.id), packet)
         try:
-            async with asyncio.timeout(self.ack_timeout):
-                return await future
-        except TimeoutError:
-            raise AckTimeoutError([]) from None
+            namespace.deliver(namespace.to(socket.id), packet)
+            if self.ack_timeout is not None:
+                late = await wait_for_all([future], self.ack_timeout, namespace.clock)
+                if late:
+                    raise AckTimeoutError([])
+            return await future
         finally:
             socket.forget_ack(id_)

@@ -4,9 +4,11 @@ Left to others: the sockets themselves (`sockets`), and how a namespace finds an
 """
 
 import asyncio
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, Self, TypeVar
 
+from rfc6455_server.clock import Clock, wait_for_all
 from rfc6455_server.policies import Policy, check_policy
 from rfc6455_server.socketio.packets import Packet, PacketType
 
@@ -46,6 +48,10 @@ class TargetNamespace(Protocol[AnySocket]):
 
     name: str
 
+    @property
+    def clock(self) -> Clock:
+        """The server's clock."""
+
     def next_ack_id(self) -> int:
         """Returns an id for an event that asks for acknowledgements."""
 
@@ -61,14 +67,18 @@ class TargetOf(Generic[AnySocket]):
     """`sockets.Target`, for any class of sockets."""
 
     namespace: TargetNamespace[AnySocket]
-    rooms: frozenset[str] = frozenset()
+    rooms: AbstractSet[str] | None = None
+    """The rooms whose members are meant; ``None`` stands for all sockets, an empty set for nobody."""
     excluded: frozenset[str] = frozenset()
     policy: Policy | None = None
     ack_timeout: float | None = None
 
     def to(self, *rooms: str) -> Self:
-        """Adds the members of these rooms. The id of a socket is a room with that socket only."""
-        return replace(self, rooms=self.rooms.union(rooms))
+        """Adds the members of these rooms. The id of a socket is a room with that socket only.
+
+        Without any room, as in ``io.to(*[])``, it adds nobody: the target is not all sockets any more.
+        """
+        return replace(self, rooms=(self.rooms or frozenset()) | frozenset(rooms))
 
     in_ = to
 
@@ -86,7 +96,7 @@ class TargetOf(Generic[AnySocket]):
         return replace(self, policy=check_policy(policy))
 
     def timeout(self, seconds: float) -> Self:
-        """Sets how long `emit_with_ack` waits."""
+        """Sets how long `emit_with_ack` waits: seconds of the server's clock."""
         return replace(self, ack_timeout=seconds)
 
     def emit(self, event: str, *args: Any) -> None:
@@ -103,10 +113,12 @@ class TargetOf(Generic[AnySocket]):
         id_ = namespace.next_ack_id()
         sockets = namespace.select(self)
         waiting = [socket.expect_ack(id_) for socket in sockets]
-        namespace.deliver(self, Packet(PacketType.EVENT, namespace.name, [event, *args], id_))
-        _, late = await asyncio.wait(waiting, timeout=self.ack_timeout) if waiting else (set(), set())
-        for socket in sockets:
-            socket.forget_ack(id_)
+        try:
+            namespace.deliver(self, Packet(PacketType.EVENT, namespace.name, [event, *args], id_))
+            late = await wait_for_all(waiting, self.ack_timeout, namespace.clock)
+        finally:
+            for socket in sockets:
+                socket.forget_ack(id_)
         responses = [future.result() for future in waiting if future.done() and future.exception() is None]
         if late:
             raise AckTimeoutError(responses)

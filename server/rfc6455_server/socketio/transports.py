@@ -6,16 +6,20 @@ Left to others: one session (`session`, `engine`), what its messages mean (`clie
 
 import json
 from collections.abc import Awaitable, Callable, Collection
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from rfc6455 import CloseCode, Request, ascii_lower
-from rfc6455_server.clock import Clock
+from rfc6455_server.clock import sleep
 from rfc6455_server.http.routes import HttpRequest, HttpResponse, HttpRoute
+from rfc6455_server.limits import Addresses, Limits
 from rfc6455_server.listening.routing import Refusal, Route, compile_route, same_origin
-from rfc6455_server.socketio.engine import EngineError, EngineSession, Transport, encode_payload
-from rfc6455_server.socketio.session import Session, new_id
-from rfc6455_server.stats import Stats
+from rfc6455_server.socketio.engine import EngineSession, Transport
+from rfc6455_server.socketio.engine_packets import EngineError, encode_payload
+from rfc6455_server.socketio.ids import new_id
+from rfc6455_server.socketio.reasons import STOPPING
+from rfc6455_server.socketio.session import Session
+from rfc6455_server.websocket.hub import Hub
 from rfc6455_server.websocket.websocket import WebSocket
 
 PROTOCOL: Final = "4"
@@ -41,8 +45,12 @@ class Transports:
     """The sessions of a `SocketIO`, and the requests that belong to them.
 
     ``cors``: allowed origins besides the server's own, ``"*"`` for any. ``make_session`` makes the
-    `EngineSession` for an id, a transport and a time. ``admit`` may refuse a request that opens a session by
-    polling. ``opened`` is called with each new session and the request that opened it.
+    `EngineSession` for an id, a transport and a time. ``admit`` refuses a request that opens a session by
+    polling, or returns its user. ``is_proxy`` says whether an address is a trusted proxy's. ``opened`` is
+    called with each new session.
+
+    A session that was opened by polling has no TCP connection that would be counted, so the limits of
+    connections apply to these sessions too: in all, by address, and in their rate.
     """
 
     def __init__(
@@ -50,21 +58,23 @@ class Transports:
         *,
         cors: Collection[str],
         max_payload: int,
-        max_sessions: int,
-        clock: Callable[[], Clock],
-        stats: Stats,
-        admit: Callable[[Request], Awaitable[Refusal | None]],
+        limits: Limits,
+        hub: Callable[[], Hub],
+        admit: Callable[[Request], Awaitable[Any]],
+        is_proxy: Callable[[str], bool],
         make_session: Callable[[str, Transport, float], EngineSession],
-        opened: Callable[[Session, Request], None],
+        opened: Callable[[Session], None],
     ) -> None:
         self._cors = [ascii_lower(origin) for origin in cors]
         self._max_payload = max_payload
-        self._max_sessions = max_sessions
-        self._clock = clock
-        self._stats = stats
+        self._limits = limits
+        self._hub = hub
         self._admit = admit
+        self._is_proxy = is_proxy
         self._make_session = make_session
         self._opened = opened
+        self._addresses = Addresses(limits)
+        self._opened_by_polling: dict[Session, str | None] = {}  # with the address that each counts for
         self.sessions: dict[str, Session] = {}
 
     def websocket_route(self, path: str) -> Route:
@@ -121,8 +131,6 @@ class Transports:
 
     def _check_websocket(self, request: Request) -> Refusal | None:
         error = self._check(request, "websocket")
-        if error is None and len(self.sessions) >= self._max_sessions and "sid" not in parse_query(request):
-            return Refusal(503, b"too many sessions\n")
         if error is None:
             return None
         status, code, message = error
@@ -141,7 +149,10 @@ class Transports:
                 return
             await session.serve_websocket(websocket, probing=True)
             return
-        session = self._open(request, "websocket", websocket.address, secure=websocket.secure)
+        session = self._open(request, "websocket", websocket.address)
+        session.secure = websocket.secure
+        session.user = websocket.user
+        self._opened(session)
         await session.serve_websocket(websocket, probing=False)
 
     # Polling.
@@ -154,14 +165,14 @@ class Transports:
         if error is not None:
             return self._error(request, error)
         session = self.sessions.get(parse_query(request).get("sid", ""))
-        if request.method == "POST" and session is not None and not session.expect_post_body():
+        if request.method == "POST" and session is not None and not session.start_post():
             return self._error(request, _BAD_REQUEST)
         return None
 
     def _abandon(self, request: Request) -> None:
         session = self.sessions.get(parse_query(request).get("sid", ""))
         if request.method == "POST" and session is not None:
-            session.lose_post_body()
+            session.lose_post()
 
     async def _serve_http(self, request: HttpRequest) -> HttpResponse:
         head = request.head
@@ -169,21 +180,15 @@ class Transports:
             return self._preflight(head)
         sid = parse_query(head).get("sid")
         if sid is None:
-            if len(self.sessions) >= self._max_sessions:
-                return HttpResponse(b"too many sessions\n", status=503)
-            refusal = await self._admit(head)
-            if refusal is not None:
-                return HttpResponse(refusal.body, status=refusal.status, headers=list(refusal.headers))
-            session = self._open(head, "polling", request.address, secure=request.secure)
-            return self._answer(head, encode_payload([session.engine.handshake_packet()]))
+            return await self._open_by_polling(request)
         found = self.sessions.get(sid)
         if found is None:
             return self._error(head, _UNKNOWN_SID)
         try:
             if head.method == "GET":
                 return self._answer(head, await found.poll())
-            self._stats.messages_in += 1
-            await found.receive_post_body(request.body)
+            self._hub().stats.messages_in += 1
+            await found.receive_post(head, request.body)
         except EngineError:
             return self._error(head, _BAD_REQUEST)
         return self._answer(head, "ok", "text/html")
@@ -210,20 +215,45 @@ class Transports:
 
     # Sessions.
 
-    def _open(self, request: Request, transport: Transport, address: str, *, secure: bool) -> Session:
-        clock = self._clock()
-        engine = self._make_session(new_id(), transport, clock.time())
-        session = Session(engine, clock, address, self._closed)
-        session.secure = secure
+    async def _open_by_polling(self, request: HttpRequest) -> HttpResponse:
+        head = request.head
+        user = await self._admit(head)
+        if isinstance(user, Refusal):
+            return HttpResponse(user.body, status=user.status, headers=list(user.headers))
+        counted = None if self._is_proxy(request.address) else request.address
+        if len(self._opened_by_polling) >= self._limits.max_connections:
+            return HttpResponse(b"too many sessions\n", status=503)
+        if counted is not None and not self._addresses.admit(counted, self._hub().clock.time()):
+            return HttpResponse(b"too many sessions\n", status=429)
+        session = self._open(head, "polling", request.address)
+        session.secure = request.secure
+        session.user = user
+        self._opened_by_polling[session] = counted
+        self._opened(session)
+        return self._answer(head, encode_payload([session.engine.handshake_packet()]))
+
+    def _open(self, request: Request, transport: Transport, address: str) -> Session:
+        hub = self._hub()
+        engine = self._make_session(new_id(), transport, hub.clock.time())
+        session = Session(engine, hub, address, self._closed)
         session.binary = "b64" not in parse_query(request)
         self.sessions[engine.sid] = session
-        self._opened(session, request)
         return session
 
     def _closed(self, session: Session) -> None:
         self.sessions.pop(session.sid, None)
+        counted = self._opened_by_polling.pop(session, None)
+        if counted is not None:
+            self._addresses.release(counted)
 
-    def close(self, reason: str) -> None:
-        """Ends all sessions at once."""
+    async def drain(self, seconds: float) -> None:
+        """Closes the sessions that poll, spread over ``seconds``. The server closes the WebSockets."""
+        polling = [session for session in self.sessions.values() if session.engine.transport == "polling"]
+        for session in polling:
+            session.close(STOPPING)
+            await sleep(self._hub().clock, seconds / len(polling))
+
+    def close(self) -> None:
+        """Ends all sessions at once: the server stops."""
         for session in list(self.sessions.values()):
-            session.fail(reason)
+            session.fail(STOPPING)

@@ -1,16 +1,17 @@
 """The messages that wait for a peer that is behind, whole and not yet compressed.
 
-Left to others: when a message is queued, dropped or encoded (`outbox`).
+Left to others: when a message is queued or encoded, and how long the peer may take (`outbox`).
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from sys import getsizeof
 from typing import Final
 
 from rfc6455 import PreparedMessage
 from rfc6455_server.clock import Timer
+from rfc6455_server.policies import Coalesce, Policy
 
 NO_KEY: Final = object()
 """The key of a message that is not coalesced; ``None`` is a key."""
@@ -98,6 +99,38 @@ class Backlog:
             self._droppable.append(waiting)
         if waiting.key is not NO_KEY:
             self._by_key[waiting.key] = waiting
+
+    def post(
+        self, message: PreparedMessage, policy: Policy, room: int, count_drop: Callable[[str], object]
+    ) -> bool:
+        """Queues a message if the policy finds room: ``room`` bytes for all messages here.
+
+        A single message may wait alone, whatever its size. ``count_drop`` is called for each message that is
+        dropped, with its policy. Returns True if there is no room but the policy drops nothing: the peer then
+        has to keep reading.
+        """
+        if policy == "volatile":
+            count_drop("volatile")
+            return False
+        key = NO_KEY
+        if isinstance(policy, Coalesce):
+            key = policy.key
+            if self.drop_key(key):
+                count_drop("coalesce")
+        waiting = Waiting(message, message.size, droppable=policy != "disconnect", key=key)
+        room -= waiting.size
+        over = False
+        if self.size > room and self:
+            if policy == "disconnect":
+                over = True
+            else:
+                while policy != "drop_newest" and self.size > room and self.drop_oldest():
+                    count_drop("drop_oldest")
+                if self.size > room and self:
+                    count_drop("drop_newest")
+                    return False
+        self.append(waiting)
+        return over
 
     def popleft(self) -> Waiting:
         waiting = self._queue.popleft()

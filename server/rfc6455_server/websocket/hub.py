@@ -42,13 +42,17 @@ class NoOwner:
 
 
 class Writing(Protocol):
-    """What `Tick` and `Budget` need of an `Outbox`."""
+    """What `Tick` needs of an `Outbox`."""
 
     def flush_scheduled(self) -> None:
         """Writes what was scheduled for the end of this tick."""
 
+
+class Holder(Protocol):
+    """What `Budget` needs of whatever holds bytes for a peer, such as an `Outbox`."""
+
     def disconnect_slow(self, slowness: Slowness) -> None:
-        """Drops the backlog and ends the connection."""
+        """Drops all that it holds, and ends the connection."""
 
 
 class Tick:
@@ -73,7 +77,7 @@ class Tick:
 
 
 class Budget:
-    """The bytes that wait in all backlogs of a server together, and their limit."""
+    """The bytes that wait for, or from, all peers of a server together, and their limit."""
 
     __slots__ = ("_limit", "_sizes", "_trimming", "queued")
 
@@ -81,16 +85,16 @@ class Budget:
         self._limit = limit
         self.queued = 0
         """Bytes that wait now."""
-        self._sizes: dict[Writing, int] = {}
+        self._sizes: dict[Holder, int] = {}
         self._trimming = False
 
-    def charge(self, outbox: Writing, size: int) -> None:
-        """Records that ``size`` bytes wait in ``outbox``.
+    def charge(self, holder: Holder, size: int) -> None:
+        """Records that ``size`` bytes wait in ``holder``.
 
-        Over the limit, the peer with the largest backlog is disconnected.
+        Over the limit, the peer for which most bytes wait is disconnected.
         """
-        self.queued += size - self._sizes.get(outbox, 0)
-        self._sizes[outbox] = size
+        self.queued += size - self._sizes.get(holder, 0)
+        self._sizes[holder] = size
         if self._trimming:
             return  # a callback of a peer that is being disconnected has posted; the loop below goes on
         self._trimming = True
@@ -100,9 +104,9 @@ class Budget:
         finally:
             self._trimming = False
 
-    def release(self, outbox: Writing) -> None:
-        """Records that nothing waits in ``outbox``."""
-        self.queued -= self._sizes.pop(outbox, 0)
+    def release(self, holder: Holder) -> None:
+        """Records that nothing waits in ``holder``."""
+        self.queued -= self._sizes.pop(holder, 0)
 
 
 class Hub:

@@ -35,13 +35,13 @@ class Inbox:
         "_later",
         "_outbox",
         "_owner",
-        "_paused",
         "_rates",
         "_reader",
         "_taken_size",
         "_unread",
         "_waiter",
         "messages",
+        "paused",
     )
 
     def __init__(
@@ -60,7 +60,8 @@ class Inbox:
         self._taken_size = 0  # the bytes that this batch counts for
         self._later: list[tuple[deque[Event], int]] = []  # the batches behind it
         self._unread = 0  # bytes of all batches
-        self._paused = False
+        self.paused = False
+        """Whether reading has stopped because too much is unread."""
         self._waiter: asyncio.Future[None] | None = None
         self._finished = False
 
@@ -96,7 +97,7 @@ class Inbox:
         if not messages:
             self.messages = _NO_MESSAGES
             self._unread -= self._taken_size
-            if self._paused and self._unread <= MAX_UNREAD:
+            if self.paused and self._unread <= MAX_UNREAD:
                 self.resume()
         return message
 
@@ -105,14 +106,14 @@ class Inbox:
 
         When the connection is ending, this finds the peer's Close behind unread messages.
         """
-        self._paused = False
+        self.paused = False
         self._reader.resume()
         self.pull()
 
     def pull(self) -> None:
         """Takes events from the codec: queues messages, and passes other events to the owner."""
         connection = self._connection
-        while not self._paused:
+        while not self.paused:
             batch = connection.next_batch()
             if not batch:
                 return
@@ -125,14 +126,14 @@ class Inbox:
                 return
             self._queue(batch)
             self._wake()
-            if connection.unread and not self._paused:
+            if connection.unread and not self.paused:
                 # The handler answers these messages before a frame is read that may end the connection.
                 self._hub.loop.call_soon(self.pull)
             return
 
     def receive_eof(self) -> None:
         """Processes the remaining input even if reading was paused: at most one read is left."""
-        self._paused = False
+        self.paused = False
         self.pull()
 
     def finish(self) -> None:
@@ -162,5 +163,5 @@ class Inbox:
         self._later.append((batch, size))
         self._unread += size
         if self._unread > MAX_UNREAD and is_open:
-            self._paused = True
+            self.paused = True
             self._reader.pause()

@@ -121,7 +121,9 @@ class Keepalive:
     def _check_answers(self, round_: _PingRound) -> None:
         """Ends the connections that sent nothing since the Ping, unless the loop was too late to read it."""
         now = self._hub.clock.time()
-        silent = [ws for ws in round_.websockets if not ws.heard and ws.closed is None]
+        # Silence says nothing while we do not read from the peer: its messages wait for the handler.
+        suspects = [ws for ws in round_.websockets if not ws.heard and ws.closed is None]
+        silent = [ws for ws in suspects if not ws.reading_paused]
         # How late the loop was since the Ping: in the turns that are over, and in this very call.
         lag = self._total_lag - round_.lag_before + max(0.0, now - round_.due)
         lagged = lag > self._hub.limits.ping_timeout / 2

@@ -12,8 +12,8 @@ import asyncio
 from typing import Final
 
 from rfc6455 import Connection, PreparedMessage
-from rfc6455_server.policies import Coalesce, Policy
-from rfc6455_server.websocket.backlog import ENTRY_COST, NO_KEY, Backlog, Waiting
+from rfc6455_server.policies import Policy
+from rfc6455_server.websocket.backlog import ENTRY_COST, Backlog, Waiting
 from rfc6455_server.websocket.hub import Hub, NoOwner, Owner, Slowness
 
 MAX_UNWRITTEN: Final = 1 << 16
@@ -197,27 +197,10 @@ class Outbox:
         """Queues a message for a peer that is behind, if the policy finds room. Never waits."""
         backlog = self._backlog
         assert backlog is not None  # noqa: S101 - the peer is behind
-        if policy == "volatile":
-            self._count_drop("volatile")
-            return
-        key = NO_KEY
-        if isinstance(policy, Coalesce):
-            key = policy.key
-            if backlog.drop_key(key):
-                self._count_drop("coalesce")
-        waiting = Waiting(message, message.size, droppable=policy != "disconnect", key=key)
-        room = self._hub.limits.max_queue - self._in_codec_and_transport - waiting.size
-        if backlog.size > room and backlog:
-            if policy == "disconnect":
-                # Nothing is dropped for a peer that keeps reading; one that does not is disconnected in time.
-                self._start_progress_timer(backlog)
-            else:
-                while policy != "drop_newest" and backlog.size > room and backlog.drop_oldest():
-                    self._count_drop("drop_oldest")
-                if backlog.size > room and backlog:
-                    self._count_drop("drop_newest")
-                    return
-        backlog.append(waiting)
+        room = self._hub.limits.max_queue - self._in_codec_and_transport
+        if backlog.post(message, policy, room, self._count_drop):
+            # Nothing is dropped for a peer that keeps reading; one that does not is disconnected in time.
+            self._start_progress_timer(backlog)
         self._hub.budget.charge(self, self.size)
 
     async def send(self, message: PreparedMessage | str | bytes | None, size: int) -> bool:

@@ -162,6 +162,11 @@ class WebSocket(RoomMember):
         return self._inbox.unread_bytes
 
     @property
+    def reading_paused(self) -> bool:
+        """Whether nothing is read from the peer, because too many of its messages wait for the handler."""
+        return self._inbox.paused
+
+    @property
     def queued(self) -> int:
         """Bytes that wait for the peer to read."""
         return self._outbox.size

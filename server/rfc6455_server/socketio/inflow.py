@@ -1,0 +1,76 @@
+"""Events of one session that wait for their handlers, and whether more may be read from the client.
+
+Left to others: the events themselves (`handlers`), reading (`session`).
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from rfc6455 import State
+from rfc6455_server.clock import Clock
+from rfc6455_server.socketio.engine import EngineSession
+
+MAX_PENDING: Final = 1 << 20
+"""When more bytes of events than this wait for their handlers, nothing more is read from the client, unless
+an acknowledgement is awaited from it: that may stand behind the events that are still to come."""
+
+MAX_PENDING_BEFORE_ACK: Final = 16 << 20
+"""Maximum bytes of events that are read in search of an acknowledgement."""
+
+
+class Inflow:
+    """How much of one client's events waits."""
+
+    __slots__ = ("_awaits_acks", "_clock", "_engine", "_waiters", "pending")
+
+    def __init__(self, engine: EngineSession, clock: Clock, awaits_acks: Callable[[], bool]) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._awaits_acks = awaits_acks
+        self._waiters: list[asyncio.Future[None]] = []
+        self.pending = 0
+        """Bytes of the events that wait."""
+
+    def release(self, size: int) -> None:
+        """Records that events of ``size`` bytes were handled or dropped."""
+        self.pending = max(0, self.pending - size)
+        self.reconsider()
+
+    def reconsider(self) -> None:
+        """Wakes those who wait, if more may be read."""
+        if self._waiters and not self._must_wait():
+            self.wake()
+
+    def wake(self) -> None:
+        """Wakes those who wait: more may be read, or the session has ended."""
+        wake(self._waiters)
+
+    async def wait(self) -> None:
+        """Waits while too much is pending, so that the client's sending is held back.
+
+        Meanwhile no PONG is overdue: it may be unread. But a client from which an acknowledgement is awaited
+        has to send it within `MAX_PENDING_BEFORE_ACK`, or it is not read, its PONG neither, and the session
+        ends.
+        """
+        engine = self._engine
+        while engine.state is not State.CLOSED and self._must_wait():
+            engine.held_back = not self._awaits_acks()
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+        if engine.held_back:
+            engine.read_on(self._clock.time())
+
+    def _must_wait(self) -> bool:
+        if self.pending <= MAX_PENDING:
+            return False
+        return self.pending > MAX_PENDING_BEFORE_ACK or not self._awaits_acks()
+
+
+def wake(waiters: list[asyncio.Future[None]]) -> None:
+    """Resolves all of ``waiters``, and removes them."""
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)
+    waiters.clear()

@@ -1,0 +1,200 @@
+"""Handlers: how an application registers them for events, and the one place that calls them.
+
+Left to others: when a handler runs (`handlers`), and which handlers an event of a socket has (`sockets`).
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Final, Protocol, TypeVar
+
+EventHandler = Callable[..., Any]
+"""A function of the socket and the event's arguments, async or not."""
+
+_AnyHandler = TypeVar("_AnyHandler", bound=EventHandler)
+
+_CONNECTION_EVENTS: Final = {"connection": "connect"}
+
+
+class ConnectError(Exception):
+    """Raised by a middleware or a handler of ``connect`` to refuse a client, which is sent the message and
+    ``data``."""
+
+    def __init__(self, message: str, data: Any = None) -> None:
+        super().__init__(message)
+        self.data = data
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """What the client is sent."""
+        return {"message": str(self)} if self.data is None else {"message": str(self), "data": self.data}
+
+
+class Ack(Protocol):
+    """Answers one event of a client: what a handler takes as its keyword-only argument ``ack``."""
+
+    def __call__(self, *values: Any) -> bool:
+        """Sends the acknowledgement. Returns False, and sends nothing, if the client asked for none, has its
+        answer already, or is gone. Raises as `packets.encode`."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the client waits for the acknowledgement."""
+
+
+async def call_handler(handler: EventHandler, *arguments: Any, **options: Any) -> Any:
+    """Calls ``handler``, async or not, and returns its result."""
+    result = handler(*arguments, **options)
+    return await result if inspect.isawaitable(result) else result
+
+
+class RegisteredHandler:
+    """A handler, and how it was registered: see `Registering.on`."""
+
+    __slots__ = ("ack", "concurrent", "handler", "once", "takes_ack")
+
+    def __init__(
+        self, handler: EventHandler, *, concurrent: bool = False, ack: bool = True, once: bool = False
+    ) -> None:
+        self.handler = handler
+        self.concurrent = concurrent
+        self.ack = ack
+        self.once = once
+        self.takes_ack = _takes_ack(handler)
+
+    async def call(self, *arguments: Any, ack: Ack | None = None) -> Any:
+        """Calls the handler, and returns its result. ``ack`` is for a handler that takes it."""
+        if self.takes_ack:
+            return await call_handler(self.handler, *arguments, ack=ack)
+        return await call_handler(self.handler, *arguments)
+
+
+def _takes_ack(handler: EventHandler) -> bool:
+    try:
+        parameter = inspect.signature(handler).parameters.get("ack")
+    except (TypeError, ValueError):
+        return False  # a callable in C that does not tell
+    return parameter is not None and parameter.kind is inspect.Parameter.KEYWORD_ONLY
+
+
+Registered = tuple[RegisteredHandler, ...]
+"""Handlers in the order in which they were registered."""
+
+
+class Handlers:
+    """The handlers of a namespace or of one socket."""
+
+    __slots__ = ("by_event", "catch_all")
+
+    def __init__(self) -> None:
+        self.by_event: dict[str, Registered] = {}
+        self.catch_all: Registered = ()
+
+    def add(self, event: str, handler: RegisteredHandler) -> None:
+        """Adds a handler of an event, after those that it has."""
+        self.by_event[event] = (*self.by_event.get(event, ()), handler)
+
+    def take(self, event: str) -> Registered:
+        """Returns the handlers to call for one event, and removes those that are called only once."""
+        found = self.by_event.get(event, ())
+        for registered in found:
+            if registered.once:
+                self._keep(event, [other for other in found if not other.once])
+                break
+        return found
+
+    def remove(self, event: str, handler: EventHandler | None) -> None:
+        """Removes a handler of an event, or all of them."""
+        found = self.by_event.get(event, ())
+        self._keep(event, [] if handler is None else _without(found, handler))
+
+    def remove_catch_all(self, handler: EventHandler | None) -> None:
+        """Removes a handler of all events, or all of these."""
+        self.catch_all = () if handler is None else tuple(_without(self.catch_all, handler))
+
+    def _keep(self, event: str, handlers: list[RegisteredHandler]) -> None:
+        if handlers:
+            self.by_event[event] = tuple(handlers)
+        else:
+            self.by_event.pop(event, None)
+
+
+def _without(handlers: Registered, handler: EventHandler) -> list[RegisteredHandler]:
+    return [registered for registered in handlers if registered.handler != handler]
+
+
+class Registering:
+    """Registers handlers: for a namespace, with a `SocketIO` for its namespace ``"/"``, or for one socket."""
+
+    def _own_handlers(self) -> Handlers:
+        """Returns where handlers are registered."""
+        raise NotImplementedError
+
+    def on(
+        self, event: str, *, concurrent: bool = False, ack: bool = True
+    ) -> Callable[[_AnyHandler], _AnyHandler]:
+        """Registers a handler of an event: a function, async or not, of the socket and the event's arguments.
+
+        An event may have several. They run one after the other, in the order of registering; those of a
+        namespace before those of a socket. So do the events of one socket. A ``concurrent`` handler runs
+        beside the others; an event whose handlers all are ``concurrent`` does not wait for its turn. An
+        exception is logged, and stops neither the other handlers nor the server.
+
+        The acknowledgement, if the client asked for one, is the first result that is not ``None``; a tuple is
+        several values. If all handlers end with ``None``, it has no value; if one of them raised, there is
+        none. ``ack=False``: the handler's result is not sent. A handler that wants to answer before it ends
+        takes a keyword-only argument ``ack`` and calls it (`Ack`):
+        ``async def save(socket, data, *, ack): ack("queued"); …``
+
+        Three events are the socket's own. The handlers of ``"connect"`` (or ``"connection"``) are called with
+        the socket. Its events wait until they have ended. The client learns that it is connected when they
+        have ended, or earlier, with the first event that it is sent. A handler that raises `ConnectError`
+        before that refuses the client, which sees a ``connect_error``; after that it sees a ``disconnect``.
+        Any other exception does the same, and is logged. (To refuse a client before it receives anything,
+        use a middleware: `Namespace.use`.)
+
+        When the socket ends, those of ``"disconnecting"`` are called with the socket, the reason and the
+        names of the rooms that it was in, which ``socket.rooms`` still has, though it has left them. Those of
+        ``"disconnect"`` are called next, with the socket and the reason. They wait until the handlers of
+        ``"connect"`` have ended, and for nothing else: neither for handlers of events, which go on if they
+        are running, nor for each other. When a client comes back with the same id (``recovery``), its
+        ``"connect"`` waits until ``"disconnect"`` has ended. If the client left the namespace, the events
+        that it sent before are still handled; after any other end, those that wait are dropped, and counted
+        in the log.
+        """
+        return self._registrar(event, concurrent=concurrent, ack=ack, once=False)
+
+    def once(
+        self, event: str, *, concurrent: bool = False, ack: bool = True
+    ) -> Callable[[_AnyHandler], _AnyHandler]:
+        """Registers a handler as `on` does, which is removed when it is called for the first time."""
+        return self._registrar(event, concurrent=concurrent, ack=ack, once=True)
+
+    def off(self, event: str, handler: EventHandler | None = None) -> None:
+        """Removes a handler of an event, or all of them; does nothing if there is none."""
+        self._own_handlers().remove(_CONNECTION_EVENTS.get(event, event), handler)
+
+    def on_any(self, handler: _AnyHandler) -> _AnyHandler:
+        """Registers a function of the socket, an event's name and its arguments, for every event of clients.
+
+        It runs before the event's handlers. If the event has none, the first result that is not ``None`` is
+        the acknowledgement, as in `on`.
+        """
+        handlers = self._own_handlers()
+        handlers.catch_all = (*handlers.catch_all, RegisteredHandler(handler))
+        return handler
+
+    def off_any(self, handler: EventHandler | None = None) -> None:
+        """Removes a function that `on_any` registered, or all of them."""
+        self._own_handlers().remove_catch_all(handler)
+
+    def _registrar(
+        self, event: str, *, concurrent: bool, ack: bool, once: bool
+    ) -> Callable[[_AnyHandler], _AnyHandler]:
+        name = _CONNECTION_EVENTS.get(event, event)
+
+        def register(handler: _AnyHandler) -> _AnyHandler:
+            registered = RegisteredHandler(handler, concurrent=concurrent, ack=ack, once=once)
+            self._own_handlers().add(name, registered)
+            return handler
+
+        return register

@@ -1,0 +1,167 @@
+"""What recovery keeps: the events of a namespace by room, and the sessions whose connection was lost."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rfc6455_server.socketio.catchup import Turns
+from rfc6455_server.socketio.encoded import EncodedPacket
+from rfc6455_server.socketio.recovery import (
+    EVENT_COST,
+    ROOM_COST,
+    LostSocket,
+    MissedEventsDroppedError,
+    Recovery,
+)
+from rfc6455_server.testing import settle
+
+EVERYBODY: frozenset[str] = frozenset()
+
+
+def packet(text: str = "x") -> EncodedPacket:
+    return EncodedPacket([f'2["{text}"]'])
+
+
+def lost(private_id: str = "pid", rooms: tuple[str, ...] = (), position: int = 0) -> LostSocket:
+    return LostSocket("sid", private_id, dict.fromkeys(rooms), {}, position)
+
+
+def texts(packets: list[EncodedPacket]) -> list[Any]:
+    return [message for packet in packets for message in packet.messages]
+
+
+names = st.sampled_from("abcde")
+targets = st.tuples(st.frozensets(names, max_size=3), st.frozensets(names, max_size=2))
+
+
+@given(st.lists(targets, max_size=30), st.frozensets(names), st.data())
+def test_a_client_missed_exactly_what_was_sent_to_its_rooms_and_does_not_exclude_it(
+    sent: list[tuple[frozenset[str], frozenset[str]]], inside: frozenset[str], data: st.DataObject
+) -> None:
+    recovery = Recovery(seconds=60)
+    for number, (rooms, excluded) in enumerate(sent, 1):
+        recovery.log(packet(str(number)), rooms, excluded, 0.0)
+    seen = data.draw(st.integers(0, len(sent)))
+    count = data.draw(st.integers(1, 5))
+    missed = recovery.missed(seen, inside)
+    recovery.log(packet("later"), EVERYBODY, EVERYBODY, 0.0)
+    found = []
+    while taken := missed.take(count, 1 << 20):
+        assert len(taken) <= count
+        found += texts(taken)
+    assert missed.is_empty
+    expected = [
+        f'2["{number}"]'
+        for number, (rooms, excluded) in enumerate(sent, 1)
+        if number > seen and (not rooms or rooms & inside) and not excluded & inside
+    ]
+    assert found == expected
+
+
+@given(st.lists(targets, min_size=1, max_size=40), st.integers(1, 6))
+def test_the_size_is_that_of_what_is_kept_and_never_above_the_limit(
+    sent: list[tuple[frozenset[str], frozenset[str]]], kept: int
+) -> None:
+    one = packet().size + EVENT_COST
+    recovery = Recovery(seconds=60, max_bytes=kept * (one + 5 * ROOM_COST))
+    sizes = []
+    for rooms, excluded in sent:
+        recovery.log(packet(), rooms, excluded, 0.0)
+        sizes.append(one + ROOM_COST * (len(rooms) + len(excluded)))
+        assert recovery.size <= recovery.max_bytes
+    in_log = len(recovery._log)
+    assert recovery.size == sum(sizes[len(sizes) - in_log :])
+    assert in_log >= min(kept, len(sent))
+    listed = {entry.offset for room in recovery._by_room.values() for entry in room.after(0)}
+    assert listed == {entry.offset for entry in recovery._log}
+
+
+def test_events_and_sessions_expire() -> None:
+    recovery = Recovery(seconds=60)
+    recovery.log(packet(), EVERYBODY, EVERYBODY, 0.0)
+    recovery.keep(lost("old"), 0.0)
+    recovery.keep(lost("new"), 50.0)
+    recovery.log(packet(), frozenset("a"), EVERYBODY, 61.0)
+    assert recovery.restore("old", None, 61.0) is None
+    assert recovery.restore("new", "1", 61.0) is not None
+    recovery.keep(lost("new"), 61.0)
+    assert recovery.restore("new", "0", 61.0) is None  # the event after it has expired
+    assert recovery.size == packet().size + EVENT_COST + ROOM_COST
+    recovery.keep(lost("x"), 200.0)
+    assert recovery.size == 0
+    assert not recovery._by_room
+
+
+@pytest.mark.parametrize("offset", ["zz", "", 5, True, ["1"], {}, "9", "-1", "1" * 17])
+def test_an_offset_that_was_never_sent_recovers_nothing(offset: object) -> None:
+    recovery = Recovery(seconds=60)
+    recovery.log(packet(), EVERYBODY, EVERYBODY, 0.0)
+    recovery.keep(lost(), 0.0)
+    assert recovery.restore("pid", offset, 0.0) is None
+
+
+def test_without_an_offset_the_position_counts() -> None:
+    recovery = Recovery(seconds=60)
+    recovery.keep(lost(position=0), 0.0)
+    recovered = recovery.restore("pid", None, 0.0)
+    assert recovered is not None
+    assert recovered.seen == 0
+    assert recovery.restore("pid", None, 0.0) is None  # it was removed
+
+
+def test_the_lost_sessions_and_their_rooms_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rfc6455_server.socketio.recovery.MAX_LOST_SOCKETS", 2)
+    monkeypatch.setattr("rfc6455_server.socketio.recovery.MAX_LOST_ROOMS", 3)
+    recovery = Recovery(seconds=60)
+    for name in "abc":
+        recovery.keep(lost(name, ("x",)), 0.0)
+    assert recovery.restore("a", None, 0.0) is None
+    assert recovery.restore("b", None, 0.0) is not None
+    recovery.keep(lost("d", ("x", "y", "z")), 0.0)
+    assert recovery.restore("c", None, 0.0) is None
+    assert recovery.restore("d", None, 0.0) is not None
+
+
+def test_what_was_dropped_meanwhile_is_not_skipped_silently() -> None:
+    recovery = Recovery(seconds=60, max_bytes=3 * (packet().size + EVENT_COST))
+    for _ in range(3):
+        recovery.log(packet(), EVERYBODY, EVERYBODY, 0.0)
+    missed = recovery.missed(0, frozenset())
+    assert len(missed.take(1, 1 << 20)) == 1
+    recovery.log(packet(), EVERYBODY, EVERYBODY, 0.0)
+    assert len(missed.take(1, 1 << 20)) == 1  # the second is still there
+    recovery.log(packet(), EVERYBODY, EVERYBODY, 0.0)
+    recovery.log(packet(), EVERYBODY, EVERYBODY, 0.0)
+    with pytest.raises(MissedEventsDroppedError):
+        missed.take(1, 1 << 20)
+
+
+def test_a_turn_ends_after_so_many_bytes() -> None:
+    recovery = Recovery(seconds=60)
+    for _ in range(4):
+        recovery.log(packet("x" * 100), EVERYBODY, EVERYBODY, 0.0)
+    missed = recovery.missed(0, frozenset())
+    assert len(missed.take(10, 150)) == 2
+    assert not missed.is_empty
+
+
+async def test_turns_are_taken_in_order_a_few_at_a_time() -> None:
+    turns = Turns()
+    order: list[int] = []
+
+    async def wait(number: int) -> None:
+        await turns.take()
+        order.append(number)
+
+    tasks = [asyncio.create_task(wait(number)) for number in range(20)]
+    await asyncio.sleep(0)
+    tasks[0].cancel()  # it does not hold up the others
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert 0 < len(order) < 10
+    await settle()
+    assert order == list(range(1, 20))
+    await turns.take()  # the next one is not forgotten
