@@ -22,7 +22,7 @@ there are, and the order in which they run), `targets`, `receiving`, `sockets`, 
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Coroutine
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Unpack
 
 from rfc6455 import Request
 from rfc6455_server.clock import Clock, wait_for_all
@@ -35,6 +35,7 @@ from rfc6455_server.socketio.catchup import Turns
 from rfc6455_server.socketio.clients import Client
 from rfc6455_server.socketio.engine import EngineSession, Transport
 from rfc6455_server.socketio.namespaces import Middleware, Namespace
+from rfc6455_server.socketio.packets import PacketOptions, PacketOptionsDict
 from rfc6455_server.socketio.recovery import DEFAULT_MAX_BYTES
 from rfc6455_server.socketio.registering import Ack, ConnectError, Handlers, Registering
 from rfc6455_server.socketio.session import Session
@@ -58,6 +59,7 @@ __all__ = [
     "DisconnectedError",
     "Handshake",
     "Namespace",
+    "PacketOptions",
     "Socket",
     "SocketIO",
     "SocketTarget",
@@ -113,6 +115,7 @@ class SocketIO(Registering, Broadcaster):
     back with its id, rooms and data, and is sent the events that it missed; ``None`` turns that off.
     ``recovery_bytes``: maximum bytes of events that each namespace keeps for that, with the objects that hold
     them. ``recovery_skips_middlewares``: whether a client that comes back passes without the middlewares.
+    The other keyword arguments are `PacketOptions`.
 
     Raises `ValueError` for a value that is out of range.
     """
@@ -130,6 +133,7 @@ class SocketIO(Registering, Broadcaster):
         recovery: float | None = None,
         recovery_bytes: int = DEFAULT_MAX_BYTES,
         recovery_skips_middlewares: bool = True,
+        **packet_options: Unpack[PacketOptionsDict],
     ) -> None:
         if not path.startswith("/") or len(path.strip("/")) == 0:
             raise ValueError(f"not a path: {path!r}")
@@ -148,6 +152,7 @@ class SocketIO(Registering, Broadcaster):
         self.recovery_seconds = recovery
         self.recovery_bytes = recovery_bytes
         self.recovery_skips_middlewares = recovery_skips_middlewares
+        self.packet_options = PacketOptions(**packet_options)
         self.turns = Turns()
         self.stats = Stats()
         self.limits = Limits()
@@ -262,7 +267,14 @@ class SocketIO(Registering, Broadcaster):
                 time=self.clock.time(),
             )
 
-        Client(session, self._namespaces, make_handshake, self._connect_timeout, self.clock)
+        Client(
+            session,
+            self._namespaces,
+            make_handshake,
+            self._connect_timeout,
+            self.clock,
+            options=self.packet_options,
+        )
 
     def _application_auth(self, auth: dict[str, Any]) -> dict[str, Any]:
         """Returns what the client's application sent, without what recovery adds."""

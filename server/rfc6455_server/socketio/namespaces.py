@@ -15,7 +15,7 @@ from rfc6455_server.clock import Clock
 from rfc6455_server.policies import Coalesce, Policy
 from rfc6455_server.rooms import Rooms
 from rfc6455_server.socketio.encoded import EncodedPacket
-from rfc6455_server.socketio.packets import Packet, encode
+from rfc6455_server.socketio.packets import Packet, PacketOptions, encode
 from rfc6455_server.socketio.reasons import RECOVERABLE
 from rfc6455_server.socketio.recovery import LostSocket, Missed, Recovery
 from rfc6455_server.socketio.registering import Handlers, Registering
@@ -32,6 +32,7 @@ class NamespaceServer(SocketServer, Protocol):
     recovery_seconds: float | None
     recovery_bytes: int
     recovery_skips_middlewares: bool
+    packet_options: PacketOptions
 
 
 def _require_packet(message: str | bytes | PreparedMessage) -> EncodedPacket:
@@ -104,10 +105,10 @@ class Namespace(Registering, SocketNamespace):
         to_nobody = target.rooms is not None and not target.rooms
         if recovery is not None and packet.id is None and not to_nobody and self._never_drops(target):
             packet = replace(packet, data=[*packet.data, recovery.next_offset()])
-            encoded = EncodedPacket(encode(packet))
+            encoded = EncodedPacket(encode(packet, self.server.packet_options))
             recovery.log(encoded, target.rooms or frozenset(), target.excluded, self.server.clock.time())
         else:
-            encoded = EncodedPacket(encode(packet))
+            encoded = EncodedPacket(encode(packet, self.server.packet_options))
         excluded = {member for name in target.excluded for member in self._room_members(name)}
         if target.rooms is None:
             sockets = [socket for socket in self.sockets.values() if socket not in excluded]
