@@ -240,7 +240,7 @@ async def test_json_can_be_encoded_and_decoded_by_the_application() -> None:
     async with rig(json_encoder=encode, json_decoder=decode) as r:
 
         @r.io.on("add")
-        async def add(socket: Socket, number: Decimal) -> Decimal:
+        async def add(socket: Socket, number: Any) -> Any:
             return number + Decimal("0.2")
 
         client = await r.client()
@@ -1191,7 +1191,7 @@ async def test_a_polling_client_that_fetches_nothing_is_disconnected_and_one_tha
         for _ in range(200):
             io.emit("x", "x" * 1000)
         assert len(io.sockets) == 2  # over the limit, but they may take it
-        assert server.queued > 400_000
+        assert server.queued > 300_000
         await clock.advance(19)
         assert (await ask(url, query)).body.count(b"x" * 1000) == 200
         for _ in range(20):

@@ -154,6 +154,22 @@ const scenarios = {
     await connected(socket.connect());
     tell("connected", socket.connected);
   },
+  async vocabulary() {
+    const main = await connected(open());
+    const shop = await connected(open("/shop-7"));
+    tell("namespace", await shop.emitWithAck("who"), shop.id !== main.id);
+    const nowhere = open("/shop-");
+    tell("nowhere", (await event(nowhere, "connect_error"))[0].message);
+    tell("refused", await shop.emitWithAck("say", "bad"));
+    const error = event(shop, "error");
+    shop.emit("say", "bad");
+    tell("error", ...(await error));
+    const done = event(shop, "done");
+    tell("early", await shop.emitWithAck("work"));
+    shop.emit("go on");
+    tell("done", ...(await done));
+    tell("unknown", await shop.emitWithAck("what is this"));
+  },
 };
 
 await scenarios[scenario]();

@@ -16,30 +16,38 @@
 The files, from the wire upward: `packets` (Socket.IO's format), `engine` (Engine.IO's session, without I/O),
 `recovery`, `session` (a session with its transports and time), `registering` and `handlers` (which handlers
 there are, and the order in which they run), `targets`, `receiving`, `sockets`, `namespaces` and `clients`
-(what applications use), `transports` (requests).
+(what applications use), `parents` (dynamic namespaces), `classes` (handlers as methods), `cluster` (other
+servers), `transports` (requests).
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any, Final, Protocol, TypeVar, Unpack
+import re
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar, Unpack, overload
 
 from rfc6455 import Request
 from rfc6455_server.clock import Clock, wait_for_all
-from rfc6455_server.http.routes import HttpRoute
+from rfc6455_server.http.routes import HttpHandler, HttpRoute
 from rfc6455_server.limits import Limits
-from rfc6455_server.listening.routing import Route
+from rfc6455_server.listening.routing import STOPPING, Route, same_origin
 from rfc6455_server.logs import log
 from rfc6455_server.rooms import Rooms
 from rfc6455_server.socketio.catchup import Turns
+from rfc6455_server.socketio.classes import NamespaceHandlers, handles
 from rfc6455_server.socketio.client_files import client_routes, find_folder
 from rfc6455_server.socketio.clients import Client
+from rfc6455_server.socketio.cluster import Cluster, ServerSide
+from rfc6455_server.socketio.documents import Declarations, Declaring, describe, page_handlers
 from rfc6455_server.socketio.engine import EngineSession, Transport
 from rfc6455_server.socketio.namespaces import Middleware, Namespace
 from rfc6455_server.socketio.options import Cookie, Options, RefusedRequest, RequestOptions, split_options
 from rfc6455_server.socketio.packets import PacketOptions
+from rfc6455_server.socketio.parents import MAX_CHILDREN, NamespaceMatch, Namespaces, ParentNamespace
 from rfc6455_server.socketio.recovery import DEFAULT_MAX_BYTES
-from rfc6455_server.socketio.registering import Ack, ConnectError, Handlers, Registering
+from rfc6455_server.socketio.registering import Ack, ConnectError, EventError, Handlers, Registering
 from rfc6455_server.socketio.session import Session
 from rfc6455_server.socketio.sockets import (
     Broadcaster,
@@ -51,24 +59,39 @@ from rfc6455_server.socketio.sockets import (
 )
 from rfc6455_server.socketio.targets import AckTimeoutError
 from rfc6455_server.socketio.transports import Transports, parse_query
+from rfc6455_server.socketio.typed.annotations import AnnotationError
+from rfc6455_server.socketio.typed.asyncapi import asyncapi_document
+from rfc6455_server.socketio.typed.containers import Bounds
+from rfc6455_server.socketio.typed.declared import OutgoingEvent
+from rfc6455_server.socketio.typed.problems import InvalidDataError, Problem
 from rfc6455_server.stats import Stats
 from rfc6455_server.websocket.hub import Hub
 
 __all__ = [
     "Ack",
     "AckTimeoutError",
+    "AnnotationError",
+    "Bounds",
+    "Cluster",
     "ConnectError",
     "Cookie",
     "DisconnectedError",
+    "EventError",
     "Handshake",
+    "InvalidDataError",
     "Namespace",
+    "NamespaceHandlers",
+    "OutgoingEvent",
     "PacketOptions",
+    "ParentNamespace",
+    "Problem",
     "RefusedRequest",
     "RequestOptions",
     "Socket",
     "SocketIO",
     "SocketTarget",
     "Target",
+    "handles",
 ]
 
 STOP_TIMEOUT: Final = 5.0
@@ -106,6 +129,9 @@ class MountedOn(Protocol):
     def add_http_route(self, prefix: str, route: HttpRoute) -> None:
         """Adds a route for HTTP."""
 
+    def http(self, path: str) -> Callable[[HttpHandler], HttpHandler]:
+        """Registers the HTTP handler of a path."""
+
     def on_drain(self, callback: Callable[[float], Coroutine[Any, Any, None]]) -> None:
         """Registers a function that is run when the server drains, with the seconds that it may take."""
 
@@ -113,7 +139,7 @@ class MountedOn(Protocol):
         """Registers a function that is awaited when the server is stopping."""
 
 
-class SocketIO(Registering, Broadcaster):
+class SocketIO(Registering, Declaring, ServerSide, Broadcaster):
     """A Socket.IO server, mounted on a `Server`. Methods that a namespace also has are for namespace ``"/"``.
 
     ``ping_interval``, ``ping_timeout``, ``connect_timeout`` (for the first CONNECT of a session) and
@@ -167,9 +193,14 @@ class SocketIO(Registering, Broadcaster):
         self._transports: Transports | None = None
         self._running: set[asyncio.Task[None]] = set()  # handlers and middlewares
         self._spawned: set[asyncio.Task[None]] = set()
-        self._namespaces: dict[str, Namespace] = {}
         self._refusal_callbacks: list[Callable[[RefusedRequest], object]] = []
+        self.cluster: Cluster | None = None
+        """How the other servers of a cluster are reached, if there are any."""
+        self._closed = False
+        self._namespaces = Namespaces(self)
         self._main = self.of("/")
+        self._pages: dict[str, HttpHandler] = {}
+        self.server_side_handlers = self._main.server_side_handlers
 
     def attach(self, server: MountedOn) -> None:
         """Adds the routes to a server. `Server.mount` calls it. Raises `RuntimeError` if already mounted."""
@@ -183,7 +214,8 @@ class SocketIO(Registering, Broadcaster):
             max_payload=self._max_payload,
             limits=server.limits,
             hub=lambda: server.hub,
-            admit=server.admit,
+            is_closed=lambda: self._closed,
+            admit=self._admit,
             is_proxy=server.is_proxy,
             make_session=self._make_session,
             opened=self._opened,
@@ -194,9 +226,9 @@ class SocketIO(Registering, Broadcaster):
         if self._client_folder is not None:
             for path, route in client_routes(self._path, self._client_folder, transports.cors).items():
                 server.add_http_route(path, route)
-        for namespace in self._namespaces.values():
-            namespace.rooms.stats = server.stats
-            server.registries.append(namespace.rooms)
+        self._namespaces.attach(server.registries)
+        for path, page in self._pages.items():
+            server.http(path)(page)
         server.on_drain(transports.drain)
         server.on_stop(self._stop)
 
@@ -217,21 +249,52 @@ class SocketIO(Registering, Broadcaster):
     def run_handlers(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         return _start(work, self._running)
 
-    def of(self, name: str) -> Namespace:
-        """Returns the namespace of that name, and makes it at first. Raises `ValueError` without a slash."""
+    @overload
+    def of(self, name: str, *, max_children: int = MAX_CHILDREN) -> Namespace: ...
+
+    @overload
+    def of(
+        self, name: re.Pattern[str] | NamespaceMatch, *, max_children: int = MAX_CHILDREN
+    ) -> ParentNamespace: ...
+
+    def of(
+        self, name: str | re.Pattern[str] | NamespaceMatch, *, max_children: int = MAX_CHILDREN
+    ) -> Namespace:
+        """Returns the namespace of that name, and makes it at first. Raises `ValueError` without a slash.
+
+        A template, ``"/shop-{id}"``, a pattern, which matches a whole name, or a function, async or not, of a
+        name and the client's ``auth`` that returns whether it matches, makes a dynamic namespace, a
+        `ParentNamespace`. Its children exist while clients are connected to them. There are at most
+        ``max_children``; then clients are refused. ``socket.namespace.parameters`` holds what the template,
+        or the named groups of the pattern, found in the name. A name that `of` was called with comes first,
+        then the dynamic namespaces in the order of making them. Raises `ValueError` for a malformed template.
+        """
+        if max_children < 1:
+            raise ValueError("max_children must be above 0")
+        if not isinstance(name, str):
+            return self._namespaces.add_parent(name, max_children)
         if not name.startswith("/"):
             raise ValueError(f"a namespace begins with a slash: {name!r}")
-        namespace = self._namespaces.get(name)
-        if namespace is None:
-            namespace = self._namespaces[name] = Namespace(name, self)
-            if self._mounted_on is not None:
-                self._mounted_on.registries.append(namespace.rooms)
+        if "{" in name:
+            return self._namespaces.add_parent(name, max_children)
+        return self._namespaces.of(name)
+
+    def register(self, handlers: NamespaceHandlers) -> Namespace:
+        """Registers the methods of an object, and returns their namespace (`NamespaceHandlers`)."""
+        namespace = self.of(handlers.where)
+        handlers.register(namespace)
         return namespace
 
     # The namespace "/".
 
+    def _server_side(self) -> tuple[str, Cluster | None]:
+        return "/", self.cluster
+
     def _own_handlers(self) -> Handlers:
         return self._main.handlers
+
+    def _own_declarations(self) -> Declarations:
+        return self._main.declarations
 
     def use(self, middleware: Middleware) -> Middleware:
         """Registers a function that may refuse a client (`Namespace.use`)."""
@@ -255,6 +318,49 @@ class SocketIO(Registering, Broadcaster):
     def rooms(self) -> Rooms:
         """The rooms (`Namespace.rooms`)."""
         return self._main.rooms
+
+    # What it says of itself.
+
+    def asyncapi(
+        self, *, title: str, version: str, description: str = "", servers: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Returns the AsyncAPI 3 document of all events: those that namespaces have handlers of, and those
+        that are declared with `emits`.
+
+        Their types come from annotations, their descriptions from docstrings. ``title``, ``version`` and
+        ``description`` are those of the application. ``servers``: their URLs, such as
+        ``wss://example.com``, by name. Raises `ValueError` for what is not a URL.
+        """
+        return asyncapi_document(
+            title=title,
+            version=version,
+            description=description,
+            servers=servers or {},
+            path=self._path + "/",
+            namespaces=map(describe, self._namespaces.documented()),
+        )
+
+    def serve_asyncapi(
+        self,
+        path: str,
+        *,
+        title: str,
+        version: str,
+        description: str = "",
+        servers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Serves a page that shows all events at ``path``, and the document beside it, at ``path`` with
+        ``.json``, both to everybody. Arguments and errors as `asyncapi`; raises `ValueError` for a path
+        without a slash, and for ``"/"``.
+        """
+        if not path.startswith("/") or not path.strip("/"):
+            raise ValueError(f"not a path: {path!r}")
+        make = partial(self.asyncapi, title=title, version=version, description=description, servers=servers)
+        make()
+        self._pages |= (pages := page_handlers(path, make))
+        if self._mounted_on is not None:
+            for one, page in pages.items():
+                self._mounted_on.http(one)(page)
 
     # Sessions.
 
@@ -290,6 +396,10 @@ class SocketIO(Registering, Broadcaster):
                 url=request.target,
                 secure=session.secure,
                 time=self.clock.time(),
+                issued=time.time(),
+                xdomain=not same_origin(request),
+                user=session.user,
+                request=request,
             )
 
         Client(
@@ -306,6 +416,16 @@ class SocketIO(Registering, Broadcaster):
         if self.recovery_seconds is None:
             return auth
         return {name: value for name, value in auth.items() if name not in ("pid", "offset")}
+
+    def close(self) -> None:
+        """Disconnects all clients, for good: from now on, they are refused with 503."""
+        self._closed = True
+        if self._transports is not None:
+            self._transports.close()
+
+    async def _admit(self, request: Request) -> Any:
+        assert self._mounted_on is not None  # noqa: S101 - there is a request
+        return STOPPING if self._closed else await self._mounted_on.admit(request)
 
     async def _stop(self) -> None:
         if self._transports is not None:

@@ -6,7 +6,7 @@ Left to others: packets (`packets`), the session (`session`), missed events (`re
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from rfc6455_server.socketio.ids import new_id
 from rfc6455_server.socketio.msgpack import JSON_ONLY, refuse_msgpack
 from rfc6455_server.socketio.namespaces import Namespace
 from rfc6455_server.socketio.packets import Decoder, Packet, PacketError, PacketOptions, PacketType, encode
+from rfc6455_server.socketio.parents import Namespaces
 from rfc6455_server.socketio.registering import ConnectError, call_handler
 from rfc6455_server.socketio.session import Session
 from rfc6455_server.socketio.sockets import LEFT_BY_CLIENT, Handshake, Socket
@@ -28,9 +29,10 @@ MAX_NAMESPACES: Final = 64
 
 @dataclass(slots=True)
 class _Attempt:
-    """A CONNECT that is not answered: the client waits for its turn, or the middlewares decide."""
+    """A CONNECT that is not answered: a function or middlewares decide, or the client waits for its turn."""
 
     task: asyncio.Task[None]
+    namespace: Namespace | None = None
     socket: Socket | None = None
 
 
@@ -41,7 +43,7 @@ class Client:
     def __init__(
         self,
         session: Session,
-        namespaces: Mapping[str, Namespace],
+        namespaces: Namespaces,
         make_handshake: Callable[[dict[str, Any]], Handshake],
         connect_timeout: float,
         clock: Clock,
@@ -122,23 +124,63 @@ class Client:
         if len(self._sockets) + len(self._connecting) >= MAX_NAMESPACES:
             raise PacketError("too many namespaces", slug="too-many-namespaces")
         namespace = self._namespaces.get(name)
-        if namespace is None:
-            self.send(Packet(PacketType.CONNECT_ERROR, name, {"message": "Invalid namespace"}))
-            return
-        handshake = self._make_handshake(auth)
+        if namespace is not None:
+            self._enter(namespace, auth, self._make_handshake(auth))
+        elif self._namespaces.parents:
+            handshake = self._make_handshake(auth)
+            self._begin(name, self._find(name, auth, handshake))
+        else:
+            self._refuse(name, ConnectError("Invalid namespace"))
+
+    async def _find(self, name: str, auth: dict[str, Any], handshake: Handshake) -> None:
+        """Looks for a dynamic namespace of that name, and connects the client to its child."""
+        attempt = self._connecting[name]
+        namespace = error = None
+        try:
+            namespace = await self._namespaces.find(name, handshake.auth)
+        except ConnectError as refusal:
+            error = refusal
+        if self._connecting.get(name) is not attempt:
+            return  # the client has given up, and a function has swallowed its cancellation
+        self._end(name)
+        if namespace is not None:
+            self._enter(namespace, auth, handshake)
+        elif error is not None:
+            self._refuse(name, error)
+
+    def _enter(self, namespace: Namespace, auth: dict[str, Any], handshake: Handshake) -> None:
         if namespace.recovery is not None and isinstance(auth.get("pid"), str):
-            task = namespace.server.run_handlers(self._recover(namespace, auth, handshake))
-            self._connecting[name] = _Attempt(task)
+            self._begin(namespace.name, self._recover(namespace, auth, handshake), namespace)
         else:
             self._connect_new(namespace, handshake)
 
     def _connect_new(self, namespace: Namespace, handshake: Handshake) -> None:
         socket = Socket(namespace, self, new_id(), handshake)
-        if not namespace.middlewares:
+        if namespace.all_middlewares:
+            self._begin(namespace.name, self._run_middlewares(namespace, socket), namespace, socket)
+        else:
             self._accept(socket)
-            return
-        task = namespace.server.run_handlers(self._run_middlewares(namespace, socket))
-        self._connecting[namespace.name] = _Attempt(task, socket)
+
+    def _begin(
+        self,
+        name: str,
+        work: Coroutine[Any, Any, None],
+        namespace: Namespace | None = None,
+        socket: Socket | None = None,
+    ) -> None:
+        """Begins an attempt to connect; ``work`` decides about it."""
+        if namespace is not None:
+            namespace.hold()
+        self._connecting[name] = _Attempt(self._namespaces.server.run_handlers(work), namespace, socket)
+
+    def _end(self, name: str) -> _Attempt:
+        attempt = self._connecting.pop(name)
+        if attempt.namespace is not None:
+            attempt.namespace.release()
+        return attempt
+
+    def _refuse(self, name: str, error: ConnectError) -> None:
+        self.send(Packet(PacketType.CONNECT_ERROR, name, error.answer))
 
     async def _recover(self, namespace: Namespace, auth: dict[str, Any], handshake: Handshake) -> None:
         """Connects a client that lost its connection, and sends it what it missed, if that is still kept."""
@@ -154,13 +196,13 @@ class Client:
             predecessor.fail_session()
         recovered = recovery.restore(private_id, auth.get("offset"), namespace.server.clock.time())
         if recovered is None:
-            del self._connecting[namespace.name]
+            self._end(namespace.name)
             self._connect_new(namespace, handshake)
             return
         attempt.socket = socket = Socket(namespace, self, recovered.session.id, handshake)
         socket.restore(recovered)
         if namespace.server.recovery_skips_middlewares:
-            del self._connecting[namespace.name]
+            self._end(namespace.name)
             self._accept(socket)
         else:
             await self._run_middlewares(namespace, socket)
@@ -168,7 +210,7 @@ class Client:
     async def _run_middlewares(self, namespace: Namespace, socket: Socket) -> None:
         error = None
         try:
-            for middleware in namespace.middlewares:
+            for middleware in namespace.all_middlewares:
                 await call_handler(middleware, socket)
         except ConnectError as refusal:
             error = refusal
@@ -178,16 +220,16 @@ class Client:
         attempt = self._connecting.get(namespace.name)
         if attempt is None or attempt.socket is not socket:
             return  # the client has given up, and a middleware has swallowed its cancellation
-        del self._connecting[namespace.name]
+        self._end(namespace.name)
         if error is None:
             self._accept(socket)
             return
         socket.abandon("refused")
-        self.send(Packet(PacketType.CONNECT_ERROR, namespace.name, error.answer))
+        self._refuse(namespace.name, error)
 
     def _give_up(self, name: str, reason: str) -> None:
         """Ends an attempt to connect: the client has gone, or has left the namespace."""
-        attempt = self._connecting.pop(name)
+        attempt = self._end(name)
         attempt.task.cancel()
         if attempt.socket is not None:
             attempt.socket.abandon(reason)

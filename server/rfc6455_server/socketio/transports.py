@@ -14,6 +14,7 @@ from rfc6455 import CloseCode, HandshakeError, Request
 from rfc6455_server.clock import sleep
 from rfc6455_server.http.routes import HttpRequest, HttpResponse, HttpRoute
 from rfc6455_server.limits import Addresses, Limits
+from rfc6455_server.listening.routing import STOPPING as REFUSED_WHILE_STOPPING
 from rfc6455_server.listening.routing import Preparation, Refusal, Route
 from rfc6455_server.socketio.compression import Compressor, choose_coding
 from rfc6455_server.socketio.cors import Cors
@@ -80,9 +81,9 @@ class Transports:
     """The sessions of a `SocketIO`, and the requests that belong to them.
 
     ``make_session`` makes the `EngineSession` for an id, a transport and a time. ``admit`` refuses a request
-    that opens a session by polling, or returns its user. ``is_proxy`` says whether an address is a trusted
-    proxy's. ``opened`` is called with each new session, ``refused`` with each request that is answered with
-    an error of the protocol.
+    that opens a session by polling, or returns its user. ``is_closed`` says whether all are refused;
+    ``is_proxy``, whether an address is a trusted proxy's. ``opened`` is called with each new session,
+    ``refused`` with each request that is answered with an error of the protocol.
 
     A session that was opened by polling has no TCP connection that would be counted, so the limits of
     connections apply to these sessions too: in all, by address, and in their rate.
@@ -95,6 +96,7 @@ class Transports:
         max_payload: int,
         limits: Limits,
         hub: Callable[[], Hub],
+        is_closed: Callable[[], bool],
         admit: Callable[[Request], Awaitable[Any]],
         is_proxy: Callable[[str], bool],
         make_session: Callable[[str, Transport, float], EngineSession],
@@ -108,6 +110,7 @@ class Transports:
         self._max_payload = max_payload
         self._limits = limits
         self._hub = hub
+        self._is_closed = is_closed
         self._admit = admit
         self._is_proxy = is_proxy
         self._make_session = make_session
@@ -177,6 +180,8 @@ class Transports:
     # WebSocket.
 
     def _check_websocket(self, request: Request) -> Refusal | None:
+        if self._is_closed():
+            return REFUSED_WHILE_STOPPING
         error = self._check(request, "websocket")
         if error is None:
             return None
