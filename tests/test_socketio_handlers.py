@@ -723,7 +723,7 @@ async def test_a_middleware_of_a_socket_refuses_events() -> None:
             '431["fine"]',
             '432[{"error":' + refused % "say" + "}]",
             '433[{"error":{"message":"never"}}]',
-            '434[{"error":{"message":"internal error"}}]',
+            '434[{"error":{"code":"internal","message":"internal error"}}]',
             '435[{"error":' + refused % "beside" + "}]",
         ]
         assert r.handled == [["say", "fine"]]

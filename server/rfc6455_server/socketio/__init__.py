@@ -24,12 +24,13 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable, Collection, Coroutine
-from typing import Any, Final, Protocol, overload
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from functools import partial
+from typing import Any, Final, Protocol, Unpack, overload
 
 from rfc6455 import Request
 from rfc6455_server.clock import Clock, wait_for_all
-from rfc6455_server.http.routes import HttpRoute
+from rfc6455_server.http.routes import HttpHandler, HttpRoute
 from rfc6455_server.limits import Limits
 from rfc6455_server.listening.routing import STOPPING, Route, same_origin
 from rfc6455_server.logs import log
@@ -38,8 +39,10 @@ from rfc6455_server.socketio.catchup import Turns
 from rfc6455_server.socketio.classes import NamespaceHandlers, handles
 from rfc6455_server.socketio.clients import Client
 from rfc6455_server.socketio.cluster import Cluster, ServerSide
+from rfc6455_server.socketio.documents import Declarations, Declaring, describe, page_handlers
 from rfc6455_server.socketio.engine import EngineSession, Transport
 from rfc6455_server.socketio.namespaces import Middleware, Namespace
+from rfc6455_server.socketio.packets import PacketOptions, PacketOptionsDict
 from rfc6455_server.socketio.parents import MAX_CHILDREN, NamespaceMatch, Namespaces, ParentNamespace
 from rfc6455_server.socketio.recovery import DEFAULT_MAX_BYTES
 from rfc6455_server.socketio.registering import Ack, ConnectError, EventError, Handlers, Registering
@@ -54,20 +57,31 @@ from rfc6455_server.socketio.sockets import (
 )
 from rfc6455_server.socketio.targets import AckTimeoutError
 from rfc6455_server.socketio.transports import Transports, parse_query
+from rfc6455_server.socketio.typed.annotations import AnnotationError
+from rfc6455_server.socketio.typed.asyncapi import asyncapi_document
+from rfc6455_server.socketio.typed.containers import Bounds
+from rfc6455_server.socketio.typed.declared import OutgoingEvent
+from rfc6455_server.socketio.typed.problems import InvalidDataError, Problem
 from rfc6455_server.stats import Stats
 from rfc6455_server.websocket.hub import Hub
 
 __all__ = [
     "Ack",
     "AckTimeoutError",
+    "AnnotationError",
+    "Bounds",
     "Cluster",
     "ConnectError",
     "DisconnectedError",
     "EventError",
     "Handshake",
+    "InvalidDataError",
     "Namespace",
     "NamespaceHandlers",
+    "OutgoingEvent",
+    "PacketOptions",
     "ParentNamespace",
+    "Problem",
     "Socket",
     "SocketIO",
     "SocketTarget",
@@ -107,6 +121,9 @@ class MountedOn(Protocol):
     def add_http_route(self, prefix: str, route: HttpRoute) -> None:
         """Adds a route for HTTP."""
 
+    def http(self, path: str) -> Callable[[HttpHandler], HttpHandler]:
+        """Registers the HTTP handler of a path."""
+
     def on_drain(self, callback: Callable[[float], Coroutine[Any, Any, None]]) -> None:
         """Registers a function that is run when the server drains, with the seconds that it may take."""
 
@@ -114,7 +131,7 @@ class MountedOn(Protocol):
         """Registers a function that is awaited when the server is stopping."""
 
 
-class SocketIO(Registering, ServerSide, Broadcaster):
+class SocketIO(Registering, Declaring, ServerSide, Broadcaster):
     """A Socket.IO server, mounted on a `Server`. Methods that a namespace also has are for namespace ``"/"``.
 
     ``cors``: allowed origins besides the server's own; ``["*"]`` allows any, without cookies.
@@ -124,6 +141,7 @@ class SocketIO(Registering, ServerSide, Broadcaster):
     back with its id, rooms and data, and is sent the events that it missed; ``None`` turns that off.
     ``recovery_bytes``: maximum bytes of events that each namespace keeps for that, with the objects that hold
     them. ``recovery_skips_middlewares``: whether a client that comes back passes without the middlewares.
+    The other keyword arguments are `PacketOptions`.
 
     Raises `ValueError` for a value that is out of range.
     """
@@ -141,6 +159,7 @@ class SocketIO(Registering, ServerSide, Broadcaster):
         recovery: float | None = None,
         recovery_bytes: int = DEFAULT_MAX_BYTES,
         recovery_skips_middlewares: bool = True,
+        **packet_options: Unpack[PacketOptionsDict],
     ) -> None:
         if not path.startswith("/") or len(path.strip("/")) == 0:
             raise ValueError(f"not a path: {path!r}")
@@ -159,6 +178,7 @@ class SocketIO(Registering, ServerSide, Broadcaster):
         self.recovery_seconds = recovery
         self.recovery_bytes = recovery_bytes
         self.recovery_skips_middlewares = recovery_skips_middlewares
+        self.packet_options = PacketOptions(**packet_options)
         self.turns = Turns()
         self.stats = Stats()
         self.limits = Limits()
@@ -171,6 +191,7 @@ class SocketIO(Registering, ServerSide, Broadcaster):
         self._closed = False
         self._namespaces = Namespaces(self)
         self._main = self.of("/")
+        self._pages: dict[str, HttpHandler] = {}
         self.server_side_handlers = self._main.server_side_handlers
 
     def attach(self, server: MountedOn) -> None:
@@ -195,6 +216,8 @@ class SocketIO(Registering, ServerSide, Broadcaster):
             server.add_websocket_route(transports.websocket_route(path))
             server.add_http_route(path, transports.http_route())
         self._namespaces.attach(server.registries)
+        for path, page in self._pages.items():
+            server.http(path)(page)
         server.on_drain(transports.drain)
         server.on_stop(self._stop)
 
@@ -259,6 +282,9 @@ class SocketIO(Registering, ServerSide, Broadcaster):
     def _own_handlers(self) -> Handlers:
         return self._main.handlers
 
+    def _own_declarations(self) -> Declarations:
+        return self._main.declarations
+
     def use(self, middleware: Middleware) -> Middleware:
         """Registers a function that may refuse a client (`Namespace.use`)."""
         return self._main.use(middleware)
@@ -275,6 +301,49 @@ class SocketIO(Registering, ServerSide, Broadcaster):
     def rooms(self) -> Rooms:
         """The rooms (`Namespace.rooms`)."""
         return self._main.rooms
+
+    # What it says of itself.
+
+    def asyncapi(
+        self, *, title: str, version: str, description: str = "", servers: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Returns the AsyncAPI 3 document of all events: those that namespaces have handlers of, and those
+        that are declared with `emits`.
+
+        Their types come from annotations, their descriptions from docstrings. ``title``, ``version`` and
+        ``description`` are those of the application. ``servers``: their URLs, such as
+        ``wss://example.com``, by name. Raises `ValueError` for what is not a URL.
+        """
+        return asyncapi_document(
+            title=title,
+            version=version,
+            description=description,
+            servers=servers or {},
+            path=self._path + "/",
+            namespaces=map(describe, self._namespaces.documented()),
+        )
+
+    def serve_asyncapi(
+        self,
+        path: str,
+        *,
+        title: str,
+        version: str,
+        description: str = "",
+        servers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Serves a page that shows all events at ``path``, and the document beside it, at ``path`` with
+        ``.json``, both to everybody. Arguments and errors as `asyncapi`; raises `ValueError` for a path
+        without a slash, and for ``"/"``.
+        """
+        if not path.startswith("/") or not path.strip("/"):
+            raise ValueError(f"not a path: {path!r}")
+        make = partial(self.asyncapi, title=title, version=version, description=description, servers=servers)
+        make()
+        self._pages |= (pages := page_handlers(path, make))
+        if self._mounted_on is not None:
+            for one, page in pages.items():
+                self._mounted_on.http(one)(page)
 
     # Sessions.
 
@@ -308,7 +377,14 @@ class SocketIO(Registering, ServerSide, Broadcaster):
                 request=request,
             )
 
-        Client(session, self._namespaces, make_handshake, self._connect_timeout, self.clock)
+        Client(
+            session,
+            self._namespaces,
+            make_handshake,
+            self._connect_timeout,
+            self.clock,
+            options=self.packet_options,
+        )
 
     def _application_auth(self, auth: dict[str, Any]) -> dict[str, Any]:
         """Returns what the client's application sent, without what recovery adds."""

@@ -16,14 +16,11 @@ from rfc6455_server.socketio.catchup import CatchUp
 from rfc6455_server.socketio.encoded import EncodedPacket
 from rfc6455_server.socketio.ids import new_id
 from rfc6455_server.socketio.namespaces import Namespace
-from rfc6455_server.socketio.packets import Decoder, Packet, PacketError, PacketType, encode
+from rfc6455_server.socketio.packets import Decoder, Packet, PacketError, PacketOptions, PacketType, encode
 from rfc6455_server.socketio.parents import Namespaces
 from rfc6455_server.socketio.registering import ConnectError, call_handler
 from rfc6455_server.socketio.session import Session
 from rfc6455_server.socketio.sockets import LEFT_BY_CLIENT, Handshake, Socket
-
-MESSAGE_COST: Final = 128
-"""Bytes counted for each message of a packet that is not complete, besides its payload."""
 
 MAX_NAMESPACES: Final = 64
 """Maximum namespaces that one client is connected to."""
@@ -49,11 +46,14 @@ class Client:
         make_handshake: Callable[[dict[str, Any]], Handshake],
         connect_timeout: float,
         clock: Clock,
+        *,
+        options: PacketOptions,
     ) -> None:
         self.session = session
         self._namespaces = namespaces
         self._make_handshake = make_handshake
-        self._decoder = Decoder()
+        self._options = options
+        self._decoder = Decoder(options)
         self._sockets: dict[str, Socket] = {}
         self._connecting: dict[str, _Attempt] = {}
         self._size = 0  # bytes of the messages of a packet that is not complete
@@ -75,9 +75,9 @@ class Client:
         try:
             packet = self._decoder.receive(message)
             if packet is None:
-                self._size = size + MESSAGE_COST
+                self._size = size
             if packet is None or isinstance(message, bytes):
-                self.session.set_incoming(self._size)
+                self.session.set_incoming(self._decoder.held)
             if packet is not None:
                 self._receive_packet(packet, size)
         except PacketError as error:
@@ -107,7 +107,7 @@ class Client:
 
     def _connect(self, name: str, auth: dict[str, Any]) -> None:
         if name in self._sockets or name in self._connecting:
-            raise PacketError("a second CONNECT", slug="unexpected-packet")
+            return  # the official client sends CONNECT again if its application reconnects before the answer
         if len(self._sockets) + len(self._connecting) >= MAX_NAMESPACES:
             raise PacketError("too many namespaces", slug="too-many-namespaces")
         namespace = self._namespaces.get(name)
@@ -249,7 +249,7 @@ class Client:
 
     def send(self, packet: Packet) -> None:
         """Sends a packet without waiting; a client whose backlog is full is disconnected."""
-        self.session.post_prepared(EncodedPacket(encode(packet)), "disconnect")
+        self.session.post_prepared(EncodedPacket(encode(packet, self._options)), "disconnect")
 
     # The end.
 

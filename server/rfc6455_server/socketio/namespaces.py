@@ -15,8 +15,9 @@ from rfc6455_server.clock import Clock, Timer
 from rfc6455_server.policies import Coalesce, Policy
 from rfc6455_server.rooms import Rooms
 from rfc6455_server.socketio.cluster import Cluster, ServerSide
+from rfc6455_server.socketio.documents import Declarations, Declaring
 from rfc6455_server.socketio.encoded import EncodedPacket
-from rfc6455_server.socketio.packets import Packet, encode
+from rfc6455_server.socketio.packets import Packet, PacketOptions, encode
 from rfc6455_server.socketio.reasons import RECOVERABLE
 from rfc6455_server.socketio.recovery import LostSocket, Missed, Recovery
 from rfc6455_server.socketio.registering import Handlers
@@ -33,6 +34,7 @@ class NamespaceServer(SocketServer, Protocol):
     recovery_seconds: float | None
     recovery_bytes: int
     recovery_skips_middlewares: bool
+    packet_options: PacketOptions
     cluster: Cluster | None
 
 
@@ -46,7 +48,7 @@ def _require_packet(message: str | bytes | PreparedMessage) -> EncodedPacket:
     return message
 
 
-class Namespace(SocketNamespace, ServerSide):
+class Namespace(Declaring, SocketNamespace, ServerSide):
     """A separate channel in each client's session, with its own handlers, rooms and sockets."""
 
     server: NamespaceServer
@@ -65,6 +67,9 @@ class Namespace(SocketNamespace, ServerSide):
         self.parent = parent
         """The dynamic namespace that this is a child of, or ``None``."""
         self.parameters = parameters or {}
+        self.address: str | None = name
+        """Where clients find it: its name, or the template of a dynamic one; ``None`` if only a pattern or a
+        function knows."""
         self.rooms = Rooms(server.stats, prepare=_require_packet)
         """The rooms. ``rooms.policies`` apply to events; `Room.broadcast` raises for raw messages."""
         self.sockets: dict[str, Socket] = {}
@@ -78,6 +83,7 @@ class Namespace(SocketNamespace, ServerSide):
         )
         self.middlewares: list[Middleware] = []
         self.handlers = Handlers()
+        self.declarations: Declarations = {}
         inherited: Sequence[Handlers] = () if parent is None else parent.handler_groups
         self.handler_groups: Sequence[Handlers] = (*inherited, self.handlers)
         self.server_side_handlers = Handlers()
@@ -92,6 +98,9 @@ class Namespace(SocketNamespace, ServerSide):
 
     def _own_handlers(self) -> Handlers:
         return self.handlers
+
+    def _own_declarations(self) -> Declarations:
+        return self.declarations
 
     def use(self, middleware: Middleware) -> Middleware:
         """Registers a function of a socket that is not yet connected; it raises `ConnectError` to refuse it.
@@ -138,10 +147,10 @@ class Namespace(SocketNamespace, ServerSide):
         to_nobody = target.rooms is not None and not target.rooms
         if recovery is not None and packet.id is None and not to_nobody and self._never_drops(target):
             packet = replace(packet, data=[*packet.data, recovery.next_offset()])
-            encoded = EncodedPacket(encode(packet))
+            encoded = EncodedPacket(encode(packet, self.server.packet_options))
             recovery.log(encoded, target.rooms or frozenset(), target.excluded, self.server.clock.time())
         else:
-            encoded = EncodedPacket(encode(packet))
+            encoded = EncodedPacket(encode(packet, self.server.packet_options))
         excluded = {member for name in target.excluded for member in self._room_members(name)}
         if target.rooms is None:
             sockets = [socket for socket in self.sockets.values() if socket not in excluded]

@@ -124,6 +124,10 @@ class Namespaces:
         """Returns the namespace of that name, if it exists now."""
         return self._by_name.get(name)
 
+    def documented(self) -> list[Namespace]:
+        """Returns the namespaces that the application made, without the children of dynamic ones."""
+        return [*(one for one in self._by_name.values() if one.parent is None), *self.parents]
+
     def of(self, name: str) -> Namespace:
         """Returns the namespace of that name, and makes it at first."""
         return self._by_name.get(name) or self._add(Namespace(name, self.server))
@@ -140,6 +144,7 @@ class Namespaces:
         else:
             name = pattern.pattern if isinstance(pattern, re.Pattern) else getattr(pattern, "__name__", "")
             parent = ParentNamespace(name, self.server, pattern, max_children)
+            parent.address = None
         self.parents.append(parent)
         return parent
 

@@ -7,7 +7,7 @@ rest of a socket (`sockets`).
 import asyncio
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
@@ -26,6 +26,8 @@ from rfc6455_server.socketio.registering import (
     call_handler,
 )
 from rfc6455_server.socketio.session import Session
+from rfc6455_server.socketio.typed.problems import INTERNAL_ERROR, InvalidDataError
+from rfc6455_server.socketio.typed.signatures import Signature
 
 _AnyMiddleware = TypeVar("_AnyMiddleware", bound=EventHandler)
 
@@ -169,35 +171,58 @@ class EventReceiver(Registering):
             for middleware in self._middlewares:
                 await call_handler(middleware, self, *packet.data)
         except EventError as error:
-            self._refuse_event(packet.data[0], error, ack)
+            self._refuse_event(packet.data[0], error.answer, ack)
             return False
         except Exception as error:  # noqa: BLE001 - whatever a middleware raises refuses the event
             self._handle_failure(packet.data[0], error)
-            self._refuse_event(packet.data[0], EventError("internal error"), ack)
+            self._refuse_event(packet.data[0], INTERNAL_ERROR, ack)
             return False
         return True
 
-    def _refuse_event(self, event: str, error: EventError, ack: EventAck) -> None:
+    def _refuse_event(self, event: str, error: Mapping[str, Any], ack: EventAck) -> None:
         try:
             if ack.wanted:
-                ack({"error": error.answer})
+                ack({"error": error})
             else:
-                self.emit("error", {"event": event, "error": error.answer})
+                self.emit("error", {"event": event, "error": error})
         except Exception as failure:  # noqa: BLE001 - it has data that cannot be encoded
             self._handle_failure(event, failure)
 
     async def _run(self, registered: RegisteredHandler, packet: Packet, ack: EventAck) -> None:
         """Runs one handler of an event."""
         try:
+            if registered.signature is not None:
+                await self._run_checked(registered, registered.signature, packet, ack)
+                return
             result = await registered.call(self, *packet.data[1:], ack=ack)
             if registered.ack and packet.id is not None:
                 ack.offer(result)
         except EventError as error:
-            self._refuse_event(packet.data[0], error, ack)
+            self._refuse_event(packet.data[0], error.answer, ack)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises
             if registered.ack and packet.id is not None:
                 ack.fail()
             self._handle_failure(packet.data[0], error)
+
+    async def _run_checked(
+        self, registered: RegisteredHandler, signature: Signature, packet: Packet, ack: EventAck
+    ) -> None:
+        """Runs one handler of an event, whose arguments and result are checked."""
+        event = packet.data[0]
+        try:
+            arguments = signature.convert(packet.data[1:])
+        except InvalidDataError as error:
+            self._refuse_event(event, error.answer, ack)
+            return
+        result = await registered.call(self, *arguments, ack=ack)
+        if not registered.ack:
+            return
+        try:
+            ack.offer(signature.answer(result))
+        except (TypeError, ValueError) as error:
+            # Its type is not that of the annotation; or it is not annotated, and cannot be sent.
+            log(logging.ERROR, "wrong result of a handler", id=self.id, handler=event, reason=str(error))
+            ack({"error": INTERNAL_ERROR})
 
     async def _run_catch_all(self, handlers: Registered, packet: Packet, ack: EventAck) -> None:
         """Runs handlers of all events; ``ack`` is for the first result that is not ``None``."""
@@ -207,7 +232,7 @@ class EventReceiver(Registering):
                 if result is not None and ack.wanted:
                     ack.offer(result)
             except EventError as error:
-                self._refuse_event(packet.data[0], error, ack)
+                self._refuse_event(packet.data[0], error.answer, ack)
             except Exception as error:  # noqa: BLE001 - whatever a handler raises
                 self._handle_failure(packet.data[0], error)
 

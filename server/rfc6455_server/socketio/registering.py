@@ -7,12 +7,17 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeVar
 
+from rfc6455_server.socketio.typed.signatures import Signature, parameters_of, signature_of
+
 EventHandler = Callable[..., Any]
 """A function of the socket and the event's arguments, async or not."""
 
 _AnyHandler = TypeVar("_AnyHandler", bound=EventHandler)
 
 _CONNECTION_EVENTS: Final = {"connection": "connect"}
+
+OWN_EVENTS: Final = frozenset(("connect", "disconnecting", "disconnect"))
+"""Events of the socket itself, which no client sends."""
 
 
 class RefusedError(Exception):
@@ -61,17 +66,25 @@ async def call_handler(handler: EventHandler, *arguments: Any) -> Any:
 
 
 class RegisteredHandler:
-    """A handler, and how it was registered: see `Registering.on`."""
+    """A handler, and how it was registered: see `Registering.on`. ``signature``: if its arguments and its
+    result are checked."""
 
-    __slots__ = ("ack", "concurrent", "handler", "once", "takes_ack")
+    __slots__ = ("ack", "concurrent", "handler", "once", "signature", "takes_ack")
 
     def __init__(
-        self, handler: EventHandler, *, concurrent: bool = False, ack: bool = True, once: bool = False
+        self,
+        handler: EventHandler,
+        *,
+        concurrent: bool = False,
+        ack: bool = True,
+        once: bool = False,
+        signature: Signature | None = None,
     ) -> None:
         self.handler = handler
         self.concurrent = concurrent
         self.ack = ack
         self.once = once
+        self.signature = signature
         self.takes_ack = _takes_ack(handler)
 
     async def call(self, *arguments: Any, ack: Ack | None = None) -> Any:
@@ -82,10 +95,10 @@ class RegisteredHandler:
 
 def _takes_ack(handler: EventHandler) -> bool:
     try:
-        parameter = inspect.signature(handler).parameters.get("ack")
+        parameters = parameters_of(handler)
     except (TypeError, ValueError):
         return False  # a callable in C that does not tell
-    return parameter is not None and parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    return any(one.name == "ack" and one.kind is inspect.Parameter.KEYWORD_ONLY for one in parameters)
 
 
 Registered = tuple[RegisteredHandler, ...]
@@ -157,6 +170,14 @@ class Registering:
         sent. A handler that wants to answer before it ends takes a keyword-only argument ``ack`` and calls it
         (`Ack`): ``async def save(socket, data, *, ack): ack("queued"); …``
 
+        Arguments and results that are annotated are checked and converted (`typed.annotations` lists the
+        types): ``async def message(socket, data: ChatMessage) -> Receipt``. If the arguments are wrong, the
+        handler is not called, and the client is sent the acknowledgement ``{"error": {…}}``
+        (`typed.problems`) or, if it asked for none, an event ``"error"``: ``{"event": "message", "error":
+        {…}}``. If the result is wrong, that is logged, and the client is told only that there was an internal
+        error. Raises `AnnotationError` for annotations that cannot be resolved, or whose values JSON does not
+        have.
+
         Three events are the socket's own. The handlers of ``"connect"`` (or ``"connection"``) are called with
         the socket. Its events wait until they have ended. The client learns that it is connected when they
         have ended, or earlier, with the first event that it is sent. A handler that raises `ConnectError`
@@ -178,7 +199,7 @@ class Registering:
     def once(
         self, event: str, *, concurrent: bool = False, ack: bool = True
     ) -> Callable[[_AnyHandler], _AnyHandler]:
-        """Registers a handler as `on` does, which is removed when it is called for the first time."""
+        """Registers a handler as `on` does, which is removed when the event arrives for the first time."""
         return self._registrar(event, concurrent=concurrent, ack=ack, once=True)
 
     def off(self, event: str, handler: EventHandler | None = None) -> None:
@@ -188,8 +209,8 @@ class Registering:
     def on_any(self, handler: _AnyHandler) -> _AnyHandler:
         """Registers a function of the socket, an event's name and its arguments, for every event of clients.
 
-        It runs before the event's handlers. If the event has none, the first result that is not ``None`` is
-        the acknowledgement, as in `on`.
+        It runs before the event's handlers, and its arguments are not checked. If the event has no handler,
+        the first result that is not ``None`` is the acknowledgement, as in `on`.
         """
         handlers = self._own_handlers()
         handlers.catch_all = (*handlers.catch_all, RegisteredHandler(handler))
@@ -224,7 +245,10 @@ class Registering:
         name = _CONNECTION_EVENTS.get(event, event)
 
         def register(handler: _AnyHandler) -> _AnyHandler:
-            registered = RegisteredHandler(handler, concurrent=concurrent, ack=ack, once=once)
+            signature = None if name in OWN_EVENTS else signature_of(handler)
+            registered = RegisteredHandler(
+                handler, concurrent=concurrent, ack=ack, once=once, signature=signature
+            )
             self._own_handlers().add(name, registered)
             return handler
 
