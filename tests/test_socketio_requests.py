@@ -20,7 +20,14 @@ from rfc6455 import Headers, Request
 from rfc6455_server import HandshakeRejectedError, Server, WebSocket, connect
 from rfc6455_server.http.routes import HttpResponse, HttpRoute, HttpRoutes
 from rfc6455_server.listening.routing import compile_route
-from rfc6455_server.socketio import Cookie, RefusedRequest, RequestOptions, Socket, SocketIO, client_files
+from rfc6455_server.socketio import (
+    Cookie,
+    EngineOptions,
+    RefusedRequest,
+    Socket,
+    SocketIO,
+    client_files,
+)
 from rfc6455_server.socketio.compression import Compressor, choose_coding
 from rfc6455_server.socketio.engine import EngineSession
 from rfc6455_server.socketio.engine_packets import EnginePacketType
@@ -588,7 +595,7 @@ def test_bad_options(options: dict[str, Any]) -> None:
 def test_unknown_options() -> None:
     with pytest.raises(TypeError, match="max_nestin"):
         SocketIO(max_nestin=1)  # type: ignore[call-arg]
-    assert RequestOptions().transports == ("polling", "websocket")
+    assert EngineOptions(path="/x").transports == ("polling", "websocket")
 
 
 # Compression of answers.

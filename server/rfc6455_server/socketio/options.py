@@ -1,19 +1,23 @@
-"""The options of a `SocketIO` that concern the requests of its clients, and all options as keyword arguments.
+"""The options of an `Engine` or a `SocketIO` that concern its sessions and their requests.
 
-Left to others: what the options do (`transports`, `cors`, `compression`, `client_files`, `packets`).
+Left to others: what the options do (`transports`, `engine`, `cors`, `compression`).
 """
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, TypedDict
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias, TypedDict
 
 from rfc6455 import Request
 from rfc6455_server.socketio.compression import DEFAULT_THRESHOLD
-from rfc6455_server.socketio.cors import Cors, Origins
-from rfc6455_server.socketio.engine import Transport
-from rfc6455_server.socketio.packets import PacketOptions, PacketOptionsDict
+from rfc6455_server.socketio.cors import Origins
+from rfc6455_server.socketio.engine import (
+    DEFAULT_MAX_PAYLOAD,
+    DEFAULT_PING_INTERVAL,
+    DEFAULT_PING_TIMEOUT,
+    DEFAULT_UPGRADE_TIMEOUT,
+    Transport,
+)
 
 HeaderHook: TypeAlias = Callable[[Request, list[tuple[str, str]]], object]
 """A function of a request and the fields of its answer, a list of (name, value), which it may change."""
@@ -73,30 +77,43 @@ class RefusedRequest:
     """What was wrong: for example, the ``sid`` that is unknown."""
 
 
-class RequestOptionsDict(TypedDict, total=False):
-    """The fields of `RequestOptions` as keyword arguments."""
+class EngineOptionsDict(TypedDict, total=False):
+    """The fields of `EngineOptions` as keyword arguments, but for ``path``."""
 
-    cors: Origins
+    ping_interval: float
+    ping_timeout: float
+    upgrade_timeout: float
+    max_payload: int
     transports: Collection[Transport]
     allow_upgrades: bool
+    cors: Origins
     cookie: Cookie | str | None
     initial_headers: HeaderHook | None
     headers: HeaderHook | None
     http_compression: int | None
-    serve_client: str | Path | bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RequestOptions:
-    """What clients may request, and what their answers carry. Raises `ValueError` for a bad value."""
+class EngineOptions:
+    """Options of the sessions and their requests. Raises `ValueError` for a value that is out of range."""
 
-    cors: Origins = ()
-    """Allowed origins besides the server's own: strings and patterns, or a function of an origin and the
-    request. ``"*"`` allows any, without cookies. Origins are compared in lower case."""
+    path: str
+    """The path of all requests; what is below it belongs to it too."""
+    ping_interval: float = DEFAULT_PING_INTERVAL
+    """Seconds from a PONG to the next PING."""
+    ping_timeout: float = DEFAULT_PING_TIMEOUT
+    """Seconds within which a PING must be answered."""
+    upgrade_timeout: float = DEFAULT_UPGRADE_TIMEOUT
+    """Seconds within which an upgrade from polling to WebSocket must be complete."""
+    max_payload: int = DEFAULT_MAX_PAYLOAD
+    """Maximum bytes of a message, and of a POST body."""
     transports: Collection[Transport] = ("polling", "websocket")
     """The transports that clients may use."""
     allow_upgrades: bool = True
     """Whether a client that polls may change to a WebSocket."""
+    cors: Origins = ()
+    """Allowed origins besides the server's own: strings and patterns, or a function of an origin and the
+    request. ``"*"`` allows any, without cookies. Origins are compared in lower case."""
     cookie: Cookie | str | None = None
     """A cookie with the session's id, or its name. It is set by the answer that opens the session."""
     initial_headers: HeaderHook | None = None
@@ -105,16 +122,17 @@ class RequestOptions:
     """Called for each answer to polling that is no error, and for each 101."""
     http_compression: int | None = DEFAULT_THRESHOLD
     """Bytes from which on an answer to polling is compressed, if the client accepts that; ``None``: never."""
-    serve_client: str | Path | bool = False
-    """The folder with the official client's bundles, which are served below the path of the `SocketIO`; or
-    ``True`` for ``node_modules/socket.io-client/dist``, found as Node finds it from the working directory."""
 
     def __post_init__(self) -> None:
-        Cors(self.cors)
-        if not self.transports or not set(self.transports) <= {"polling", "websocket"}:
+        if not self.path.startswith("/") or not self.path.strip("/"):
+            raise ValueError(f"not a path: {self.path!r}")
+        times = (self.ping_interval, self.ping_timeout, self.upgrade_timeout)
+        if not all(0 < time < float("inf") for time in times) or self.max_payload < 1:
+            raise ValueError("times and sizes must be above 0 and finite")
+        if isinstance(self.transports, str) or not self.transports:
+            raise ValueError("transports is a collection of names")
+        if not set(self.transports) <= {"polling", "websocket"}:
             raise ValueError(f"not transports: {self.transports!r}")
-        if isinstance(self.transports, str):
-            raise ValueError("transports are a collection of names")
         if self.http_compression is not None and self.http_compression < 0:
             raise ValueError("http_compression is a number of bytes, or None")
         self.made_cookie()
@@ -127,15 +145,3 @@ class RequestOptions:
     def made_cookie(self) -> Cookie | None:
         """Returns the cookie, with the settings of `Cookie` for one that only has a name."""
         return Cookie(name=self.cookie) if isinstance(self.cookie, str) else self.cookie
-
-
-class Options(RequestOptionsDict, PacketOptionsDict, total=False):
-    """The fields of `RequestOptions` and `PacketOptions` as keyword arguments."""
-
-
-def split_options(options: Options) -> tuple[RequestOptions, PacketOptions]:
-    """Raises `TypeError` for an unknown option, and `ValueError` for a bad value."""
-    names = {field.name for field in fields(PacketOptions)}
-    packets: Any = {name: value for name, value in options.items() if name in names}
-    requests: Any = {name: value for name, value in options.items() if name not in names}
-    return RequestOptions(**requests), PacketOptions(**packets)

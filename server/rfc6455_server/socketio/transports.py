@@ -21,7 +21,7 @@ from rfc6455_server.socketio.cors import Cors
 from rfc6455_server.socketio.engine import EngineSession, Transport
 from rfc6455_server.socketio.engine_packets import DEFAULT_MAX_PACKETS, EngineError, encode_payload
 from rfc6455_server.socketio.ids import new_id
-from rfc6455_server.socketio.options import RefusedRequest, RequestOptions
+from rfc6455_server.socketio.options import EngineOptions, RefusedRequest
 from rfc6455_server.socketio.reasons import STOPPING
 from rfc6455_server.socketio.session import Session
 from rfc6455_server.websocket.hub import Hub
@@ -82,8 +82,8 @@ class Transports:
 
     ``make_session`` makes the `EngineSession` for an id, a transport and a time. ``admit`` refuses a request
     that opens a session by polling, or returns its user. ``is_closed`` says whether all are refused;
-    ``is_proxy``, whether an address is a trusted proxy's. ``opened`` is called with each new session,
-    ``refused`` with each request that is answered with an error of the protocol.
+    ``is_proxy``, whether an address is a trusted proxy's. ``opened`` is called with each new session and the
+    request that opened it, ``refused`` with each request that is answered with an error of the protocol.
 
     A session that was opened by polling has no TCP connection that would be counted, so the limits of
     connections apply to these sessions too: in all, by address, and in their rate.
@@ -92,22 +92,21 @@ class Transports:
     def __init__(
         self,
         *,
-        options: RequestOptions,
-        max_payload: int,
+        options: EngineOptions,
+        cors: Cors,
         limits: Limits,
         hub: Callable[[], Hub],
         is_closed: Callable[[], bool],
         admit: Callable[[Request], Awaitable[Any]],
         is_proxy: Callable[[str], bool],
         make_session: Callable[[str, Transport, float], EngineSession],
-        opened: Callable[[Session], None],
+        opened: Callable[[Session, Request], None],
         refused: Callable[[RefusedRequest], None],
     ) -> None:
         self._options = options
-        self.cors = Cors(options.cors)
+        self._cors = cors
         self._cookie = options.made_cookie()
         self._compressor = Compressor()
-        self._max_payload = max_payload
         self._limits = limits
         self._hub = hub
         self._is_closed = is_closed
@@ -126,13 +125,15 @@ class Transports:
         options = self._options
         prepares = self._cookie or options.initial_headers or options.headers
         prepare = self._prepare_websocket if prepares else None
-        return Route(pattern, self._serve_websocket, self._check_websocket, self._max_payload, prepare)
+        return Route(
+            pattern, self._serve_websocket, self._check_websocket, self._options.max_payload, prepare
+        )
 
     def http_route(self) -> HttpRoute:
         return HttpRoute(
             self._serve_http,
             methods=None,
-            max_body=self._max_payload,
+            max_body=self._options.max_payload,
             long=True,
             begin=self._begin,
             abandon=self._abandon,
@@ -143,7 +144,7 @@ class Transports:
     def _check(self, request: Request, transport: Transport) -> _Error | None:
         """Returns the error of a request, or ``None``; checks everything but its session's state."""
         try:
-            fields = self.cors.fields(request)
+            fields = self._cors.fields(request)
         except HandshakeError:
             origins = request.headers.get_all("Origin")
             return _Error(*_BAD_REQUEST, {"name": "INVALID_ORIGIN", "origin": origins})
@@ -210,7 +211,7 @@ class Transports:
         session = self._open(request, "websocket", websocket.address, sid)
         session.secure = websocket.secure
         session.user = websocket.user
-        self._opened(session)
+        self._opened(session, request)
         await session.serve_websocket(websocket, probing=False)
 
     # Polling.
@@ -267,7 +268,7 @@ class Transports:
 
     def _preflight(self, request: Request) -> HttpResponse:
         try:
-            fields = self.cors.preflight_fields(request)
+            fields = self._cors.preflight_fields(request)
         except HandshakeError as error:
             return self._error(request, _Error(*_BAD_REQUEST, {"name": error.slug}))
         if fields is None:
@@ -284,7 +285,7 @@ class Transports:
         opened: str | None = None,
     ) -> HttpResponse:
         """Returns an answer that is no error; ``opened`` is the id of the session that it opens."""
-        fields = [*(self.cors.fields(request) or ()), ("Cache-Control", "no-store"), *added]
+        fields = [*(self._cors.fields(request) or ()), ("Cache-Control", "no-store"), *added]
         fields = self._added_fields(request, fields, opened)
         return HttpResponse(body, f"{kind}; charset=UTF-8", headers=fields)
 
@@ -305,7 +306,7 @@ class Transports:
     def _error(self, request: Request, error: _Error) -> HttpResponse:
         self._report(request, error)
         try:
-            fields = self.cors.fields(request) or []
+            fields = self._cors.fields(request) or []
         except HandshakeError:
             fields = []
         response = HttpResponse(error.body, "application/json", error.status, headers=fields)
@@ -331,7 +332,7 @@ class Transports:
         session.secure = request.secure
         session.user = user
         self._opened_by_polling[session] = counted
-        self._opened(session)
+        self._opened(session, head)
         opening = encode_payload([session.engine.handshake_packet()])
         try:
             return self._answer(head, opening.encode(), opened=session.sid)
