@@ -26,6 +26,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final, Protocol, Unpack, overload
 
 from rfc6455 import Request
@@ -267,6 +268,11 @@ class SocketIO(Registering, Declaring, ServerSide, Broadcaster):
         if "{" in name:
             return self._namespaces.add_parent(name, max_children)
         return self._namespaces.of(name)
+
+    @property
+    def namespaces(self) -> Mapping[str, Namespace]:
+        """The namespaces that exist now, by name, with the children of dynamic ones."""
+        return MappingProxyType(self._namespaces.by_name)
 
     def register(self, handlers: NamespaceHandlers) -> Namespace:
         """Registers the methods of an object, and returns their namespace (`NamespaceHandlers`)."""
