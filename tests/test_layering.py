@@ -23,8 +23,8 @@ ORDER = {
         "rfc6455_server.http": "extras refusals routes static connection metrics __init__",
         "rfc6455_server.listening": "proxy acceptor routing opening listener __init__",
         "rfc6455_server.socketio": "ids packets engine_packets engine encoded backlog inflow reasons session"
-        " recovery catchup registering handlers receiving targets sockets namespaces clients transports"
-        " engine_socket __init__",
+        " history recovery catchup registering handlers receiving targets sockets namespaces clients"
+        " transports engine_socket __init__",
         "rfc6455_server.pages": "chat game status ticker __init__",
         "rfc6455_server.command": "terminal cli __init__",
     }.items()
