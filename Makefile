@@ -13,17 +13,18 @@ serve: $(VENV)/.server
 # Tests run in one worker per core. Each worker starts with neighbouring tests, which share what their module sets up,
 # such as a browser; an idle worker takes over tests of another. `make test PARALLEL=` runs them in one process.
 PARALLEL ?= -n auto --dist worksteal
+NODE := tests/node/node_modules/.installed tests/node/asyncapi/node_modules/.installed
 
-test: $(VENV)/.dev tests/node/node_modules/.installed
+test: $(VENV)/.dev $(NODE)
 	$(RUN)/pytest $(PARALLEL) --cov --cov-report= $(ARGS)
 
-cover: $(VENV)/.dev tests/node/node_modules/.installed
+cover: $(VENV)/.dev $(NODE)
 	$(RUN)/pytest $(PARALLEL) --cov --cov-report=term-missing --cov-report=html:build/coverage $(ARGS)
 
 # Runs the tests on each supported Python that the machine has. nox reports the ones that are missing. It creates one
 # environment per Python in .nox and reuses it; they are updated when pyproject.toml changes.
 .PHONY: test-all build
-test-all: .nox/.installed tests/node/node_modules/.installed
+test-all: .nox/.installed $(NODE)
 	$(RUN)/nox --no-install -- $(ARGS)
 
 .nox/.installed: pyproject.toml noxfile.py | $(VENV)/.dev
@@ -36,7 +37,7 @@ build: $(VENV)/.dev
 	$(RUN)/python -m build --no-isolation
 
 # The tests take the pictures of the README again.
-screenshots: $(VENV)/.dev tests/node/node_modules/.installed
+screenshots: $(VENV)/.dev $(NODE)
 	SCREENSHOTS=docs/screenshots $(RUN)/pytest -q tests/test_pages.py -k "image or chart or players"
 
 lint: $(VENV)/.dev
@@ -51,7 +52,7 @@ format: $(VENV)/.dev
 	$(RUN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .nox tests/node/node_modules build dist
+	rm -rf $(VENV) .nox tests/node/node_modules tests/node/asyncapi/node_modules build dist
 
 $(RUN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -67,6 +68,12 @@ $(VENV)/.dev: pyproject.toml | $(RUN)/python
 # Without npm, the tests that need it are skipped, with that reason; in CI they fail.
 tests/node/node_modules/.installed: tests/node/package-lock.json
 	if command -v npm >/dev/null; then npm ci --prefix tests/node --no-audit --no-fund --loglevel=error; fi
+	mkdir -p $(@D) && touch $@
+
+# Without scripts: that of a package that the parser depends on would report each installation to its author.
+tests/node/asyncapi/node_modules/.installed: tests/node/asyncapi/package-lock.json
+	if command -v npm >/dev/null; then \
+		npm ci --prefix tests/node/asyncapi --ignore-scripts --no-audit --no-fund --loglevel=error; fi
 	mkdir -p $(@D) && touch $@
 
 # Benchmarks of this project and its peers, in an environment of their own. `make bench-echo` runs one of them, and

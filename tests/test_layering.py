@@ -16,15 +16,18 @@ ORDER = {
     for package, order in {
         "rfc6455": "constants errors masking headers frames uri http11 deflate events messages reader"
         " connection handshake __init__ __main__",
-        "rfc6455_server": "clock logs stats limits policies asyncio_private rooms websocket http listening"
-        " socketio app client testing pages command __init__ __main__",
+        "rfc6455_server": "clock collector logs stats limits policies asyncio_private rooms websocket http"
+        " listening socketio app client testing pages command __init__ __main__",
         "rfc6455_server.websocket": "reports streams hub backlog outbox inbox pings ending websocket"
         " keepalive __init__",
         "rfc6455_server.http": "extras refusals routes static connection metrics __init__",
         "rfc6455_server.listening": "proxy acceptor routing opening listener __init__",
-        "rfc6455_server.socketio": "ids packets engine_packets engine encoded backlog inflow reasons session"
-        " history recovery catchup registering handlers receiving targets sockets namespaces clients"
-        " transports engine_socket __init__",
+        "rfc6455_server.socketio": "ids packet_json packets typed engine_packets engine encoded backlog"
+        " inflow reasons session history recovery catchup registering documents handlers"
+        " receiving targets sockets cluster namespaces parents classes clients"
+        " transports mounting engine_socket engine_server __init__",
+        "rfc6455_server.socketio.typed": "problems definitions shapes containers records pydantic_models"
+        " msgspec_models models annotations signatures declared asyncapi page __init__",
         "rfc6455_server.pages": "chat game status ticker __init__",
         "rfc6455_server.command": "terminal cli __init__",
     }.items()

@@ -207,6 +207,50 @@ async def test_the_official_client(transports: str) -> None:
     assert sorted(gone) == ["client namespace disconnect", "server namespace disconnect"]
 
 
+@pytest.mark.parametrize("transports", list(TRANSPORTS))
+async def test_what_an_official_client_may_send_ends_no_session(transports: str) -> None:
+    server, io = chat_server()
+    connected: list[str] = []
+
+    @io.on("half")
+    async def half(socket: Socket) -> str:
+        return "\ud83d"
+
+    @io.on("1")
+    async def one(socket: Socket, word: str) -> list[str]:
+        return ["1", word]
+
+    @io.on("2.5")
+    async def two_and_a_half(socket: Socket) -> str:
+        return "2.5"
+
+    @io.on("long " * 2000)
+    async def long(socket: Socket) -> str:
+        return "long"
+
+    @io.on("sum")
+    async def sum_(socket: Socket, *parts: bytes) -> list[int]:
+        return list(b"".join(parts))
+
+    @io.of("/admin").on("connect")
+    async def admin(socket: Socket) -> None:
+        connected.append(socket.id)
+
+    async with serving(server) as url, script(url, TRANSPORTS[transports], "odd") as client:
+        said = await client.lines()
+    assert said == [
+        ["half", "\ufffd", {"\ufffd": "a\ufffd😀"}],
+        ["half back", True],
+        ["number", ["1", "one"], "2.5"],
+        ["long", "long"],
+        ["deep", True],
+        ["eleven", list(range(11))],
+        ["twice", "/admin", True],
+        ["disconnect", "io client disconnect"],
+    ]
+    assert len(connected) == 1
+
+
 # Lost connections.
 
 

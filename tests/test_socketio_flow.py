@@ -382,6 +382,7 @@ async def test_a_post_is_answered_when_its_events_are_handled_and_another_one_is
         assert (await post).status == 200
         assert io.sockets == {}
         await until(lambda: server.queued < 1000)
+        go_on.set()
 
 
 async def test_a_post_whose_client_leaves_before_it_is_handled_ends_the_session() -> None:
@@ -390,9 +391,11 @@ async def test_a_post_whose_client_leaves_before_it_is_handled_ends_the_session(
     server.mount(io)
     reasons: list[str] = []
 
+    go_on = asyncio.Event()
+
     @io.on("event")
     async def event(socket: Socket) -> None:
-        await asyncio.Event().wait()
+        await go_on.wait()
 
     @io.on("disconnect")
     async def gone(socket: Socket, reason: str) -> None:
@@ -408,6 +411,7 @@ async def test_a_post_whose_client_leaves_before_it_is_handled_ends_the_session(
         await peer.close()
         await until(lambda: reasons)
         assert reasons == ["transport error"]
+        go_on.set()
 
 
 async def test_other_connections_have_turns_while_a_large_payload_is_handled() -> None:
@@ -469,7 +473,8 @@ async def test_over_the_budget_the_session_that_holds_most_is_disconnected() -> 
         most = list(io.sockets.values())[7]
         most.emit("x", "x" * 100_000)
         for _ in range(12):
-            io.emit("x", "x" * 4_000)
+            for socket in list(io.sockets.values()):
+                socket.emit("x", "x" * 4_000)
         await until(lambda: reasons)
         assert reasons == ["too slow"]
         assert most.id not in io.sockets

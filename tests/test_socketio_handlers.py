@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rfc6455_server import Server
-from rfc6455_server.socketio import Ack, ConnectError, Socket, SocketIO
+from rfc6455_server.socketio import Ack, ConnectError, EventError, Socket, SocketIO
 from rfc6455_server.testing import ManualClock, TestClient, settle
 from tests.server_helpers import serving
 from tests.test_socketio import script
@@ -122,6 +122,31 @@ async def test_a_second_attempt_is_decided_on_its_own() -> None:
         gates["second"].open()
         answer = connect_answer(await client.recv())
         assert list(r.io.sockets) == [answer["sid"]]
+
+
+async def test_an_attempt_that_does_not_give_up_cannot_decide_about_the_next_one() -> None:
+    async with rig() as r:
+        gates = {"first": Gate(), "second": Gate()}
+
+        @r.io.use
+        async def slow(socket: Socket) -> None:
+            gate = gates[socket.handshake.auth["name"]]
+            try:
+                await gate.wait()
+            except asyncio.CancelledError:
+                await gate.wait()
+
+        client = await Client.open(r.test, auth={"name": "first"})
+        await settle()
+        client.say("41", '40{"name":"second"}')
+        await settle()
+        assert [gate.waiting for gate in gates.values()] == [1, 1]
+        gates["first"].open()
+        await settle()
+        assert r.io.sockets == {}
+        gates["second"].open()
+        connect_answer(await client.recv())
+        assert [socket.handshake.auth["name"] for socket in r.io.fetch_sockets()] == ["second"]
 
 
 async def test_a_client_that_was_refused_only_is_closed_in_time() -> None:
@@ -360,7 +385,7 @@ async def test_connect_of_a_recovered_socket_waits_for_disconnect_of_its_predece
         await settle()
         assert events == [("connect", False), "disconnect", "gone", ("connect", True)]
         assert r.handled == [["event"]]
-        assert r.io.of("/").ending == {}
+        assert r.io.of("/")._endings == {}
 
 
 async def test_what_a_client_sent_before_it_left_is_still_handled() -> None:
@@ -651,6 +676,214 @@ async def test_a_catch_all_may_answer_what_has_no_handler() -> None:
         client.say('426["new"]', '427["known"]')
         assert await client.recv() == '437["known"]'
         assert asked == []
+
+
+# The middlewares of a socket, and refused events.
+
+
+async def test_a_middleware_of_a_socket_refuses_events() -> None:
+    async with rig() as r:
+        gate = Gate()
+
+        @r.io.on("connect")
+        def connected(socket: Socket) -> None:
+            if socket.handshake.auth.get("free"):
+                return
+
+            @socket.use
+            async def check(socket: Socket, event: str, *args: Any) -> None:
+                if event == "slow":
+                    await gate.wait()
+                if event == "bug":
+                    raise ZeroDivisionError
+                if args == ("bad",):
+                    raise EventError("not allowed", {"event": event})
+
+            @socket.use
+            def second(socket: Socket, event: str, *args: Any) -> None:
+                if args == ("worse",):
+                    raise EventError("never")
+
+        @r.io.on("say")
+        def say(socket: Socket, text: str) -> str:
+            return text
+
+        @r.io.on("beside", concurrent=True)
+        def beside(socket: Socket, *args: Any) -> str:
+            return "beside"
+
+        client, other = await r.client(), await r.client(auth={"free": True})
+        client.say('421["say","fine"]', '422["say","bad"]', '42["say","bad"]', '423["say","worse"]')
+        client.say('424["bug"]', '42["unknown","bad"]', '425["beside","bad"]')
+        heard = sorted([await client.recv() for _ in range(7)])
+        refused = '{"message":"not allowed","data":{"event":"%s"}}'
+        assert heard == [
+            '42["error",{"event":"say","error":' + refused % "say" + "}]",
+            '42["error",{"event":"unknown","error":' + refused % "unknown" + "}]",
+            '431["fine"]',
+            '432[{"error":' + refused % "say" + "}]",
+            '433[{"error":{"message":"never"}}]',
+            '434[{"error":{"code":"internal","message":"internal error"}}]',
+            '435[{"error":' + refused % "beside" + "}]",
+        ]
+        assert r.handled == [["say", "fine"]]
+        other.say('421["say","bad"]')
+        assert await other.recv() == '431["bad"]'
+        client.say('421["slow"]', '422["say","in order"]', '423["beside"]')
+        assert await client.recv() == '433["beside"]'
+        assert gate.waiting == 1
+        gate.open()
+        assert await client.recv() == '432["in order"]'
+
+
+async def test_a_middleware_of_a_socket_sees_events_without_handlers() -> None:
+    async with rig() as r:
+        r.io.off_any()
+        client = await r.client()
+        seen: list[Any] = []
+        (socket,) = r.io.fetch_sockets()
+        socket.use(lambda socket, *event: seen.append(event))
+        client.say('42["unknown",1]', '421["unknown"]')
+        await settle()
+        assert seen == [("unknown", 1), ("unknown",)]
+
+
+async def test_a_handler_may_refuse_an_event(caplog: pytest.LogCaptureFixture) -> None:
+    async with rig() as r:
+
+        @r.io.on_any
+        def check(socket: Socket, event: str, *args: Any) -> None:
+            if event == "unknown":
+                raise EventError("unknown event")
+
+        @r.io.on("say")
+        def say(socket: Socket, text: str) -> None:
+            raise EventError("too long", [len(text)])
+
+        @r.io.on("say")
+        def after(socket: Socket, text: str) -> str:
+            return "not sent"
+
+        @r.io.on("quiet", ack=False)
+        def quiet(socket: Socket) -> None:
+            raise EventError("no")
+
+        @r.io.on("odd")
+        def odd(socket: Socket) -> None:
+            raise EventError("odd", object())
+
+        client = await r.client()
+        client.say('421["say","abc"]', '42["say","abc"]', '422["quiet"]', '423["unknown"]', '42["unknown"]')
+        heard = [await client.recv() for _ in range(5)]
+        assert heard == [
+            '431[{"error":{"message":"too long","data":[3]}}]',
+            '42["error",{"event":"say","error":{"message":"too long","data":[3]}}]',
+            '432[{"error":{"message":"no"}}]',
+            '433[{"error":{"message":"unknown event"}}]',
+            '42["error",{"event":"unknown","error":{"message":"unknown event"}}]',
+        ]
+        assert "handler failed" not in caplog.text
+        client.say('424["odd"]', '425["quiet"]')
+        assert await client.recv() == '435[{"error":{"message":"no"}}]'
+        assert "handler=odd" in caplog.text
+
+
+async def test_handlers_of_one_socket() -> None:
+    async with rig() as r:
+        order: list[Any] = []
+
+        def own(socket: Socket, *args: Any) -> None:
+            order.append(("own", *args))
+
+        @r.io.on("connect")
+        async def connected(socket: Socket) -> None:
+            await asyncio.sleep(0)
+            with pytest.raises(ValueError, match="connected"):
+                socket.on("connect")
+            if not socket.handshake.auth:
+                return
+            socket.on("x")(own)
+            socket.once("x")(lambda socket, *args: order.append(("once", *args)))
+            socket.on_any(lambda socket, event, *args: order.append(("any", event)))
+            socket.on("disconnect")(lambda socket, reason: order.append(reason))
+
+        @r.io.on("x")
+        def shared(socket: Socket, *args: Any) -> None:
+            order.append(("shared", *args))
+
+        client = await Client.open(r.test, auth={"own": True})
+        client.say('42["x",1]')  # it waits for connect, and so for the handlers that this registers
+        await client.recv()
+        other = await r.client()
+        await settle()
+        assert order == [("any", "x"), ("shared", 1), ("own", 1), ("once", 1)]
+        order.clear()
+        other.say('42["x",2]')
+        client.say('42["x",3]')
+        await settle()
+        assert sorted(order, key=str) == [("any", "x"), ("own", 3), ("shared", 2), ("shared", 3)]
+        (socket,) = [socket for socket in r.io.fetch_sockets() if socket.handshake.auth]
+        order.clear()
+        socket.off("x", own)
+        socket.off_any()
+        client.say('42["x",4]')
+        await settle()
+        assert order == [("shared", 4)]
+        await client.ws.close()
+        await settle()
+        assert order[1:] == ["transport close"]
+
+
+async def test_what_is_sent_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    async with rig(recovery=60) as r:
+        seen: list[Any] = []
+
+        def own(socket: Socket, event: str, *args: Any) -> None:
+            seen.append(("own", socket.id, event, *args))
+
+        clients = [await r.client() for _ in range(3)]
+        a, b, c = r.io.fetch_sockets()
+        b.on_any_outgoing(own)
+        a.join("room")
+        b.join("room")
+        r.io.emit("all", 1)
+        r.io.to("room").except_(a.id).emit("room", 2)
+        a.emit("a")
+        asking = asyncio.create_task(b.emit_with_ack("b", b"x"))
+        await settle()
+        assert seen == [("own", b.id, "all", 1), ("own", b.id, "room", 2), ("own", b.id, "b", b"x")]
+        seen.clear()
+        asking.cancel()
+
+        @r.io.on_any_outgoing
+        def shared(socket: Socket, event: str, *args: Any) -> None:
+            seen.append((socket.id, event, *args))
+            raise ZeroDivisionError
+
+        r.io.to("room").emit("x", 1)
+        assert seen == [(a.id, "x", 1), (b.id, "x", 1), ("own", b.id, "x", 1)]
+        assert caplog.text.count("handler failed") == 2
+        assert [(await clients[2].event())[0], r.io.of("/").position] == ["all", 4]
+        seen.clear()
+        with pytest.raises(TypeError):
+            r.io.emit("x", object())
+        assert seen == []
+        b.off_any_outgoing(own)
+        r.io.off_any_outgoing()
+        r.io.emit("x")
+        assert seen == []
+        b.on_any_outgoing(own)
+        await clients[1].ws.close()
+        await settle()
+        r.io.emit("x")
+        b.on_any_outgoing(own)  # too late
+        assert (seen, r.io.of("/").watchers) == ([], set())
+
+        async def later(*_: Any) -> None: ...
+
+        with pytest.raises(TypeError, match="plain"):
+            r.io.on_any_outgoing(later)
+        c.disconnect()
 
 
 # Targets.

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections import Counter
+from typing import Any
 
 from rfc6455 import PerMessageDeflate
 from rfc6455_server import Server, WebSocket
@@ -41,7 +42,7 @@ def serve_events(server: Server) -> None:
         socket.join("all")
 
     @io.on("message")
-    def message(socket: Socket, data: str) -> None:
+    def message(socket: Socket, data: Any) -> None:
         io.to("all").emit("message", data)
 
 

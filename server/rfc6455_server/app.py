@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, TypeVar, Unpack, cast
 
 from rfc6455 import PerMessageDeflate, Request, ascii_lower, preload_masking
 from rfc6455_server.clock import Clock
+from rfc6455_server.collector import rare_full_collections
 from rfc6455_server.http import extras
 from rfc6455_server.http.metrics import Metrics
 from rfc6455_server.http.routes import HttpHandler, HttpRequest, HttpResponse, HttpRoute, fixed
@@ -338,10 +339,11 @@ class Server:
     ) -> None:
         """Serves until SIGINT or SIGTERM, then drains and stops. A second signal ends everything at once.
 
-        ``endpoints`` replace ``host`` and ``port``. ``started`` is called when the server listens. Raises as
-        `start` does.
+        ``endpoints`` replace ``host`` and ``port``. ``started`` is called when the server listens. Meanwhile,
+        full garbage collections are rarer than by default (`collector`). Raises as `start` does.
         """
-        asyncio.run(self._run(endpoints or [Endpoint(host, port)], drain_time, started))
+        with rare_full_collections():
+            asyncio.run(self._run(endpoints or [Endpoint(host, port)], drain_time, started))
 
     async def _run(
         self, endpoints: Sequence[Endpoint], drain_time: float, started: Callable[[], None]

@@ -84,6 +84,31 @@ const scenarios = {
     await new Promise((resolve) => setTimeout(resolve, 200)); // over polling, the disconnect is still to be sent
   },
 
+  // Sends what the official client lets an application send, and the server must not end a session for.
+  async odd() {
+    const one = await connected(open());
+    one.on("disconnect", (reason) => tell("disconnect", reason));
+    const half = "😀".slice(0, -1);
+    tell("half", ...(await one.emitWithAck("echo", half, { [half]: "a" + half + "😀" })));
+    tell("half back", (await one.emitWithAck("half")) === half);
+    tell("number", await one.emitWithAck(1, "one"), await one.emitWithAck(2.5));
+    tell("long", await one.emitWithAck("long ".repeat(2000)));
+    let deep = "bottom";
+    for (let i = 0; i < 200; i++) deep = i % 2 ? [deep] : { a: deep };
+    const [echoed] = await one.emitWithAck("echo", deep);
+    tell("deep", JSON.stringify(echoed) === JSON.stringify(deep));
+    const many = Array.from({ length: 11 }, (_, i) => Buffer.from([i]));
+    tell("eleven", await one.emitWithAck("sum", ...many));
+    // An application that changes its mind at once: the client sends CONNECT twice.
+    const admin = one.io.socket("/admin", { auth: { token: "s3cret" } });
+    admin.connect().disconnect().connect();
+    await connected(admin);
+    tell("twice", await admin.emitWithAck("who"), one.connected);
+    one.close();
+    admin.close();
+    await new Promise((resolve) => setTimeout(resolve, 200)); // as above
+  },
+
   // Prints what it receives. Each line of standard input is an event to emit.
   async listen() {
     const socket = open("", { reconnectionDelay: 100, reconnectionDelayMax: 200 });
@@ -111,6 +136,22 @@ const scenarios = {
     socket.auth = { token: "s3cret" };
     await connected(socket.connect());
     tell("connected", socket.connected);
+  },
+  async vocabulary() {
+    const main = await connected(open());
+    const shop = await connected(open("/shop-7"));
+    tell("namespace", await shop.emitWithAck("who"), shop.id !== main.id);
+    const nowhere = open("/shop-");
+    tell("nowhere", (await event(nowhere, "connect_error"))[0].message);
+    tell("refused", await shop.emitWithAck("say", "bad"));
+    const error = event(shop, "error");
+    shop.emit("say", "bad");
+    tell("error", ...(await error));
+    const done = event(shop, "done");
+    tell("early", await shop.emitWithAck("work"));
+    shop.emit("go on");
+    tell("done", ...(await done));
+    tell("unknown", await shop.emitWithAck("what is this"));
   },
 };
 

@@ -41,7 +41,7 @@ ACCEPT_RETRY: Final = 0.5
 UNSENT_SIZE: Final = 1 << 17
 """Maximum unsent bytes of a connection in the operating system, where no policy can replace messages."""
 
-_MAX_ACCEPTED: Final = 64
+_MAX_ACCEPTED: Final = 16
 """Maximum connections accepted in one turn of the event loop."""
 
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)

@@ -69,6 +69,11 @@ def compile_route(
     max_message_size: int | None = None,
 ) -> Route:
     """Returns the route of a template such as ``/rooms/{name}``; raises `ValueError` for a malformed one."""
+    return Route(compile_template(template), handler, check, max_message_size)
+
+
+def compile_template(template: str) -> re.Pattern[str]:
+    """Returns the pattern of a template; raises `ValueError` for a malformed one."""
     literal_parts = _PARAMETER.split(template)[::2]
     if not template.startswith("/") or any(set(part) & set("{}?#") for part in literal_parts):
         raise ValueError(f"not a path template: {template!r}")
@@ -76,7 +81,7 @@ def compile_route(
         re.escape(piece) if index % 2 == 0 else f"(?P<{piece}>[^/]+)"
         for index, piece in enumerate(_PARAMETER.split(template))
     ]
-    return Route(re.compile("".join(pieces)), handler, check, max_message_size)
+    return re.compile("".join(pieces))
 
 
 def same_origin(request: Request) -> bool:

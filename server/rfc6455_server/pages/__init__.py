@@ -1,4 +1,4 @@
-"""The pages of the command: a start page, a chat, a stock ticker and a game.
+"""The pages of the command: a start page, a chat, a stock ticker and a game, and the events of all of them.
 
 Each has a short file here, an example of how to use `rfc6455_server.socketio`, and its browser side in
 ``web/``.
@@ -7,6 +7,7 @@ Each has a short file here, an example of how to use `rfc6455_server.socketio`, 
 from importlib import resources
 from typing import Final
 
+from rfc6455 import __version__
 from rfc6455_server.app import Server
 from rfc6455_server.http.routes import HttpRequest, HttpResponse
 from rfc6455_server.pages.chat import add_chat
@@ -36,6 +37,7 @@ def add_pages(server: Server) -> SocketIO:
     add_chat(io)
     add_ticker(io)
     add_game(io)
+    io.serve_asyncapi("/events", title="The pages of rfc6455", version=__version__)
     server.http("/favicon.ico")(no_content)  # some browsers request it, although the pages name an icon
     web = resources.files("rfc6455_server") / "web"
     for path, name in _PAGES.items():

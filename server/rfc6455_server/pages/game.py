@@ -8,10 +8,10 @@ import asyncio
 import math
 import random
 from dataclasses import dataclass
-from typing import Any, Final, TypeGuard
+from typing import Annotated, Final, TypedDict
 
 from rfc6455_server.policies import coalesce
-from rfc6455_server.socketio import ConnectError, Socket, SocketIO
+from rfc6455_server.socketio import Bounds, ConnectError, Socket, SocketIO
 
 SIZE: Final = 1000.0
 """Width and height of the world."""
@@ -32,6 +32,16 @@ GOAL: Final = 10
 MAX_PLAYERS: Final = 50
 SAFE: Final = 1.0
 """Seconds after a bump during which nothing can be taken from either player."""
+
+
+Direction = Annotated[float, Bounds(ge=-1, le=1)]
+
+
+class Picture(TypedDict):
+    """What clients draw: each player's name, place and coins, by id, and the places of coins."""
+
+    players: dict[str, tuple[str, int, int, int]]
+    coins: list[tuple[int, int]]
 
 
 @dataclass
@@ -93,19 +103,14 @@ class World:
                 player.coins = 0
         return winner
 
-    def picture(self) -> dict[str, Any]:
-        """Returns what clients draw: each player's name, place and coins by id, and the places of coins."""
+    def picture(self) -> Picture:
         return {
             "players": {
-                id_: [player.name, round(player.x), round(player.y), player.coins]
+                id_: (player.name, round(player.x), round(player.y), player.coins)
                 for id_, player in self.players.items()
             },
-            "coins": [[round(x), round(y)] for x, y in self.coins],
+            "coins": [(round(x), round(y)) for x, y in self.coins],
         }
-
-
-def _is_direction(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and -1 <= value <= 1
 
 
 def add_game(io: SocketIO) -> None:
@@ -113,6 +118,14 @@ def add_game(io: SocketIO) -> None:
     game = io.of("/game")
     world = World()
     dots: dict[Socket, Player] = {}
+
+    @game.emits("world")
+    def world_event(picture: Picture) -> None:
+        """The world, 30 times a second."""
+
+    @game.emits("won")
+    def won_event(name: str) -> None:
+        """Somebody has won the round."""
 
     playing = False
 
@@ -124,9 +137,9 @@ def add_game(io: SocketIO) -> None:
         while world.players:
             winner = world.step(1 / RATE)
             # A player who is behind gets the newest picture, and no older ones.
-            game.to("world").with_policy(coalesce("world")).emit("world", world.picture())
+            world_event.emit(game.to("world").with_policy(coalesce("world")), world.picture())
             if winner is not None:
-                game.to("world").emit("won", winner)
+                won_event.emit(game.to("world"), winner)
             await asyncio.sleep(1 / RATE)
         playing = False
 
@@ -143,16 +156,18 @@ def add_game(io: SocketIO) -> None:
         io.spawn(play())
 
     @game.on("steer")
-    def steer(socket: Socket, dx: object, dy: object) -> None:
+    def steer(socket: Socket, dx: Direction, dy: Direction) -> None:
+        """Changes the direction of this player's dot."""
         player = world.players.get(socket.id)
-        if player is None or not _is_direction(dx) or not _is_direction(dy):
+        if player is None:
             return
         length = max(1.0, math.hypot(dx, dy))
         player.dx, player.dy = dx / length, dy / length
 
     @game.on("echo")
     def echo(_: Socket) -> bool:
-        return True  # the page measures the round trip
+        """Answers at once: the page measures the round trip."""
+        return True
 
     @game.on("disconnect")
     def gone(socket: Socket, _: str) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from typing import Final
+from typing import Annotated, Final
 
 from rfc6455_server.policies import coalesce
 from rfc6455_server.socketio import Namespace, Socket, SocketIO
@@ -60,11 +60,20 @@ def add_ticker(io: SocketIO) -> None:
     ticker = io.of("/ticker")
     market = Market(ticker)
 
+    @ticker.emits("stocks")
+    def stocks(prices: dict[str, float]) -> None:
+        """All prices, by name, when a client connects."""
+
+    # Only declared: `Market.trade` sends 3600 a second in a burst, and does not check each.
+    @ticker.emits("tick")
+    def _(name: str, price: float, time: Annotated[float, "Seconds since 1970."]) -> None:
+        """The new price of a stock."""
+
     @ticker.on("connect")
     def connected(socket: Socket) -> None:
         socket.data.update(before=market.sent, burst=0, bursting=False)
         socket.join("prices")
-        socket.emit("stocks", {name: round(price, 2) for name, price in market.prices.items()})
+        stocks.emit(socket, {name: round(price, 2) for name, price in market.prices.items()})
         io.spawn(market.run())
 
     @ticker.on("figures")

@@ -16,27 +16,34 @@
 The files, from the wire upward: `packets` (Socket.IO's format), `engine` (Engine.IO's session, without I/O),
 `recovery`, `session` (a session with its transports and time), `registering` and `handlers` (which handlers
 there are, and the order in which they run), `targets`, `receiving`, `sockets`, `namespaces` and `clients`
-(what applications use), `transports` (requests).
+(what applications use), `parents` (dynamic namespaces), `classes` (handlers as methods), `cluster` (other
+servers), `transports` (requests).
 """
 
-import asyncio
-import logging
-from collections.abc import Callable, Collection, Coroutine
-from typing import Any, Final, Protocol
+import re
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Unpack, cast, overload
 
 from rfc6455 import Request
-from rfc6455_server.clock import Clock, wait_for_all
-from rfc6455_server.http.routes import HttpRoute
-from rfc6455_server.limits import Limits
-from rfc6455_server.listening.routing import Route
-from rfc6455_server.logs import log
+from rfc6455_server.http.routes import HttpHandler
+from rfc6455_server.listening.routing import same_origin
 from rfc6455_server.rooms import Rooms
 from rfc6455_server.socketio.catchup import Turns
+from rfc6455_server.socketio.classes import NamespaceHandlers, handles
 from rfc6455_server.socketio.clients import Client
-from rfc6455_server.socketio.engine import EngineSession, Transport
+from rfc6455_server.socketio.cluster import Cluster, ServerSide
+from rfc6455_server.socketio.documents import Declarations, Declaring, describe, page_handlers
+from rfc6455_server.socketio.engine_packets import EngineError
+from rfc6455_server.socketio.engine_server import Engine
+from rfc6455_server.socketio.engine_socket import EngineSocket
+from rfc6455_server.socketio.mounting import EngineOptions, EngineOptionsDict, Mounted, MountedOn
 from rfc6455_server.socketio.namespaces import Middleware, Namespace
+from rfc6455_server.socketio.packets import PacketOptions, PacketOptionsDict
+from rfc6455_server.socketio.parents import MAX_CHILDREN, NamespaceMatch, Namespaces, ParentNamespace
 from rfc6455_server.socketio.recovery import DEFAULT_MAX_BYTES
-from rfc6455_server.socketio.registering import Ack, ConnectError, Handlers, Registering
+from rfc6455_server.socketio.registering import Ack, ConnectError, EventError, Handlers, Registering
 from rfc6455_server.socketio.session import Session
 from rfc6455_server.socketio.sockets import (
     Broadcaster,
@@ -47,72 +54,55 @@ from rfc6455_server.socketio.sockets import (
     Target,
 )
 from rfc6455_server.socketio.targets import AckTimeoutError
-from rfc6455_server.socketio.transports import Transports, parse_query
-from rfc6455_server.stats import Stats
-from rfc6455_server.websocket.hub import Hub
+from rfc6455_server.socketio.transports import parse_query
+from rfc6455_server.socketio.typed.annotations import AnnotationError
+from rfc6455_server.socketio.typed.asyncapi import asyncapi_document
+from rfc6455_server.socketio.typed.containers import Bounds
+from rfc6455_server.socketio.typed.declared import OutgoingEvent
+from rfc6455_server.socketio.typed.problems import InvalidDataError, Problem
 
 __all__ = [
     "Ack",
     "AckTimeoutError",
+    "AnnotationError",
+    "Bounds",
+    "Cluster",
     "ConnectError",
     "DisconnectedError",
+    "Engine",
+    "EngineError",
+    "EngineOptions",
+    "EngineSocket",
+    "EventError",
     "Handshake",
+    "InvalidDataError",
     "Namespace",
+    "NamespaceHandlers",
+    "OutgoingEvent",
+    "PacketOptions",
+    "ParentNamespace",
+    "Problem",
     "Socket",
     "SocketIO",
     "SocketTarget",
     "Target",
+    "handles",
 ]
 
-STOP_TIMEOUT: Final = 5.0
-"""Seconds of the server's clock that handlers have to end when the server is stopping, and again when they
-were cancelled."""
+
+class SocketIOOptions(EngineOptionsDict, PacketOptionsDict, total=False):
+    """The fields of `EngineOptions`, but for ``path``, and of `PacketOptions` as keyword arguments."""
 
 
-class MountedOn(Protocol):
-    """What a `SocketIO` needs of the `Server` that it is mounted on."""
-
-    limits: Limits
-    stats: Stats
-    registries: list[Rooms]
-
-    @property
-    def clock(self) -> Clock:
-        """The server's clock."""
-
-    @property
-    def hub(self) -> Hub:
-        """What the connections share."""
-
-    async def admit(self, request: Request) -> Any:
-        """Returns the `Refusal` of a request that opens a session by polling, or its user."""
-
-    def is_proxy(self, address: str) -> bool:
-        """Whether an address is a trusted proxy's."""
-
-    def add_websocket_route(self, route: Route) -> None:
-        """Adds a route for WebSockets."""
-
-    def add_http_route(self, prefix: str, route: HttpRoute) -> None:
-        """Adds a route for HTTP."""
-
-    def on_drain(self, callback: Callable[[float], Coroutine[Any, Any, None]]) -> None:
-        """Registers a function that is run when the server drains, with the seconds that it may take."""
-
-    def on_stop(self, callback: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Registers a function that is awaited when the server is stopping."""
-
-
-class SocketIO(Registering, Broadcaster):
+class SocketIO(Mounted, Registering, Declaring, ServerSide, Broadcaster):
     """A Socket.IO server, mounted on a `Server`. Methods that a namespace also has are for namespace ``"/"``.
 
-    ``cors``: allowed origins besides the server's own; ``["*"]`` allows any, without cookies.
-    ``ping_interval``, ``ping_timeout``, ``connect_timeout`` (for the first CONNECT of a session) and
-    ``upgrade_timeout`` (for an upgrade from polling to WebSocket): seconds. ``max_payload``: maximum bytes of
-    a message and of a POST body. ``recovery``: seconds for which a client whose connection was lost can come
-    back with its id, rooms and data, and is sent the events that it missed; ``None`` turns that off.
-    ``recovery_bytes``: maximum bytes of events that each namespace keeps for that, with the objects that hold
-    them. ``recovery_skips_middlewares``: whether a client that comes back passes without the middlewares.
+    ``connect_timeout``: seconds within which a session must be connected to a namespace. ``recovery``:
+    seconds for which a client whose connection was lost can come back with its id, rooms and data, and is
+    sent the events that it missed; ``None`` turns that off. ``recovery_bytes``: maximum bytes of events that
+    each namespace keeps for that, with the objects that hold them. ``recovery_skips_middlewares``: whether a
+    client that comes back passes without the middlewares. The other
+    keyword arguments are `EngineOptions` and `PacketOptions`.
 
     Raises `ValueError` for a value that is out of range.
     """
@@ -120,102 +110,83 @@ class SocketIO(Registering, Broadcaster):
     def __init__(
         self,
         *,
-        cors: Collection[str] = (),
         path: str = "/socket.io/",
-        ping_interval: float = 25,
-        ping_timeout: float = 20,
         connect_timeout: float = 10,
-        upgrade_timeout: float = 10,
-        max_payload: int = 1_000_000,
         recovery: float | None = None,
         recovery_bytes: int = DEFAULT_MAX_BYTES,
         recovery_skips_middlewares: bool = True,
+        **options: Unpack[SocketIOOptions],
     ) -> None:
-        if not path.startswith("/") or len(path.strip("/")) == 0:
-            raise ValueError(f"not a path: {path!r}")
-        times = [ping_interval, ping_timeout, connect_timeout, upgrade_timeout]
-        if recovery is not None:
-            times.append(recovery)
-        if not all(0 < time < float("inf") for time in times) or min(max_payload, recovery_bytes) < 1:
+        packet_options, engine_options = _split(options)
+        super().__init__(EngineOptions(path=path, **engine_options))
+        times = [connect_timeout] if recovery is None else [connect_timeout, recovery]
+        if not all(0 < time < float("inf") for time in times) or recovery_bytes < 1:
             raise ValueError("times and sizes must be above 0 and finite")
-        self._cors = cors
-        self._path = path.rstrip("/")
-        self._ping_interval = ping_interval
-        self._ping_timeout = ping_timeout
         self._connect_timeout = connect_timeout
-        self._upgrade_timeout = upgrade_timeout
-        self._max_payload = max_payload
         self.recovery_seconds = recovery
         self.recovery_bytes = recovery_bytes
         self.recovery_skips_middlewares = recovery_skips_middlewares
+        self.packet_options = PacketOptions(**packet_options)
         self.turns = Turns()
-        self.stats = Stats()
-        self.limits = Limits()
-        self._mounted_on: MountedOn | None = None
-        self._transports: Transports | None = None
-        self._running: set[asyncio.Task[None]] = set()  # handlers and middlewares
-        self._spawned: set[asyncio.Task[None]] = set()
-        self._namespaces: dict[str, Namespace] = {}
+        self.cluster: Cluster | None = None
+        """How the other servers of a cluster are reached, if there are any."""
+        self._namespaces = Namespaces(self)
         self._main = self.of("/")
+        self._pages: dict[str, HttpHandler] = {}
+        self.server_side_handlers = self._main.server_side_handlers
 
     def attach(self, server: MountedOn) -> None:
-        """Adds the routes to a server. `Server.mount` calls it. Raises `RuntimeError` if already mounted."""
-        if self._mounted_on is not None:
-            raise RuntimeError("already mounted")
-        self._mounted_on = server
-        self.limits = server.limits
-        self.stats = server.stats
-        self._transports = transports = Transports(
-            cors=self._cors,
-            max_payload=self._max_payload,
-            limits=server.limits,
-            hub=lambda: server.hub,
-            admit=server.admit,
-            is_proxy=server.is_proxy,
-            make_session=self._make_session,
-            opened=self._opened,
-        )
-        for path in (self._path, self._path + "/"):
-            server.add_websocket_route(transports.websocket_route(path))
-            server.add_http_route(path, transports.http_route())
-        for namespace in self._namespaces.values():
-            namespace.rooms.stats = server.stats
-            server.registries.append(namespace.rooms)
-        server.on_drain(transports.drain)
-        server.on_stop(self._stop)
+        super().attach(server)
+        self._namespaces.attach(server.registries)
+        for path, page in self._pages.items():
+            server.http(path)(page)
 
-    @property
-    def clock(self) -> Clock:
-        """The server's clock; before it is mounted, the event loop."""
-        return self._mounted_on.clock if self._mounted_on is not None else asyncio.get_running_loop()
+    @overload
+    def of(self, name: str, *, max_children: int = MAX_CHILDREN) -> Namespace: ...
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Runs ``work`` in a task. An exception is logged, with its traceback; awaiting the task raises it.
+    @overload
+    def of(
+        self, name: re.Pattern[str] | NamespaceMatch, *, max_children: int = MAX_CHILDREN
+    ) -> ParentNamespace: ...
 
-        When the server stops, it waits for the handlers, and then cancels the work at once.
+    def of(
+        self, name: str | re.Pattern[str] | NamespaceMatch, *, max_children: int = MAX_CHILDREN
+    ) -> Namespace:
+        """Returns the namespace of that name, and makes it at first. Raises `ValueError` without a slash.
+
+        A template, ``"/shop-{id}"``, a pattern, which matches a whole name, or a function, async or not, of a
+        name and the client's ``auth`` that returns whether it matches, makes a dynamic namespace, a
+        `ParentNamespace`. Its children exist while clients are connected to them. There are at most
+        ``max_children``; then clients are refused. ``socket.namespace.parameters`` holds what the template,
+        or the named groups of the pattern, found in the name. A name that `of` was called with comes first,
+        then the dynamic namespaces in the order of making them. Raises `ValueError` for a malformed template.
         """
-        task = _start(work, self._spawned)
-        task.add_done_callback(_log_failure)
-        return task
-
-    def run_handlers(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        return _start(work, self._running)
-
-    def of(self, name: str) -> Namespace:
-        """Returns the namespace of that name, and makes it at first. Raises `ValueError` without a slash."""
+        if max_children < 1:
+            raise ValueError("max_children must be above 0")
+        if not isinstance(name, str):
+            return self._namespaces.add_parent(name, max_children)
         if not name.startswith("/"):
             raise ValueError(f"a namespace begins with a slash: {name!r}")
-        namespace = self._namespaces.get(name)
-        if namespace is None:
-            namespace = self._namespaces[name] = Namespace(name, self)
-            if self._mounted_on is not None:
-                self._mounted_on.registries.append(namespace.rooms)
+        if "{" in name:
+            return self._namespaces.add_parent(name, max_children)
+        return self._namespaces.of(name)
+
+    def register(self, handlers: NamespaceHandlers) -> Namespace:
+        """Registers the methods of an object, and returns their namespace (`NamespaceHandlers`)."""
+        namespace = self.of(handlers.where)
+        handlers.register(namespace)
         return namespace
 
     # The namespace "/".
 
+    def _server_side(self) -> tuple[str, Cluster | None]:
+        return "/", self.cluster
+
     def _own_handlers(self) -> Handlers:
         return self._main.handlers
+
+    def _own_declarations(self) -> Declarations:
+        return self._main.declarations
 
     def use(self, middleware: Middleware) -> Middleware:
         """Registers a function that may refuse a client (`Namespace.use`)."""
@@ -234,20 +205,52 @@ class SocketIO(Registering, Broadcaster):
         """The rooms (`Namespace.rooms`)."""
         return self._main.rooms
 
-    # Sessions.
+    # What it says of itself.
 
-    def _make_session(self, sid: str, transport: Transport, now: float) -> EngineSession:
-        return EngineSession(
-            sid,
-            transport,
-            now,
-            ping_interval=self._ping_interval,
-            ping_timeout=self._ping_timeout,
-            upgrade_timeout=self._upgrade_timeout,
-            max_payload=self._max_payload,
+    def asyncapi(
+        self, *, title: str, version: str, description: str = "", servers: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Returns the AsyncAPI 3 document of all events: those that namespaces have handlers of, and those
+        that are declared with `emits`.
+
+        Their types come from annotations, their descriptions from docstrings. ``title``, ``version`` and
+        ``description`` are those of the application. ``servers``: their URLs, such as
+        ``wss://example.com``, by name. Raises `ValueError` for what is not a URL.
+        """
+        return asyncapi_document(
+            title=title,
+            version=version,
+            description=description,
+            servers=servers or {},
+            path=self.options.path.rstrip("/") + "/",
+            namespaces=map(describe, self._namespaces.documented()),
         )
 
-    def _opened(self, session: Session) -> None:
+    def serve_asyncapi(
+        self,
+        path: str,
+        *,
+        title: str,
+        version: str,
+        description: str = "",
+        servers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Serves a page that shows all events at ``path``, and the document beside it, at ``path`` with
+        ``.json``, both to everybody. Arguments and errors as `asyncapi`; raises `ValueError` for a path
+        without a slash, and for ``"/"``.
+        """
+        if not path.startswith("/") or not path.strip("/"):
+            raise ValueError(f"not a path: {path!r}")
+        make = partial(self.asyncapi, title=title, version=version, description=description, servers=servers)
+        make()
+        self._pages |= (pages := page_handlers(path, make))
+        if self._mounted_on is not None:
+            for one, page in pages.items():
+                self._mounted_on.http(one)(page)
+
+    # Sessions.
+
+    def _opened(self, session: Session, _: Request) -> None:
         # The request is the one that carries CONNECT, so that a session that never connects keeps none.
         def make_handshake(auth: dict[str, Any]) -> Handshake:
             request = session.request
@@ -260,9 +263,20 @@ class SocketIO(Registering, Broadcaster):
                 url=request.target,
                 secure=session.secure,
                 time=self.clock.time(),
+                issued=time.time(),
+                xdomain=not same_origin(request),
+                user=session.user,
+                request=request,
             )
 
-        Client(session, self._namespaces, make_handshake, self._connect_timeout, self.clock)
+        Client(
+            session,
+            self._namespaces,
+            make_handshake,
+            self._connect_timeout,
+            self.clock,
+            options=self.packet_options,
+        )
 
     def _application_auth(self, auth: dict[str, Any]) -> dict[str, Any]:
         """Returns what the client's application sent, without what recovery adds."""
@@ -270,31 +284,8 @@ class SocketIO(Registering, Broadcaster):
             return auth
         return {name: value for name, value in auth.items() if name not in ("pid", "offset")}
 
-    async def _stop(self) -> None:
-        if self._transports is not None:
-            self._transports.close()
-        late = await wait_for_all(list(self._running), STOP_TIMEOUT, self.clock)
-        cancelled = [*late, *self._spawned]
-        for task in cancelled:
-            task.cancel()
-        late = await wait_for_all(cancelled, STOP_TIMEOUT, self.clock)
-        if late:
-            log(logging.WARNING, "tasks did not end when the server stopped", tasks=len(late))
 
-
-def _start(work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> "asyncio.Task[None]":
-    task = asyncio.get_running_loop().create_task(work)
-    tasks.add(task)
-    task.add_done_callback(tasks.discard)
-    return task
-
-
-def _log_failure(task: "asyncio.Task[None]") -> None:
-    error = None if task.cancelled() else task.exception()
-    if error is not None:
-        log(
-            logging.ERROR,
-            "spawned task failed",
-            exception=error,
-            task=getattr(task.get_coro(), "__qualname__", ""),
-        )
+def _split(options: SocketIOOptions) -> tuple[PacketOptionsDict, EngineOptionsDict]:
+    packets = {name: value for name, value in options.items() if name in PacketOptionsDict.__annotations__}
+    engine = {name: value for name, value in options.items() if name not in packets}
+    return cast("PacketOptionsDict", packets), cast("EngineOptionsDict", engine)

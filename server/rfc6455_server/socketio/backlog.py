@@ -48,7 +48,7 @@ class SessionBacklog:
         if isinstance(policy, Coalesce):
             policy = policy.resolve(message.message)
         if self._backlog is None:
-            self._backlog = Backlog(0)
+            self._backlog = Backlog(0, self._hub.budget)
         if self._backlog.post(message, policy, self._hub.limits.max_queue, self.count_drop):
             self._start_timer()
 
@@ -61,7 +61,9 @@ class SessionBacklog:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._backlog = None
+        if self._backlog is not None:
+            self._backlog.clear()
+            self._backlog = None
 
     def count_drop(self, policy: str) -> None:
         """Counts a message that was dropped."""

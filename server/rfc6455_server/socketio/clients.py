@@ -6,7 +6,7 @@ Left to others: packets (`packets`), the session (`session`), missed events (`re
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,13 +16,11 @@ from rfc6455_server.socketio.catchup import CatchUp
 from rfc6455_server.socketio.encoded import EncodedPacket
 from rfc6455_server.socketio.ids import new_id
 from rfc6455_server.socketio.namespaces import Namespace
-from rfc6455_server.socketio.packets import Decoder, Packet, PacketError, PacketType, encode
+from rfc6455_server.socketio.packets import Decoder, Packet, PacketError, PacketOptions, PacketType, encode
+from rfc6455_server.socketio.parents import Namespaces
 from rfc6455_server.socketio.registering import ConnectError, call_handler
 from rfc6455_server.socketio.session import Session
 from rfc6455_server.socketio.sockets import LEFT_BY_CLIENT, Handshake, Socket
-
-MESSAGE_COST: Final = 128
-"""Bytes counted for each message of a packet that is not complete, besides its payload."""
 
 MAX_NAMESPACES: Final = 64
 """Maximum namespaces that one client is connected to."""
@@ -30,9 +28,10 @@ MAX_NAMESPACES: Final = 64
 
 @dataclass(slots=True)
 class _Attempt:
-    """A CONNECT that is not answered: the client waits for its turn, or the middlewares decide."""
+    """A CONNECT that is not answered: a function or middlewares decide, or the client waits for its turn."""
 
     task: asyncio.Task[None]
+    namespace: Namespace | None = None
     socket: Socket | None = None
 
 
@@ -43,15 +42,18 @@ class Client:
     def __init__(
         self,
         session: Session,
-        namespaces: Mapping[str, Namespace],
+        namespaces: Namespaces,
         make_handshake: Callable[[dict[str, Any]], Handshake],
         connect_timeout: float,
         clock: Clock,
+        *,
+        options: PacketOptions,
     ) -> None:
         self.session = session
         self._namespaces = namespaces
         self._make_handshake = make_handshake
-        self._decoder = Decoder()
+        self._options = options
+        self._decoder = Decoder(options)
         self._sockets: dict[str, Socket] = {}
         self._connecting: dict[str, _Attempt] = {}
         self._size = 0  # bytes of the messages of a packet that is not complete
@@ -73,9 +75,9 @@ class Client:
         try:
             packet = self._decoder.receive(message)
             if packet is None:
-                self._size = size + MESSAGE_COST
+                self._size = size
             if packet is None or isinstance(message, bytes):
-                self.session.set_incoming(self._size)
+                self.session.set_incoming(self._decoder.held)
             if packet is not None:
                 self._receive_packet(packet, size)
         except PacketError as error:
@@ -105,27 +107,67 @@ class Client:
 
     def _connect(self, name: str, auth: dict[str, Any]) -> None:
         if name in self._sockets or name in self._connecting:
-            raise PacketError("a second CONNECT", slug="unexpected-packet")
+            return  # the official client sends CONNECT again if its application reconnects before the answer
         if len(self._sockets) + len(self._connecting) >= MAX_NAMESPACES:
             raise PacketError("too many namespaces", slug="too-many-namespaces")
         namespace = self._namespaces.get(name)
-        if namespace is None:
-            self.send(Packet(PacketType.CONNECT_ERROR, name, {"message": "Invalid namespace"}))
-            return
-        handshake = self._make_handshake(auth)
+        if namespace is not None:
+            self._enter(namespace, auth, self._make_handshake(auth))
+        elif self._namespaces.parents:
+            handshake = self._make_handshake(auth)
+            self._begin(name, self._find(name, auth, handshake))
+        else:
+            self._refuse(name, ConnectError("Invalid namespace"))
+
+    async def _find(self, name: str, auth: dict[str, Any], handshake: Handshake) -> None:
+        """Looks for a dynamic namespace of that name, and connects the client to its child."""
+        attempt = self._connecting[name]
+        namespace = error = None
+        try:
+            namespace = await self._namespaces.find(name, handshake.auth)
+        except ConnectError as refusal:
+            error = refusal
+        if self._connecting.get(name) is not attempt:
+            return  # the client has given up, and a function has swallowed its cancellation
+        self._end(name)
+        if namespace is not None:
+            self._enter(namespace, auth, handshake)
+        elif error is not None:
+            self._refuse(name, error)
+
+    def _enter(self, namespace: Namespace, auth: dict[str, Any], handshake: Handshake) -> None:
         if namespace.recovery is not None and isinstance(auth.get("pid"), str):
-            task = namespace.server.run_handlers(self._recover(namespace, auth, handshake))
-            self._connecting[name] = _Attempt(task)
+            self._begin(namespace.name, self._recover(namespace, auth, handshake), namespace)
         else:
             self._connect_new(namespace, handshake)
 
     def _connect_new(self, namespace: Namespace, handshake: Handshake) -> None:
         socket = Socket(namespace, self, new_id(), handshake)
-        if not namespace.middlewares:
+        if namespace.all_middlewares:
+            self._begin(namespace.name, self._run_middlewares(namespace, socket), namespace, socket)
+        else:
             self._accept(socket)
-            return
-        task = namespace.server.run_handlers(self._run_middlewares(namespace, socket))
-        self._connecting[namespace.name] = _Attempt(task, socket)
+
+    def _begin(
+        self,
+        name: str,
+        work: Coroutine[Any, Any, None],
+        namespace: Namespace | None = None,
+        socket: Socket | None = None,
+    ) -> None:
+        """Begins an attempt to connect; ``work`` decides about it."""
+        if namespace is not None:
+            namespace.hold()
+        self._connecting[name] = _Attempt(self._namespaces.server.run_handlers(work), namespace, socket)
+
+    def _end(self, name: str) -> _Attempt:
+        attempt = self._connecting.pop(name)
+        if attempt.namespace is not None:
+            attempt.namespace.release()
+        return attempt
+
+    def _refuse(self, name: str, error: ConnectError) -> None:
+        self.send(Packet(PacketType.CONNECT_ERROR, name, error.answer))
 
     async def _recover(self, namespace: Namespace, auth: dict[str, Any], handshake: Handshake) -> None:
         """Connects a client that lost its connection, and sends it what it missed, if that is still kept."""
@@ -141,13 +183,13 @@ class Client:
             predecessor.fail_session()
         recovered = recovery.restore(private_id, auth.get("offset"), namespace.server.clock.time())
         if recovered is None:
-            del self._connecting[namespace.name]
+            self._end(namespace.name)
             self._connect_new(namespace, handshake)
             return
         attempt.socket = socket = Socket(namespace, self, recovered.session.id, handshake)
         socket.restore(recovered)
         if namespace.server.recovery_skips_middlewares:
-            del self._connecting[namespace.name]
+            self._end(namespace.name)
             self._accept(socket)
         else:
             await self._run_middlewares(namespace, socket)
@@ -155,7 +197,7 @@ class Client:
     async def _run_middlewares(self, namespace: Namespace, socket: Socket) -> None:
         error = None
         try:
-            for middleware in namespace.middlewares:
+            for middleware in namespace.all_middlewares:
                 await call_handler(middleware, socket)
         except ConnectError as refusal:
             error = refusal
@@ -165,16 +207,16 @@ class Client:
         attempt = self._connecting.get(namespace.name)
         if attempt is None or attempt.socket is not socket:
             return  # the client has given up, and a middleware has swallowed its cancellation
-        del self._connecting[namespace.name]
+        self._end(namespace.name)
         if error is None:
             self._accept(socket)
             return
         socket.abandon("refused")
-        self.send(Packet(PacketType.CONNECT_ERROR, namespace.name, error.answer))
+        self._refuse(namespace.name, error)
 
     def _give_up(self, name: str, reason: str) -> None:
         """Ends an attempt to connect: the client has gone, or has left the namespace."""
-        attempt = self._connecting.pop(name)
+        attempt = self._end(name)
         attempt.task.cancel()
         if attempt.socket is not None:
             attempt.socket.abandon(reason)
@@ -207,7 +249,7 @@ class Client:
 
     def send(self, packet: Packet) -> None:
         """Sends a packet without waiting; a client whose backlog is full is disconnected."""
-        self.session.post_prepared(EncodedPacket(encode(packet)), "disconnect")
+        self.session.post_prepared(EncodedPacket(encode(packet, self._options)), "disconnect")
 
     # The end.
 

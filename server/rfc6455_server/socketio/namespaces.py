@@ -5,20 +5,22 @@ Left to others: how a client is connected to a namespace (`clients`), one socket
 """
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 from rfc6455 import LocalProtocolError, PreparedMessage
-from rfc6455_server.clock import Clock
+from rfc6455_server.clock import Clock, Timer
 from rfc6455_server.policies import Coalesce, Policy
 from rfc6455_server.rooms import Member, Room, Rooms
+from rfc6455_server.socketio.cluster import Cluster, ServerSide
+from rfc6455_server.socketio.documents import Declarations, Declaring
 from rfc6455_server.socketio.encoded import EncodedPacket
 from rfc6455_server.socketio.history import RoomHistory
-from rfc6455_server.socketio.packets import Packet, encode
+from rfc6455_server.socketio.packets import Packet, PacketOptions, encode
 from rfc6455_server.socketio.reasons import RECOVERABLE
 from rfc6455_server.socketio.recovery import LostSocket, Missed, Recovery
-from rfc6455_server.socketio.registering import Handlers, Registering
+from rfc6455_server.socketio.registering import Handlers
 from rfc6455_server.socketio.sockets import Socket, SocketNamespace, SocketServer, Target
 from rfc6455_server.socketio.targets import TargetOf
 
@@ -32,6 +34,8 @@ class NamespaceServer(SocketServer, Protocol):
     recovery_seconds: float | None
     recovery_bytes: int
     recovery_skips_middlewares: bool
+    packet_options: PacketOptions
+    cluster: Cluster | None
 
 
 def _require_packet(message: str | bytes | PreparedMessage) -> EncodedPacket:
@@ -44,12 +48,28 @@ def _require_packet(message: str | bytes | PreparedMessage) -> EncodedPacket:
     return message
 
 
-class Namespace(Registering, SocketNamespace):
+class Namespace(Declaring, SocketNamespace, ServerSide):
     """A separate channel in each client's session, with its own handlers, rooms and sockets."""
 
-    def __init__(self, name: str, server: NamespaceServer) -> None:
+    server: NamespaceServer
+
+    def __init__(
+        self,
+        name: str,
+        server: NamespaceServer,
+        *,
+        parent: "Namespace | None" = None,
+        parameters: Mapping[str, str] | None = None,
+        unused: Callable[["Namespace"], None] | None = None,
+    ) -> None:
         self.name = name
         self.server = server
+        self.parent = parent
+        """The dynamic namespace that this is a child of, or ``None``."""
+        self.parameters = parameters or {}
+        self.address: str | None = name
+        """Where clients find it: its name, or the template of a dynamic one; ``None`` if only a pattern or a
+        function knows."""
         self.rooms = Rooms(server.stats, prepare=_require_packet)
         """The rooms. ``rooms.policies`` apply to events; `Room.broadcast` raises for raw messages."""
         self.sockets: dict[str, Socket] = {}
@@ -66,13 +86,24 @@ class Namespace(Registering, SocketNamespace):
             self.rooms.on_leave(self._note_leave)
         self.middlewares: list[Middleware] = []
         self.handlers = Handlers()
-        self.ending: dict[str, asyncio.Task[None]] = {}
+        self.declarations: Declarations = {}
+        inherited: Sequence[Handlers] = () if parent is None else parent.handler_groups
+        self.handler_groups: Sequence[Handlers] = (*inherited, self.handlers)
+        self.server_side_handlers = Handlers()
+        self.watchers: set[Socket] = set()
+        self._endings: dict[str, asyncio.Task[None]] = {}
         self._last_ack_id = 0
+        self._unused = unused
+        self._holds = 0
+        self._unused_timer: Timer | None = None
 
     # Registering.
 
     def _own_handlers(self) -> Handlers:
         return self.handlers
+
+    def _own_declarations(self) -> Declarations:
+        return self.declarations
 
     def use(self, middleware: Middleware) -> Middleware:
         """Registers a function of a socket that is not yet connected; it raises `ConnectError` to refuse it.
@@ -82,12 +113,22 @@ class Namespace(Registering, SocketNamespace):
         self.middlewares.append(middleware)
         return middleware
 
+    @property
+    def all_middlewares(self) -> list[Middleware]:
+        """The middlewares of its parent, and its own."""
+        return self.middlewares if self.parent is None else [*self.parent.all_middlewares, *self.middlewares]
+
+    def _server_side(self) -> tuple[str, Cluster | None]:
+        return self.name, self.server.cluster
+
     # Sending.
 
     def everybody(self) -> Target:
         return Target(self)
 
     def next_ack_id(self) -> int:
+        if self.parent is not None:
+            return self.parent.next_ack_id()  # which asks all its children with one id
         self._last_ack_id += 1
         return self._last_ack_id
 
@@ -102,15 +143,17 @@ class Namespace(Registering, SocketNamespace):
         return list(members)
 
     def deliver(self, target: TargetOf[Socket], packet: Packet) -> None:
+        if self.watchers or self.handlers.outgoing or (self.parent and self.parent.handlers.outgoing):
+            self._tell_outgoing(target, packet)
         recovery = self.recovery
         # Recovery keeps only events that no policy may drop.
         to_nobody = target.rooms is not None and not target.rooms
         if recovery is not None and packet.id is None and not to_nobody and self._never_drops(target):
             packet = replace(packet, data=[*packet.data, recovery.next_offset()])
-            encoded = EncodedPacket(encode(packet))
+            encoded = EncodedPacket(encode(packet, self.server.packet_options))
             recovery.log(encoded, target.rooms or frozenset(), target.excluded, self.server.clock.time())
         else:
-            encoded = EncodedPacket(encode(packet))
+            encoded = EncodedPacket(encode(packet, self.server.packet_options))
         excluded = {member for name in target.excluded for member in self._room_members(name)}
         if target.rooms is None:
             sockets = [socket for socket in self.sockets.values() if socket not in excluded]
@@ -142,6 +185,12 @@ class Namespace(Registering, SocketNamespace):
         for socket in sockets:
             socket.post_prepared(packet, policy)
 
+    def _tell_outgoing(self, target: TargetOf[Socket], packet: Packet) -> None:
+        """Calls the functions of `on_any_outgoing`."""
+        encode(packet)  # raises before any of them is called
+        for socket in self.select(target):
+            socket.tell_outgoing(packet.data)
+
     def _room_members(self, name: str) -> Collection[Socket]:
         socket = self.sockets.get(name)
         if socket is not None:
@@ -170,6 +219,7 @@ class Namespace(Registering, SocketNamespace):
         return True
 
     def remove(self, socket: Socket, reason: str) -> None:
+        self.watchers.discard(socket)
         if self.recovery is not None:
             self.by_private_id.pop(socket.private_id, None)
             rooms = {room.name: room.shown(socket) for room in socket.memberships}
@@ -178,6 +228,22 @@ class Namespace(Registering, SocketNamespace):
             lost = LostSocket(socket.id, socket.private_id, rooms, history, socket.data, socket.position)
             self.keep_lost(lost, reason)
         self.sockets.pop(socket.id, None)
+        self.check_soon()
+
+    def watch(self, socket: Socket) -> None:
+        self.watchers.add(socket)
+
+    def ending(self, id_: str) -> "asyncio.Task[None] | None":
+        return self._endings.get(id_)
+
+    def keep_ending(self, id_: str, task: "asyncio.Task[None]") -> None:
+        def ended(_: "asyncio.Task[None]") -> None:
+            if self._endings.get(id_) is task:
+                del self._endings[id_]
+            self.check_soon()
+
+        self._endings[id_] = task
+        task.add_done_callback(ended)
 
     def _note_join(self, room: Room, member: Member) -> None:
         assert isinstance(member, Socket)  # noqa: S101 - the rooms of a namespace have no others
@@ -193,3 +259,35 @@ class Namespace(Registering, SocketNamespace):
     def keep_lost(self, lost: LostSocket, reason: str) -> None:
         if self.recovery is not None and reason in RECOVERABLE:
             self.recovery.keep(lost, self.server.clock.time())
+
+    # A child of a dynamic namespace, while it is used.
+
+    def hold(self) -> None:
+        """Keeps the namespace: a client is about to connect."""
+        self._holds += 1
+
+    def release(self) -> None:
+        """Ends a `hold`."""
+        self._holds -= 1
+        self.check_soon()
+
+    def check_soon(self) -> None:
+        """Removes the namespace in the next turn of the loop, if nobody uses it then."""
+        if self._unused is not None:
+            asyncio.get_running_loop().call_soon(self._check_unused)
+
+    def _check_unused(self) -> None:
+        unused = self._unused
+        if unused is None or self.sockets or self._holds or self._endings:
+            return
+        if self.recovery is not None and self.recovery.has_lost(self.clock.time()):
+            if self._unused_timer is None:
+                # Later than the end of what was lost just now.
+                self._unused_timer = self.clock.call_later(self.recovery.seconds + 1, self._check_again)
+            return
+        self._unused = None
+        unused(self)
+
+    def _check_again(self) -> None:
+        self._unused_timer = None
+        self._check_unused()

@@ -7,9 +7,9 @@ rest of a socket (`sockets`).
 import asyncio
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from rfc6455_server.limits import LimitExceededError
 from rfc6455_server.logs import log
@@ -17,12 +17,19 @@ from rfc6455_server.socketio.handlers import EVENT_OVERHEAD, EventAck, HandlerQu
 from rfc6455_server.socketio.packets import Packet, PacketType
 from rfc6455_server.socketio.registering import (
     ConnectError,
+    EventError,
+    EventHandler,
     Handlers,
     Registered,
     RegisteredHandler,
     Registering,
+    call_handler,
 )
 from rfc6455_server.socketio.session import Session
+from rfc6455_server.socketio.typed.problems import INTERNAL_ERROR, InvalidDataError
+from rfc6455_server.socketio.typed.signatures import Signature
+
+_AnyMiddleware = TypeVar("_AnyMiddleware", bound=EventHandler)
 
 _NO_ACK: Final = EventAck(None, lambda _id, _values: False)
 
@@ -30,15 +37,21 @@ _NO_ACK: Final = EventAck(None, lambda _id, _values: False)
 class HandlingNamespace(Protocol):
     """What a receiver needs of its namespace."""
 
-    handlers: Handlers
-    ending: dict[str, "asyncio.Task[None]"]
-    """The tasks that run the ``disconnect`` handlers of sockets, by the sockets' ids."""
+    handler_groups: Sequence[Handlers]
+    """The handlers that all its sockets have; in a child of a dynamic namespace, its parent's come first."""
+
+    def ending(self, id_: str) -> "asyncio.Task[None] | None":
+        """Returns the task that runs the ``disconnect`` handlers of the socket with this id, if it runs."""
+
+    def keep_ending(self, id_: str, task: "asyncio.Task[None]") -> None:
+        """Remembers such a task while it runs."""
 
 
 class EventReceiver(Registering):
     """The receiving half of a socket."""
 
     id: str
+    _middlewares: Sequence[EventHandler] = ()
 
     def __init__(self, session: Session, spawn: Spawn, shared: HandlingNamespace) -> None:
         self._acks: dict[int, asyncio.Future[Any]] = {}
@@ -49,6 +62,10 @@ class EventReceiver(Registering):
     @abstractmethod
     def disconnect(self, close: bool = False) -> None:
         """Disconnects the socket; with ``close``, also the client's session."""
+
+    @abstractmethod
+    def emit(self, event: str, *args: Any) -> None:
+        """Sends an event to the client."""
 
     @abstractmethod
     def _acknowledge(self, id_: int, values: Sequence[Any]) -> bool:
@@ -65,14 +82,36 @@ class EventReceiver(Registering):
             self._handlers = Handlers()
         return self._handlers
 
-    def _all_handlers(self) -> Iterable[Handlers]:
-        shared, own = self._shared.handlers, self._handlers
-        return (shared,) if own is None else (shared, own)
+    def _all_handlers(self) -> Sequence[Handlers]:
+        shared, own = self._shared.handler_groups, self._handlers
+        return shared if own is None else (*shared, own)
 
     def _take(self, event: str) -> Registered:
         """Returns the handlers to call for one event."""
-        taken = self._shared.handlers.take(event)
-        return taken if self._handlers is None else (*taken, *self._handlers.take(event))
+        taken: Registered = ()
+        for handlers in self._all_handlers():
+            found = handlers.take(event)
+            taken = taken + found if taken else found
+        return taken
+
+    def use(self, middleware: _AnyMiddleware) -> _AnyMiddleware:
+        """Registers a function, async or not, of this socket, an event's name and its arguments.
+
+        It is called for every event of this client, before all handlers, in the event's turn (`on`); several
+        run in the order of registering. If it raises `EventError`, no handler sees the event, and the client
+        is told why. Any other exception is logged, and the client is told "internal error".
+        """
+        self._middlewares = (*self._middlewares, middleware)
+        return middleware
+
+    def tell_outgoing(self, data: Sequence[Any]) -> None:
+        """Calls the functions of `on_any_outgoing`; ``data`` is an event's name and its arguments."""
+        for handlers in self._all_handlers():
+            for registered in handlers.outgoing:
+                try:
+                    registered.handler(self, *data)
+                except Exception:  # noqa: BLE001 - whatever the function raises
+                    log(logging.ERROR, "handler failed", exception=True, id=self.id, handler=data[0])
 
     # Packets.
 
@@ -90,7 +129,13 @@ class EventReceiver(Registering):
             self._queue.append(call, size + EVENT_OVERHEAD, partial(self._is_concurrent, event))
 
     def _is_handled(self, event: str) -> bool:
-        return any(handlers.catch_all or event in handlers.by_event for handlers in self._all_handlers())
+        for handlers in self._all_handlers():
+            if handlers.catch_all or event in handlers.by_event:
+                return True
+        return bool(self._middlewares)
+
+    def _has_handler(self, event: str) -> bool:
+        return any(event in handlers.by_event for handlers in self._all_handlers())
 
     def _is_concurrent(self, event: str) -> bool:
         """Whether an event need not wait for its turn, because all its handlers are concurrent."""
@@ -104,40 +149,92 @@ class EventReceiver(Registering):
 
     async def _handle(self, packet: Packet) -> None:
         """Runs the handlers of an event."""
-        event = packet.data[0]
-        ack = _NO_ACK if packet.id is None else EventAck(packet.id, self._acknowledge)
-        handlers = self._take(event)
+        if self._middlewares and not await self._is_welcome(packet):
+            return
+        handlers = self._take(packet.data[0])
+        ack = _NO_ACK
+        if packet.id is not None:
+            ack = EventAck(packet.id, self._acknowledge, sum([registered.ack for registered in handlers]))
         for each in self._all_handlers():
-            for registered in each.catch_all:
-                await self._run_catch_all(registered, packet, None if handlers else ack)
-        ack.expect(sum(registered.ack for registered in handlers))
+            if each.catch_all:
+                await self._run_catch_all(each.catch_all, packet, _NO_ACK if handlers else ack)
         for registered in handlers:
             if registered.concurrent and len(handlers) > 1:
                 self._queue.start(partial(self._run, registered, packet, ack))
             else:
                 await self._run(registered, packet, ack)
 
+    async def _is_welcome(self, packet: Packet) -> bool:
+        """Runs the socket's middlewares; answers and returns False if one refuses the event."""
+        ack = EventAck(packet.id, self._acknowledge)
+        try:
+            for middleware in self._middlewares:
+                await call_handler(middleware, self, *packet.data)
+        except EventError as error:
+            self._refuse_event(packet.data[0], error.answer, ack)
+            return False
+        except Exception as error:  # noqa: BLE001 - whatever a middleware raises refuses the event
+            self._handle_failure(packet.data[0], error)
+            self._refuse_event(packet.data[0], INTERNAL_ERROR, ack)
+            return False
+        return True
+
+    def _refuse_event(self, event: str, error: Mapping[str, Any], ack: EventAck) -> None:
+        try:
+            if ack.wanted:
+                ack({"error": error})
+            else:
+                self.emit("error", {"event": event, "error": error})
+        except Exception as failure:  # noqa: BLE001 - it has data that cannot be encoded
+            self._handle_failure(event, failure)
+
     async def _run(self, registered: RegisteredHandler, packet: Packet, ack: EventAck) -> None:
         """Runs one handler of an event."""
         try:
+            if registered.signature is not None:
+                await self._run_checked(registered, registered.signature, packet, ack)
+                return
             result = await registered.call(self, *packet.data[1:], ack=ack)
-            if registered.ack:
+            if registered.ack and packet.id is not None:
                 ack.offer(result)
+        except EventError as error:
+            self._refuse_event(packet.data[0], error.answer, ack)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises
-            if registered.ack:
+            if registered.ack and packet.id is not None:
                 ack.fail()
             self._handle_failure(packet.data[0], error)
 
-    async def _run_catch_all(
-        self, registered: RegisteredHandler, packet: Packet, ack: EventAck | None
+    async def _run_checked(
+        self, registered: RegisteredHandler, signature: Signature, packet: Packet, ack: EventAck
     ) -> None:
-        """Runs a handler of all events, whose result answers if ``ack`` is given."""
+        """Runs one handler of an event, whose arguments and result are checked."""
+        event = packet.data[0]
         try:
-            result = await registered.call(self, *packet.data, ack=ack or _NO_ACK)
-            if result is not None and ack is not None:
-                ack.offer(result)
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises
-            self._handle_failure(packet.data[0], error)
+            arguments = signature.convert(packet.data[1:])
+        except InvalidDataError as error:
+            self._refuse_event(event, error.answer, ack)
+            return
+        result = await registered.call(self, *arguments, ack=ack)
+        if not registered.ack:
+            return
+        try:
+            ack.offer(signature.answer(result))
+        except (TypeError, ValueError) as error:
+            # Its type is not that of the annotation; or it is not annotated, and cannot be sent.
+            log(logging.ERROR, "wrong result of a handler", id=self.id, handler=event, reason=str(error))
+            ack({"error": INTERNAL_ERROR})
+
+    async def _run_catch_all(self, handlers: Registered, packet: Packet, ack: EventAck) -> None:
+        """Runs handlers of all events; ``ack`` is for the first result that is not ``None``."""
+        for registered in handlers:
+            try:
+                result = await registered.call(self, *packet.data, ack=ack)
+                if result is not None and ack.wanted:
+                    ack.offer(result)
+            except EventError as error:
+                self._refuse_event(packet.data[0], error.answer, ack)
+            except Exception as error:  # noqa: BLE001 - whatever a handler raises
+                self._handle_failure(packet.data[0], error)
 
     def _handle_failure(self, event: str, error: Exception) -> None:
         """Logs the exception that is being handled. It stops neither the server nor the next handler."""
@@ -151,8 +248,8 @@ class EventReceiver(Registering):
 
     def _open(self, then: Callable[[], None]) -> None:
         """Runs the handlers of ``connect`` before all others, and then calls ``then``."""
-        predecessor = self._shared.ending.get(self.id)
-        if predecessor is None and "connect" not in self._shared.handlers.by_event:
+        predecessor = self._shared.ending(self.id)
+        if predecessor is None and not self._has_handler("connect"):
             then()
         else:
             self._queue.open(partial(self._run_connect, predecessor, then))
@@ -178,15 +275,11 @@ class EventReceiver(Registering):
         dropped = 0 if handles_waiting else self._queue.drop()
         if dropped:
             log(logging.INFO, "unhandled events dropped", id=self.id, reason=reason, events=dropped)
-        handled = any(
-            not handlers.by_event.keys().isdisjoint(("disconnecting", "disconnect"))
-            for handlers in self._all_handlers()
-        )
+        handled = self._has_handler("disconnecting") or self._has_handler("disconnect")
         if not handled and not self._queue.opening:
             return
-        ending, id_ = self._shared.ending, self.id
-        task = ending[id_] = self._queue.finish(partial(self._run_ending, reason, rooms))
-        task.add_done_callback(lambda _: ending.get(id_) is task and ending.pop(id_))
+        task = self._queue.finish(partial(self._run_ending, reason, rooms))
+        self._shared.keep_ending(self.id, task)
 
     async def _run_ending(self, reason: str, rooms: set[str]) -> None:
         """Calls all handlers at once: none waits for another."""

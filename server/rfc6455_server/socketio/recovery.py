@@ -178,6 +178,16 @@ class Recovery:
         self._lost_rooms += len(session.history)
         self._drop_expired(now)
 
+    def limit(self, max_bytes: int, now: float) -> None:
+        """Changes the maximum bytes of events."""
+        self.max_bytes = max_bytes
+        self._drop_expired(now)
+
+    def has_lost(self, now: float) -> bool:
+        """Whether a session is kept whose client may come back."""
+        self._drop_expired(now)
+        return bool(self._sessions)
+
     def restore(self, private_id: str, offset: object, now: float) -> Recovered | None:
         """Removes a session and returns it; ``None`` if it, or an event since ``offset``, is no longer kept.
 

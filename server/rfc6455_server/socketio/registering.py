@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeVar
 
+from rfc6455_server.socketio.typed.signatures import Signature, parameters_of, signature_of
+
 EventHandler = Callable[..., Any]
 """A function of the socket and the event's arguments, async or not."""
 
@@ -14,10 +16,12 @@ _AnyHandler = TypeVar("_AnyHandler", bound=EventHandler)
 
 _CONNECTION_EVENTS: Final = {"connection": "connect"}
 
+OWN_EVENTS: Final = frozenset(("connect", "disconnecting", "disconnect"))
+"""Events of the socket itself, which no client sends."""
 
-class ConnectError(Exception):
-    """Raised by a middleware or a handler of ``connect`` to refuse a client, which is sent the message and
-    ``data``."""
+
+class RefusedError(Exception):
+    """What `ConnectError` and `EventError` have in common: a message and ``data`` for the client."""
 
     def __init__(self, message: str, data: Any = None) -> None:
         super().__init__(message)
@@ -27,6 +31,20 @@ class ConnectError(Exception):
     def answer(self) -> dict[str, Any]:
         """What the client is sent."""
         return {"message": str(self)} if self.data is None else {"message": str(self), "data": self.data}
+
+
+class ConnectError(RefusedError):
+    """Raised by a middleware or a handler of ``connect`` to refuse a client, which is sent the message and
+    ``data``."""
+
+
+class EventError(RefusedError):
+    """Raised by a socket's middleware, or a handler, to refuse an event. The client is told why.
+
+    The acknowledgement is ``{"error": {"message": …, "data": …}}``, without ``data`` if that is ``None``. If
+    the client asked for none, it is sent the event ``"error"`` with the same, and the name of the event as
+    ``"event"``.
+    """
 
 
 class Ack(Protocol):
@@ -41,39 +59,46 @@ class Ack(Protocol):
         """Whether the client waits for the acknowledgement."""
 
 
-async def call_handler(handler: EventHandler, *arguments: Any, **options: Any) -> Any:
+async def call_handler(handler: EventHandler, *arguments: Any) -> Any:
     """Calls ``handler``, async or not, and returns its result."""
-    result = handler(*arguments, **options)
+    result = handler(*arguments)
     return await result if inspect.isawaitable(result) else result
 
 
 class RegisteredHandler:
-    """A handler, and how it was registered: see `Registering.on`."""
+    """A handler, and how it was registered: see `Registering.on`. ``signature``: if its arguments and its
+    result are checked."""
 
-    __slots__ = ("ack", "concurrent", "handler", "once", "takes_ack")
+    __slots__ = ("ack", "concurrent", "handler", "once", "signature", "takes_ack")
 
     def __init__(
-        self, handler: EventHandler, *, concurrent: bool = False, ack: bool = True, once: bool = False
+        self,
+        handler: EventHandler,
+        *,
+        concurrent: bool = False,
+        ack: bool = True,
+        once: bool = False,
+        signature: Signature | None = None,
     ) -> None:
         self.handler = handler
         self.concurrent = concurrent
         self.ack = ack
         self.once = once
+        self.signature = signature
         self.takes_ack = _takes_ack(handler)
 
     async def call(self, *arguments: Any, ack: Ack | None = None) -> Any:
         """Calls the handler, and returns its result. ``ack`` is for a handler that takes it."""
-        if self.takes_ack:
-            return await call_handler(self.handler, *arguments, ack=ack)
-        return await call_handler(self.handler, *arguments)
+        result = self.handler(*arguments, ack=ack) if self.takes_ack else self.handler(*arguments)
+        return await result if inspect.isawaitable(result) else result
 
 
 def _takes_ack(handler: EventHandler) -> bool:
     try:
-        parameter = inspect.signature(handler).parameters.get("ack")
+        parameters = parameters_of(handler)
     except (TypeError, ValueError):
         return False  # a callable in C that does not tell
-    return parameter is not None and parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    return any(one.name == "ack" and one.kind is inspect.Parameter.KEYWORD_ONLY for one in parameters)
 
 
 Registered = tuple[RegisteredHandler, ...]
@@ -83,11 +108,12 @@ Registered = tuple[RegisteredHandler, ...]
 class Handlers:
     """The handlers of a namespace or of one socket."""
 
-    __slots__ = ("by_event", "catch_all")
+    __slots__ = ("by_event", "catch_all", "outgoing")
 
     def __init__(self) -> None:
         self.by_event: dict[str, Registered] = {}
         self.catch_all: Registered = ()
+        self.outgoing: Registered = ()
 
     def add(self, event: str, handler: RegisteredHandler) -> None:
         """Adds a handler of an event, after those that it has."""
@@ -98,28 +124,27 @@ class Handlers:
         found = self.by_event.get(event, ())
         for registered in found:
             if registered.once:
-                self._keep(event, [other for other in found if not other.once])
+                self._keep(event, tuple(other for other in found if not other.once))
                 break
         return found
 
     def remove(self, event: str, handler: EventHandler | None) -> None:
         """Removes a handler of an event, or all of them."""
         found = self.by_event.get(event, ())
-        self._keep(event, [] if handler is None else _without(found, handler))
+        self._keep(event, without(found, handler))
 
-    def remove_catch_all(self, handler: EventHandler | None) -> None:
-        """Removes a handler of all events, or all of these."""
-        self.catch_all = () if handler is None else tuple(_without(self.catch_all, handler))
-
-    def _keep(self, event: str, handlers: list[RegisteredHandler]) -> None:
+    def _keep(self, event: str, handlers: Registered) -> None:
         if handlers:
-            self.by_event[event] = tuple(handlers)
+            self.by_event[event] = handlers
         else:
             self.by_event.pop(event, None)
 
 
-def _without(handlers: Registered, handler: EventHandler) -> list[RegisteredHandler]:
-    return [registered for registered in handlers if registered.handler != handler]
+def without(handlers: Registered, handler: EventHandler | None) -> Registered:
+    """Returns ``handlers`` without ``handler``, or none of them if it is ``None``."""
+    if handler is None:
+        return ()
+    return tuple(registered for registered in handlers if registered.handler != handler)
 
 
 class Registering:
@@ -141,9 +166,17 @@ class Registering:
 
         The acknowledgement, if the client asked for one, is the first result that is not ``None``; a tuple is
         several values. If all handlers end with ``None``, it has no value; if one of them raised, there is
-        none. ``ack=False``: the handler's result is not sent. A handler that wants to answer before it ends
-        takes a keyword-only argument ``ack`` and calls it (`Ack`):
-        ``async def save(socket, data, *, ack): ack("queued"); …``
+        none. A handler that raises `EventError` answers with that. ``ack=False``: the handler's result is not
+        sent. A handler that wants to answer before it ends takes a keyword-only argument ``ack`` and calls it
+        (`Ack`): ``async def save(socket, data, *, ack): ack("queued"); …``
+
+        Arguments and results that are annotated are checked and converted (`typed.annotations` lists the
+        types): ``async def message(socket, data: ChatMessage) -> Receipt``. If the arguments are wrong, the
+        handler is not called, and the client is sent the acknowledgement ``{"error": {…}}``
+        (`typed.problems`) or, if it asked for none, an event ``"error"``: ``{"event": "message", "error":
+        {…}}``. If the result is wrong, that is logged, and the client is told only that there was an internal
+        error. Raises `AnnotationError` for annotations that cannot be resolved, or whose values JSON does not
+        have.
 
         Three events are the socket's own. The handlers of ``"connect"`` (or ``"connection"``) are called with
         the socket. Its events wait until they have ended. The client learns that it is connected when they
@@ -166,7 +199,7 @@ class Registering:
     def once(
         self, event: str, *, concurrent: bool = False, ack: bool = True
     ) -> Callable[[_AnyHandler], _AnyHandler]:
-        """Registers a handler as `on` does, which is removed when it is called for the first time."""
+        """Registers a handler as `on` does, which is removed when the event arrives for the first time."""
         return self._registrar(event, concurrent=concurrent, ack=ack, once=True)
 
     def off(self, event: str, handler: EventHandler | None = None) -> None:
@@ -176,8 +209,8 @@ class Registering:
     def on_any(self, handler: _AnyHandler) -> _AnyHandler:
         """Registers a function of the socket, an event's name and its arguments, for every event of clients.
 
-        It runs before the event's handlers. If the event has none, the first result that is not ``None`` is
-        the acknowledgement, as in `on`.
+        It runs before the event's handlers, and its arguments are not checked. If the event has no handler,
+        the first result that is not ``None`` is the acknowledgement, as in `on`.
         """
         handlers = self._own_handlers()
         handlers.catch_all = (*handlers.catch_all, RegisteredHandler(handler))
@@ -185,7 +218,26 @@ class Registering:
 
     def off_any(self, handler: EventHandler | None = None) -> None:
         """Removes a function that `on_any` registered, or all of them."""
-        self._own_handlers().remove_catch_all(handler)
+        handlers = self._own_handlers()
+        handlers.catch_all = without(handlers.catch_all, handler)
+
+    def on_any_outgoing(self, handler: _AnyHandler) -> _AnyHandler:
+        """Registers a function of a socket, an event's name and its arguments, for every event that is sent.
+
+        It is called for each socket that the event is meant for, just before it is sent, whether or not a
+        policy then drops it. Events that a recovered client missed are not reported again. It is a plain
+        function; its result is ignored, and an exception is logged. Raises `TypeError` for an async one.
+        """
+        if inspect.iscoroutinefunction(handler):
+            raise TypeError("what is called for outgoing events is a plain function: nothing waits for it")
+        handlers = self._own_handlers()
+        handlers.outgoing = (*handlers.outgoing, RegisteredHandler(handler))
+        return handler
+
+    def off_any_outgoing(self, handler: EventHandler | None = None) -> None:
+        """Removes a function that `on_any_outgoing` registered, or all of them."""
+        handlers = self._own_handlers()
+        handlers.outgoing = without(handlers.outgoing, handler)
 
     def _registrar(
         self, event: str, *, concurrent: bool, ack: bool, once: bool
@@ -193,7 +245,10 @@ class Registering:
         name = _CONNECTION_EVENTS.get(event, event)
 
         def register(handler: _AnyHandler) -> _AnyHandler:
-            registered = RegisteredHandler(handler, concurrent=concurrent, ack=ack, once=once)
+            signature = None if name in OWN_EVENTS else signature_of(handler)
+            registered = RegisteredHandler(
+                handler, concurrent=concurrent, ack=ack, once=once, signature=signature
+            )
             self._own_handlers().add(name, registered)
             return handler
 

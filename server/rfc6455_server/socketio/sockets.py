@@ -8,25 +8,29 @@ A `Socket` is a member of rooms like any WebSocket, so that policies, limits and
 """
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
-from rfc6455 import ConnectionClosed, Headers, PreparedMessage, WebSocketError
+from rfc6455 import ConnectionClosed, Headers, PreparedMessage, Request, WebSocketError
 from rfc6455_server.clock import Clock, wait_for_all
 from rfc6455_server.limits import Limits
 from rfc6455_server.policies import Policy
 from rfc6455_server.rooms import RoomMember, Rooms
 from rfc6455_server.socketio.catchup import Turns
+from rfc6455_server.socketio.engine import Transport
 from rfc6455_server.socketio.history import RoomHistory
 from rfc6455_server.socketio.ids import new_id
 from rfc6455_server.socketio.packets import Packet, PacketType
 from rfc6455_server.socketio.receiving import EventReceiver, HandlingNamespace
 from rfc6455_server.socketio.recovery import LostSocket, Missed, Recovered
-from rfc6455_server.socketio.registering import ConnectError
+from rfc6455_server.socketio.registering import ConnectError, EventHandler, Registering
 from rfc6455_server.socketio.session import Session
 from rfc6455_server.socketio.targets import AckTimeoutError, TargetNamespace, TargetOf
 from rfc6455_server.stats import Stats
+
+_AnyHandler = TypeVar("_AnyHandler", bound=EventHandler)
 
 LEFT_BY_CLIENT: Final = "client namespace disconnect"
 """The reason of a socket that the client disconnected, in an orderly way."""
@@ -52,6 +56,14 @@ class Handshake:
     secure: bool
     time: float
     """Seconds of the server's clock."""
+    issued: float
+    """Seconds since the epoch, as `time.time` returns them (Node's server has milliseconds)."""
+    xdomain: bool
+    """Whether the request came from a page of another origin."""
+    user: Any
+    """What the server's ``authorize`` returned for the request that opened the session."""
+    request: Request
+    """The request itself."""
 
 
 class Target(TargetOf["Socket"]):
@@ -123,27 +135,38 @@ class SocketServer(Protocol):
         """Runs ``work``, which never raises, in a task that the server waits for when it stops."""
 
 
-class SocketNamespace(Broadcaster, TargetNamespace["Socket"], HandlingNamespace, Protocol):
+class SocketNamespace(Registering, Broadcaster, TargetNamespace["Socket"], HandlingNamespace):
     """What a socket needs of its `Namespace`."""
 
     server: SocketServer
     rooms: Rooms
+    parameters: Mapping[str, str]
+    """What the template or pattern of a dynamic namespace found in the name."""
 
     @property
+    @abstractmethod
     def position(self) -> int:
         """The offset of the last event that `recovery` keeps; 0 without recovery."""
 
+    @abstractmethod
     def missed(self, seen: int, history: RoomHistory) -> Missed:
         """Returns what a recovered socket with these rooms missed."""
 
+    @abstractmethod
     def keep_lost(self, lost: LostSocket, reason: str) -> None:
         """Keeps what may be recovered later, if the reason allows that."""
 
+    @abstractmethod
     def add(self, socket: "Socket") -> bool:
         """Adds a socket that is connected; returns whether it can be recovered later."""
 
+    @abstractmethod
     def remove(self, socket: "Socket", reason: str) -> None:
         """Removes a socket that was disconnected, and keeps what may be recovered."""
+
+    @abstractmethod
+    def watch(self, socket: "Socket") -> None:
+        """Reports what is sent to a socket that has functions for outgoing events of its own."""
 
 
 class SocketClient(Protocol):
@@ -213,6 +236,21 @@ class Socket(RoomMember, EventReceiver):
         self._session: Session | _Unconfirmed = _Unconfirmed(self)
         self._recoverable = False
         self._last_rooms: set[str] | None = None
+
+    @property
+    def request(self) -> Request:
+        """The request with which the client came: of its WebSocket, or the POST that carried its CONNECT."""
+        return self.handshake.request
+
+    @property
+    def user(self) -> Any:
+        """What the server's ``authorize`` returned for the request that opened the session."""
+        return self.handshake.user
+
+    @property
+    def transport(self) -> Transport:
+        """The transport of the client now: ``"polling"`` or ``"websocket"``."""
+        return self._client.session.engine.transport
 
     # As a member of rooms.
 
@@ -320,6 +358,19 @@ class Socket(RoomMember, EventReceiver):
     def forget_ack(self, id_: int) -> None:
         """Ignores the acknowledgement with this id."""
         self._acks.pop(id_, None)
+
+    def _registrar(
+        self, event: str, *, concurrent: bool, ack: bool, once: bool
+    ) -> Callable[[_AnyHandler], _AnyHandler]:
+        if event in ("connect", "connection"):
+            raise ValueError("a socket is connected before it can register a handler for that")
+        return super()._registrar(event, concurrent=concurrent, ack=ack, once=once)
+
+    def on_any_outgoing(self, handler: _AnyHandler) -> _AnyHandler:
+        registered = super().on_any_outgoing(handler)
+        if self.closed is None:
+            self.namespace.watch(self)
+        return registered
 
     def _target(self) -> Target:
         return self.namespace.to(self.id)

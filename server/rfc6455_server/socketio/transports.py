@@ -13,6 +13,7 @@ from rfc6455 import CloseCode, Request, ascii_lower
 from rfc6455_server.clock import sleep
 from rfc6455_server.http.routes import HttpRequest, HttpResponse, HttpRoute
 from rfc6455_server.limits import Addresses, Limits
+from rfc6455_server.listening.routing import STOPPING as REFUSED_WHILE_STOPPING
 from rfc6455_server.listening.routing import Refusal, Route, compile_route, same_origin
 from rfc6455_server.socketio.engine import EngineSession, Transport
 from rfc6455_server.socketio.engine_packets import EngineError, encode_payload
@@ -46,8 +47,8 @@ class Transports:
 
     ``cors``: allowed origins besides the server's own, ``"*"`` for any. ``make_session`` makes the
     `EngineSession` for an id, a transport and a time. ``admit`` refuses a request that opens a session by
-    polling, or returns its user. ``is_proxy`` says whether an address is a trusted proxy's. ``opened`` is
-    called with each new session.
+    polling, or returns its user. ``is_closed`` says whether all are refused; ``is_proxy``, whether an address
+    is a trusted proxy's. ``opened`` is called with each new session and the request that opened it.
 
     A session that was opened by polling has no TCP connection that would be counted, so the limits of
     connections apply to these sessions too: in all, by address, and in their rate.
@@ -60,15 +61,17 @@ class Transports:
         max_payload: int,
         limits: Limits,
         hub: Callable[[], Hub],
+        is_closed: Callable[[], bool],
         admit: Callable[[Request], Awaitable[Any]],
         is_proxy: Callable[[str], bool],
         make_session: Callable[[str, Transport, float], EngineSession],
-        opened: Callable[[Session], None],
+        opened: Callable[[Session, Request], None],
     ) -> None:
         self._cors = [ascii_lower(origin) for origin in cors]
         self._max_payload = max_payload
         self._limits = limits
         self._hub = hub
+        self._is_closed = is_closed
         self._admit = admit
         self._is_proxy = is_proxy
         self._make_session = make_session
@@ -130,6 +133,8 @@ class Transports:
     # WebSocket.
 
     def _check_websocket(self, request: Request) -> Refusal | None:
+        if self._is_closed():
+            return REFUSED_WHILE_STOPPING
         error = self._check(request, "websocket")
         if error is None:
             return None
@@ -152,7 +157,7 @@ class Transports:
         session = self._open(request, "websocket", websocket.address)
         session.secure = websocket.secure
         session.user = websocket.user
-        self._opened(session)
+        self._opened(session, request)
         await session.serve_websocket(websocket, probing=False)
 
     # Polling.
@@ -229,7 +234,7 @@ class Transports:
         session.secure = request.secure
         session.user = user
         self._opened_by_polling[session] = counted
-        self._opened(session)
+        self._opened(session, head)
         return self._answer(head, encode_payload([session.engine.handshake_packet()]))
 
     def _open(self, request: Request, transport: Transport, address: str) -> Session:

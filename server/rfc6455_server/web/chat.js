@@ -36,11 +36,14 @@ $("enter").addEventListener("submit", (/** @type {Event} */ event) => {
   $("text").focus();
 });
 
+/** Whether the server says no: with false or nothing, or with what is wrong. @param {any} answer */
+const refused = (answer) => !answer || Boolean(answer.error);
+
 /** Enters the room, for the first time or again, and shows the messages since. */
 async function join() {
   try {
     const answer = await socket.request("join", here.room, here.name, here.seen, here.epoch);
-    if (!answer) return note("The server refused this name or room.");
+    if (refused(answer)) return note("The server refused this name or room.");
     here.joined = true;
     people.clear();
     for (const { id, name } of answer.people) people.set(id, name);
@@ -96,14 +99,14 @@ async function say(text) {
 /** Sends a request that needs the room. @param {any[]} args */
 async function joined(...args) {
   if (!here.joined) throw new Error("not in the room yet");
-  return socket.request(args[0], ...args.slice(1));
+  return !refused(await socket.request(args[0], ...args.slice(1)));
 }
 
 /** @param {string} to @param {string} text */
 async function sayTo(to, text) {
   const name = people.get(to) ?? "somebody";
-  const said = await socket.request("direct", to, text).catch(() => false);
-  if (said) show({ name: here.name, to: name, text, date: new Date().toISOString() });
+  const answer = await socket.request("direct", to, text).catch(() => false);
+  if (!refused(answer)) show({ name: here.name, to: name, text, date: new Date().toISOString() });
   else note(`${name} is not here: the message was not sent.`);
 }
 

@@ -12,6 +12,7 @@ from typing import Final
 from rfc6455 import PreparedMessage
 from rfc6455_server.clock import Timer
 from rfc6455_server.policies import Coalesce, Policy
+from rfc6455_server.websocket.hub import Budget
 
 NO_KEY: Final = object()
 """The key of a message that is not coalesced; ``None`` is a key."""
@@ -62,6 +63,7 @@ class Backlog:
     """
 
     __slots__ = (
+        "_budget",
         "_by_key",
         "_count",
         "_droppable",
@@ -73,7 +75,8 @@ class Backlog:
         "written",
     )
 
-    def __init__(self, written: int) -> None:
+    def __init__(self, written: int, budget: Budget) -> None:
+        self._budget = budget
         self._queue: deque[Waiting] = deque()
         self._droppable: deque[Waiting] = deque()
         self._by_key: dict[Hashable, Waiting] = {}
@@ -92,6 +95,8 @@ class Backlog:
         return self._count
 
     def append(self, waiting: Waiting) -> None:
+        if isinstance(waiting.message, PreparedMessage):
+            self._budget.hold(waiting.message)
         self._queue.append(waiting)
         self._count += 1
         self.size += waiting.size
@@ -162,12 +167,13 @@ class Backlog:
         """Drops everything; every waiting call of `send` learns that its message was not sent."""
         if self.progress_timer is not None:
             self.progress_timer.cancel()
+        for waiting in self._queue:
+            if not waiting.removed:
+                self._remove(waiting)
         for waiting in (*self._queue, *self.senders):
             waiting.resolve(sent=False)
         self._queue.clear()
         self._droppable.clear()
-        self._by_key.clear()
-        self._count = self.size = 0
 
     def _drop(self, waiting: Waiting) -> None:
         self._remove(waiting)
@@ -181,5 +187,7 @@ class Backlog:
         waiting.removed = True
         self._count -= 1
         self.size -= waiting.size
+        if isinstance(waiting.message, PreparedMessage):
+            self._budget.drop(waiting.message)
         if waiting.key is not NO_KEY:
             del self._by_key[waiting.key]

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-from rfc6455 import Event
+from rfc6455 import Event, PreparedMessage
 from rfc6455_server.clock import Clock
 from rfc6455_server.limits import Limits
 from rfc6455_server.policies import Policy
@@ -77,23 +77,48 @@ class Tick:
 
 
 class Budget:
-    """The bytes that wait for, or from, all peers of a server together, and their limit."""
+    """The bytes that wait for, or from, all peers of a server together, and their limit.
 
-    __slots__ = ("_limit", "_sizes", "_trimming", "queued")
+    A message that waits for many peers counts once here, besides the objects that hold it for each of them.
+    """
+
+    __slots__ = ("_holders", "_limit", "_shared", "_sizes", "_total", "_trimming")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self.queued = 0
-        """Bytes that wait now."""
+        self._total = 0
         self._sizes: dict[Holder, int] = {}
+        self._holders: dict[PreparedMessage, int] = {}
+        self._shared = 0  # bytes that `_total` counts once too often
         self._trimming = False
+
+    @property
+    def queued(self) -> int:
+        """Bytes that wait now."""
+        return self._total - self._shared
+
+    def hold(self, message: PreparedMessage) -> None:
+        """Records that a backlog holds ``message``, which other ones may hold too."""
+        holders = self._holders.get(message, 0)
+        self._holders[message] = holders + 1
+        if holders:
+            self._shared += message.size
+
+    def drop(self, message: PreparedMessage) -> None:
+        """Records that a backlog no longer holds ``message``."""
+        holders = self._holders[message] - 1
+        if holders:
+            self._holders[message] = holders
+            self._shared -= message.size
+        else:
+            del self._holders[message]
 
     def charge(self, holder: Holder, size: int) -> None:
         """Records that ``size`` bytes wait in ``holder``.
 
         Over the limit, the peer for which most bytes wait is disconnected.
         """
-        self.queued += size - self._sizes.get(holder, 0)
+        self._total += size - self._sizes.get(holder, 0)
         self._sizes[holder] = size
         if self._trimming:
             return  # a callback of a peer that is being disconnected has posted; the loop below goes on
@@ -106,7 +131,7 @@ class Budget:
 
     def release(self, holder: Holder) -> None:
         """Records that nothing waits in ``holder``."""
-        self.queued -= self._sizes.pop(holder, 0)
+        self._total -= self._sizes.pop(holder, 0)
 
 
 class Hub:

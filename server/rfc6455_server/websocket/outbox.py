@@ -157,7 +157,7 @@ class Outbox:
             return
         self.behind = True
         if self._backlog is None:
-            self._backlog = Backlog(self._transport.get_write_buffer_size())
+            self._backlog = Backlog(self._transport.get_write_buffer_size(), self._hub.budget)
         size = self.size
         if size > self._hub.limits.max_queue:
             self._start_progress_timer(self._backlog)
