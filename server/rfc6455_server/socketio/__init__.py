@@ -62,6 +62,7 @@ from rfc6455_server.socketio.typed.asyncapi import asyncapi_document
 from rfc6455_server.socketio.typed.containers import Bounds
 from rfc6455_server.socketio.typed.declared import OutgoingEvent
 from rfc6455_server.socketio.typed.problems import InvalidDataError, Problem
+from rfc6455_server.socketio.typed.shapes import AsIs
 from rfc6455_server.stats import Stats
 from rfc6455_server.websocket.hub import Hub
 
@@ -69,6 +70,7 @@ __all__ = [
     "Ack",
     "AckTimeoutError",
     "AnnotationError",
+    "AsIs",
     "Bounds",
     "Cluster",
     "ConnectError",
