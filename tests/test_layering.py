@@ -25,7 +25,7 @@ ORDER = {
         "rfc6455_server.socketio": "ids packet_json packets typed engine_packets engine encoded backlog"
         " inflow reasons session recovery catchup registering documents handlers"
         " receiving targets sockets cluster namespaces parents classes clients"
-        " transports engine_socket __init__",
+        " transports mounting engine_socket engine_server __init__",
         "rfc6455_server.socketio.typed": "problems definitions shapes containers records pydantic_models"
         " msgspec_models models annotations signatures declared asyncapi page __init__",
         "rfc6455_server.pages": "chat game status ticker __init__",

@@ -124,6 +124,31 @@ async def test_a_second_attempt_is_decided_on_its_own() -> None:
         assert list(r.io.sockets) == [answer["sid"]]
 
 
+async def test_an_attempt_that_does_not_give_up_cannot_decide_about_the_next_one() -> None:
+    async with rig() as r:
+        gates = {"first": Gate(), "second": Gate()}
+
+        @r.io.use
+        async def slow(socket: Socket) -> None:
+            gate = gates[socket.handshake.auth["name"]]
+            try:
+                await gate.wait()
+            except asyncio.CancelledError:
+                await gate.wait()
+
+        client = await Client.open(r.test, auth={"name": "first"})
+        await settle()
+        client.say("41", '40{"name":"second"}')
+        await settle()
+        assert [gate.waiting for gate in gates.values()] == [1, 1]
+        gates["first"].open()
+        await settle()
+        assert r.io.sockets == {}
+        gates["second"].open()
+        connect_answer(await client.recv())
+        assert [socket.handshake.auth["name"] for socket in r.io.fetch_sockets()] == ["second"]
+
+
 async def test_a_client_that_was_refused_only_is_closed_in_time() -> None:
     async with rig(connect_timeout=45) as r:
 
@@ -711,6 +736,18 @@ async def test_a_middleware_of_a_socket_refuses_events() -> None:
         assert await client.recv() == '432["in order"]'
 
 
+async def test_a_middleware_of_a_socket_sees_events_without_handlers() -> None:
+    async with rig() as r:
+        r.io.off_any()
+        client = await r.client()
+        seen: list[Any] = []
+        (socket,) = r.io.fetch_sockets()
+        socket.use(lambda socket, *event: seen.append(event))
+        client.say('42["unknown",1]', '421["unknown"]')
+        await settle()
+        assert seen == [("unknown", 1), ("unknown",)]
+
+
 async def test_a_handler_may_refuse_an_event(caplog: pytest.LogCaptureFixture) -> None:
     async with rig() as r:
 
@@ -839,6 +876,7 @@ async def test_what_is_sent_is_reported(caplog: pytest.LogCaptureFixture) -> Non
         await clients[1].ws.close()
         await settle()
         r.io.emit("x")
+        b.on_any_outgoing(own)  # too late
         assert (seen, r.io.of("/").watchers) == ([], set())
 
         async def later(*_: Any) -> None: ...

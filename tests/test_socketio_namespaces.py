@@ -198,23 +198,22 @@ async def test_a_client_that_goes_while_a_function_decides() -> None:
             return True
 
         parent = r.io.of(slow)
-        client, other = await r.client(), await r.client()
-        client.say("40/x,")
+        client = await r.client()
+        client.say('40/x,{"n":1}', "40/y,")
         await settle()
-        client.say("41/x,")
+        client.say("41/x,", "41/y,")
         await settle()
-        other.say("40/x,")
+        client.say('40/x,{"n":2}')
         await settle()
+        assert gate.waiting == 3  # the first two do not give up
         gate.open()
-        assert (await other.recv()).startswith("40/x,")
+        assert (await client.recv()).startswith("40/x,")
+        await settle()
+        assert [socket.handshake.auth for socket in parent.fetch_sockets()] == [{"n": 2}]
+        assert children(r) == ["/x"]
         client.say('42["fine"]')
         await settle()
         assert r.handled == [["fine"]]
-        assert len(parent.children["/x"].sockets) == 1
-        await other.ws.close()
-        client.say("40/y,", "41/y,")
-        await settle()
-        assert children(r) == []
 
 
 async def test_two_clients_that_come_together_are_in_one_namespace() -> None:
@@ -356,6 +355,12 @@ async def test_the_children_of_a_dynamic_namespace_share_what_recovery_keeps() -
         for _ in range(30):
             shops.emit("x", "x" * 100)
         assert 20_000 < kept() <= 40_000
+        client.say(*(f"41/shop-{number}," for number in range(1, 16)))
+        await settle()
+        assert list(shops.children) == ["/shop-0"]
+        for _ in range(30):
+            r.io.of("/shop-0").emit("x", "x" * 1000)
+        assert 5_000 < kept() <= 40_000  # its share has grown again from a sixteenth
 
 
 async def test_the_official_client_in_a_dynamic_namespace() -> None:

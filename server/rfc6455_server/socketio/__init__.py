@@ -20,27 +20,25 @@ there are, and the order in which they run), `targets`, `receiving`, `sockets`, 
 servers), `transports` (requests).
 """
 
-import asyncio
-import logging
 import re
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, Final, Protocol, Unpack, overload
+from typing import Any, Unpack, cast, overload
 
 from rfc6455 import Request
-from rfc6455_server.clock import Clock, wait_for_all
-from rfc6455_server.http.routes import HttpHandler, HttpRoute
-from rfc6455_server.limits import Limits
-from rfc6455_server.listening.routing import STOPPING, Route, same_origin
-from rfc6455_server.logs import log
+from rfc6455_server.http.routes import HttpHandler
+from rfc6455_server.listening.routing import same_origin
 from rfc6455_server.rooms import Rooms
 from rfc6455_server.socketio.catchup import Turns
 from rfc6455_server.socketio.classes import NamespaceHandlers, handles
 from rfc6455_server.socketio.clients import Client
 from rfc6455_server.socketio.cluster import Cluster, ServerSide
 from rfc6455_server.socketio.documents import Declarations, Declaring, describe, page_handlers
-from rfc6455_server.socketio.engine import EngineSession, Transport
+from rfc6455_server.socketio.engine_packets import EngineError
+from rfc6455_server.socketio.engine_server import Engine
+from rfc6455_server.socketio.engine_socket import EngineSocket
+from rfc6455_server.socketio.mounting import EngineOptions, EngineOptionsDict, Mounted, MountedOn
 from rfc6455_server.socketio.namespaces import Middleware, Namespace
 from rfc6455_server.socketio.packets import PacketOptions, PacketOptionsDict
 from rfc6455_server.socketio.parents import MAX_CHILDREN, NamespaceMatch, Namespaces, ParentNamespace
@@ -56,15 +54,13 @@ from rfc6455_server.socketio.sockets import (
     Target,
 )
 from rfc6455_server.socketio.targets import AckTimeoutError
-from rfc6455_server.socketio.transports import Transports, parse_query
+from rfc6455_server.socketio.transports import parse_query
 from rfc6455_server.socketio.typed.annotations import AnnotationError
 from rfc6455_server.socketio.typed.asyncapi import asyncapi_document
 from rfc6455_server.socketio.typed.containers import Bounds
 from rfc6455_server.socketio.typed.declared import OutgoingEvent
 from rfc6455_server.socketio.typed.problems import InvalidDataError, Problem
 from rfc6455_server.socketio.typed.shapes import AsIs
-from rfc6455_server.stats import Stats
-from rfc6455_server.websocket.hub import Hub
 
 __all__ = [
     "Ack",
@@ -75,6 +71,10 @@ __all__ = [
     "Cluster",
     "ConnectError",
     "DisconnectedError",
+    "Engine",
+    "EngineError",
+    "EngineOptions",
+    "EngineSocket",
     "EventError",
     "Handshake",
     "InvalidDataError",
@@ -91,59 +91,20 @@ __all__ = [
     "handles",
 ]
 
-STOP_TIMEOUT: Final = 5.0
-"""Seconds of the server's clock that handlers have to end when the server is stopping, and again when they
-were cancelled."""
+
+class SocketIOOptions(EngineOptionsDict, PacketOptionsDict, total=False):
+    """The fields of `EngineOptions`, but for ``path``, and of `PacketOptions` as keyword arguments."""
 
 
-class MountedOn(Protocol):
-    """What a `SocketIO` needs of the `Server` that it is mounted on."""
-
-    limits: Limits
-    stats: Stats
-    registries: list[Rooms]
-
-    @property
-    def clock(self) -> Clock:
-        """The server's clock."""
-
-    @property
-    def hub(self) -> Hub:
-        """What the connections share."""
-
-    async def admit(self, request: Request) -> Any:
-        """Returns the `Refusal` of a request that opens a session by polling, or its user."""
-
-    def is_proxy(self, address: str) -> bool:
-        """Whether an address is a trusted proxy's."""
-
-    def add_websocket_route(self, route: Route) -> None:
-        """Adds a route for WebSockets."""
-
-    def add_http_route(self, prefix: str, route: HttpRoute) -> None:
-        """Adds a route for HTTP."""
-
-    def http(self, path: str) -> Callable[[HttpHandler], HttpHandler]:
-        """Registers the HTTP handler of a path."""
-
-    def on_drain(self, callback: Callable[[float], Coroutine[Any, Any, None]]) -> None:
-        """Registers a function that is run when the server drains, with the seconds that it may take."""
-
-    def on_stop(self, callback: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Registers a function that is awaited when the server is stopping."""
-
-
-class SocketIO(Registering, Declaring, ServerSide, Broadcaster):
+class SocketIO(Mounted, Registering, Declaring, ServerSide, Broadcaster):
     """A Socket.IO server, mounted on a `Server`. Methods that a namespace also has are for namespace ``"/"``.
 
-    ``cors``: allowed origins besides the server's own; ``["*"]`` allows any, without cookies.
-    ``ping_interval``, ``ping_timeout``, ``connect_timeout`` (for the first CONNECT of a session) and
-    ``upgrade_timeout`` (for an upgrade from polling to WebSocket): seconds. ``max_payload``: maximum bytes of
-    a message and of a POST body. ``recovery``: seconds for which a client whose connection was lost can come
-    back with its id, rooms and data, and is sent the events that it missed; ``None`` turns that off.
-    ``recovery_bytes``: maximum bytes of events that each namespace keeps for that, with the objects that hold
-    them. ``recovery_skips_middlewares``: whether a client that comes back passes without the middlewares.
-    The other keyword arguments are `PacketOptions`.
+    ``connect_timeout``: seconds within which a session must be connected to a namespace. ``recovery``:
+    seconds for which a client whose connection was lost can come back with its id, rooms and data, and is
+    sent the events that it missed; ``None`` turns that off. ``recovery_bytes``: maximum bytes of events that
+    each namespace keeps for that, with the objects that hold them. ``recovery_skips_middlewares``: whether a
+    client that comes back passes without the middlewares. The other
+    keyword arguments are `EngineOptions` and `PacketOptions`.
 
     Raises `ValueError` for a value that is out of range.
     """
@@ -151,94 +112,36 @@ class SocketIO(Registering, Declaring, ServerSide, Broadcaster):
     def __init__(
         self,
         *,
-        cors: Collection[str] = (),
         path: str = "/socket.io/",
-        ping_interval: float = 25,
-        ping_timeout: float = 20,
         connect_timeout: float = 10,
-        upgrade_timeout: float = 10,
-        max_payload: int = 1_000_000,
         recovery: float | None = None,
         recovery_bytes: int = DEFAULT_MAX_BYTES,
         recovery_skips_middlewares: bool = True,
-        **packet_options: Unpack[PacketOptionsDict],
+        **options: Unpack[SocketIOOptions],
     ) -> None:
-        if not path.startswith("/") or len(path.strip("/")) == 0:
-            raise ValueError(f"not a path: {path!r}")
-        times = [ping_interval, ping_timeout, connect_timeout, upgrade_timeout]
-        if recovery is not None:
-            times.append(recovery)
-        if not all(0 < time < float("inf") for time in times) or min(max_payload, recovery_bytes) < 1:
+        packet_options, engine_options = _split(options)
+        super().__init__(EngineOptions(path=path, **engine_options))
+        times = [connect_timeout] if recovery is None else [connect_timeout, recovery]
+        if not all(0 < time < float("inf") for time in times) or recovery_bytes < 1:
             raise ValueError("times and sizes must be above 0 and finite")
-        self._cors = cors
-        self._path = path.rstrip("/")
-        self._ping_interval = ping_interval
-        self._ping_timeout = ping_timeout
         self._connect_timeout = connect_timeout
-        self._upgrade_timeout = upgrade_timeout
-        self._max_payload = max_payload
         self.recovery_seconds = recovery
         self.recovery_bytes = recovery_bytes
         self.recovery_skips_middlewares = recovery_skips_middlewares
         self.packet_options = PacketOptions(**packet_options)
         self.turns = Turns()
-        self.stats = Stats()
-        self.limits = Limits()
-        self._mounted_on: MountedOn | None = None
-        self._transports: Transports | None = None
-        self._running: set[asyncio.Task[None]] = set()  # handlers and middlewares
-        self._spawned: set[asyncio.Task[None]] = set()
         self.cluster: Cluster | None = None
         """How the other servers of a cluster are reached, if there are any."""
-        self._closed = False
         self._namespaces = Namespaces(self)
         self._main = self.of("/")
         self._pages: dict[str, HttpHandler] = {}
         self.server_side_handlers = self._main.server_side_handlers
 
     def attach(self, server: MountedOn) -> None:
-        """Adds the routes to a server. `Server.mount` calls it. Raises `RuntimeError` if already mounted."""
-        if self._mounted_on is not None:
-            raise RuntimeError("already mounted")
-        self._mounted_on = server
-        self.limits = server.limits
-        self.stats = server.stats
-        self._transports = transports = Transports(
-            cors=self._cors,
-            max_payload=self._max_payload,
-            limits=server.limits,
-            hub=lambda: server.hub,
-            is_closed=lambda: self._closed,
-            admit=self._admit,
-            is_proxy=server.is_proxy,
-            make_session=self._make_session,
-            opened=self._opened,
-        )
-        for path in (self._path, self._path + "/"):
-            server.add_websocket_route(transports.websocket_route(path))
-            server.add_http_route(path, transports.http_route())
+        super().attach(server)
         self._namespaces.attach(server.registries)
         for path, page in self._pages.items():
             server.http(path)(page)
-        server.on_drain(transports.drain)
-        server.on_stop(self._stop)
-
-    @property
-    def clock(self) -> Clock:
-        """The server's clock; before it is mounted, the event loop."""
-        return self._mounted_on.clock if self._mounted_on is not None else asyncio.get_running_loop()
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Runs ``work`` in a task. An exception is logged, with its traceback; awaiting the task raises it.
-
-        When the server stops, it waits for the handlers, and then cancels the work at once.
-        """
-        task = _start(work, self._spawned)
-        task.add_done_callback(_log_failure)
-        return task
-
-    def run_handlers(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        return _start(work, self._running)
 
     @overload
     def of(self, name: str, *, max_children: int = MAX_CHILDREN) -> Namespace: ...
@@ -321,7 +224,7 @@ class SocketIO(Registering, Declaring, ServerSide, Broadcaster):
             version=version,
             description=description,
             servers=servers or {},
-            path=self._path + "/",
+            path=self.options.path.rstrip("/") + "/",
             namespaces=map(describe, self._namespaces.documented()),
         )
 
@@ -349,18 +252,7 @@ class SocketIO(Registering, Declaring, ServerSide, Broadcaster):
 
     # Sessions.
 
-    def _make_session(self, sid: str, transport: Transport, now: float) -> EngineSession:
-        return EngineSession(
-            sid,
-            transport,
-            now,
-            ping_interval=self._ping_interval,
-            ping_timeout=self._ping_timeout,
-            upgrade_timeout=self._upgrade_timeout,
-            max_payload=self._max_payload,
-        )
-
-    def _opened(self, session: Session) -> None:
+    def _opened(self, session: Session, _: Request) -> None:
         # The request is the one that carries CONNECT, so that a session that never connects keeps none.
         def make_handshake(auth: dict[str, Any]) -> Handshake:
             request = session.request
@@ -394,41 +286,8 @@ class SocketIO(Registering, Declaring, ServerSide, Broadcaster):
             return auth
         return {name: value for name, value in auth.items() if name not in ("pid", "offset")}
 
-    def close(self) -> None:
-        """Disconnects all clients, for good: from now on, they are refused with 503."""
-        self._closed = True
-        if self._transports is not None:
-            self._transports.close()
 
-    async def _admit(self, request: Request) -> Any:
-        assert self._mounted_on is not None  # noqa: S101 - there is a request
-        return STOPPING if self._closed else await self._mounted_on.admit(request)
-
-    async def _stop(self) -> None:
-        if self._transports is not None:
-            self._transports.close()
-        late = await wait_for_all(list(self._running), STOP_TIMEOUT, self.clock)
-        cancelled = [*late, *self._spawned]
-        for task in cancelled:
-            task.cancel()
-        late = await wait_for_all(cancelled, STOP_TIMEOUT, self.clock)
-        if late:
-            log(logging.WARNING, "tasks did not end when the server stopped", tasks=len(late))
-
-
-def _start(work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> "asyncio.Task[None]":
-    task = asyncio.get_running_loop().create_task(work)
-    tasks.add(task)
-    task.add_done_callback(tasks.discard)
-    return task
-
-
-def _log_failure(task: "asyncio.Task[None]") -> None:
-    error = None if task.cancelled() else task.exception()
-    if error is not None:
-        log(
-            logging.ERROR,
-            "spawned task failed",
-            exception=error,
-            task=getattr(task.get_coro(), "__qualname__", ""),
-        )
+def _split(options: SocketIOOptions) -> tuple[PacketOptionsDict, EngineOptionsDict]:
+    packets = {name: value for name, value in options.items() if name in PacketOptionsDict.__annotations__}
+    engine = {name: value for name, value in options.items() if name not in packets}
+    return cast("PacketOptionsDict", packets), cast("EngineOptionsDict", engine)

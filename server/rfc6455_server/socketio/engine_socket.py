@@ -101,6 +101,13 @@ class EngineSocket:
         self.reason = reason
         self._wake()
 
+    def finish(self) -> None:
+        """Closes the session, and drops what is unread: its handler has ended."""
+        for message in self._unread:
+            self._session.release(len(message) + _MESSAGE_COST)
+        self._unread.clear()
+        self._session.close()
+
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

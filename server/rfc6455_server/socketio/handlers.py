@@ -10,7 +10,7 @@ ones. Its end waits for those of ``connect`` only: a handler that hangs does not
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from rfc6455_server.socketio.session import Session
 
@@ -22,12 +22,6 @@ Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
 
 Call = Callable[[], Awaitable[object]]
-
-
-class _Waiting(NamedTuple):
-    call: Call
-    size: int
-    is_concurrent: Callable[[], bool]
 
 
 class HandlerQueue:
@@ -42,7 +36,8 @@ class HandlerQueue:
         self._session = session
         self._spawn = spawn
         self._opening: asyncio.Task[None] | None = None
-        self._waiting: deque[_Waiting] = deque()
+        # Each with the bytes that its event counts for, and whether it is concurrent (`append`).
+        self._waiting: deque[tuple[Call, int, Callable[[], bool]]] = deque()
         self._worker: asyncio.Task[None] | None = None
 
     @property
@@ -60,7 +55,7 @@ class HandlerQueue:
         If ``is_concurrent`` then says so, it waits only for that of `open`.
         """
         self._session.charge(size)
-        self._admit(_Waiting(call, size, is_concurrent))
+        self._admit(call, size, is_concurrent)
 
     def start(self, call: Call) -> None:
         """Runs ``call`` now, in a task of its own."""
@@ -70,7 +65,7 @@ class HandlerQueue:
         """Drops the calls that wait, and returns how many."""
         dropped = list(self._waiting)
         self._waiting.clear()
-        self._session.release(sum(waiting.size for waiting in dropped))
+        self._session.release(sum(size for _, size, _ in dropped))
         return len(dropped)
 
     def finish(self, call: Call) -> "asyncio.Task[None]":
@@ -85,13 +80,13 @@ class HandlerQueue:
             waiting = list(self._waiting)
             self._waiting.clear()
             for one in waiting:
-                self._admit(one)
+                self._admit(*one)
 
-    def _admit(self, waiting: _Waiting) -> None:
-        if self._opening is None and waiting.is_concurrent():
-            self._spawn(self._run(waiting.call, waiting.size))
+    def _admit(self, call: Call, size: int, is_concurrent: Callable[[], bool]) -> None:
+        if self._opening is None and is_concurrent():
+            self._spawn(self._run(call, size))
             return
-        self._waiting.append(waiting)
+        self._waiting.append((call, size, is_concurrent))
         if self._opening is None and self._worker is None:
             self._worker = self._spawn(self._work())
 
@@ -100,7 +95,10 @@ class HandlerQueue:
         try:
             while self._waiting:
                 call, size, _ = self._waiting.popleft()
-                await self._run(call, size)
+                try:
+                    await call()
+                finally:
+                    self._session.release(size)
         finally:
             self._worker = None
 
@@ -122,10 +120,13 @@ class EventAck:
 
     __slots__ = ("_failed", "_id", "_running", "_send")
 
-    def __init__(self, id_: int | None, send: Callable[[int, Sequence[Any]], bool]) -> None:
+    def __init__(
+        self, id_: int | None, send: Callable[[int, Sequence[Any]], bool], handlers: int = 0
+    ) -> None:
+        """``handlers``: how many handlers of the event may answer with their results."""
         self._id = id_
         self._send = send
-        self._running = 0
+        self._running = handlers
         self._failed = False
 
     @property
@@ -138,10 +139,6 @@ class EventAck:
         sent = self._send(self._id, values)
         self._id = None
         return sent
-
-    def expect(self, handlers: int) -> None:
-        """Tells how many handlers of the event may answer with their results."""
-        self._running = handlers
 
     def offer(self, result: object) -> None:
         """Answers with a handler's result; with ``None``, only if it is the last: then with no value."""

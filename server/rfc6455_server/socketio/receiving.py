@@ -88,10 +88,10 @@ class EventReceiver(Registering):
 
     def _take(self, event: str) -> Registered:
         """Returns the handlers to call for one event."""
-        first, *more = self._all_handlers()
-        taken = first.take(event)
-        for handlers in more:
-            taken += handlers.take(event)
+        taken: Registered = ()
+        for handlers in self._all_handlers():
+            found = handlers.take(event)
+            taken = taken + found if taken else found
         return taken
 
     def use(self, middleware: _AnyMiddleware) -> _AnyMiddleware:
@@ -129,9 +129,10 @@ class EventReceiver(Registering):
             self._queue.append(call, size + EVENT_OVERHEAD, partial(self._is_concurrent, event))
 
     def _is_handled(self, event: str) -> bool:
-        if self._middlewares:
-            return True
-        return any(handlers.catch_all or event in handlers.by_event for handlers in self._all_handlers())
+        for handlers in self._all_handlers():
+            if handlers.catch_all or event in handlers.by_event:
+                return True
+        return bool(self._middlewares)
 
     def _has_handler(self, event: str) -> bool:
         return any(event in handlers.by_event for handlers in self._all_handlers())
@@ -148,23 +149,24 @@ class EventReceiver(Registering):
 
     async def _handle(self, packet: Packet) -> None:
         """Runs the handlers of an event."""
-        event = packet.data[0]
-        ack = _NO_ACK if packet.id is None else EventAck(packet.id, self._acknowledge)
-        if self._middlewares and not await self._is_welcome(packet, ack):
+        if self._middlewares and not await self._is_welcome(packet):
             return
-        handlers = self._take(event)
+        handlers = self._take(packet.data[0])
+        ack = _NO_ACK
+        if packet.id is not None:
+            ack = EventAck(packet.id, self._acknowledge, sum([registered.ack for registered in handlers]))
         for each in self._all_handlers():
-            for registered in each.catch_all:
-                await self._run_catch_all(registered, packet, None if handlers else ack)
-        ack.expect(sum(registered.ack for registered in handlers))
+            if each.catch_all:
+                await self._run_catch_all(each.catch_all, packet, _NO_ACK if handlers else ack)
         for registered in handlers:
             if registered.concurrent and len(handlers) > 1:
                 self._queue.start(partial(self._run, registered, packet, ack))
             else:
                 await self._run(registered, packet, ack)
 
-    async def _is_welcome(self, packet: Packet, ack: EventAck) -> bool:
+    async def _is_welcome(self, packet: Packet) -> bool:
         """Runs the socket's middlewares; answers and returns False if one refuses the event."""
+        ack = EventAck(packet.id, self._acknowledge)
         try:
             for middleware in self._middlewares:
                 await call_handler(middleware, self, *packet.data)
@@ -193,12 +195,12 @@ class EventReceiver(Registering):
                 await self._run_checked(registered, registered.signature, packet, ack)
                 return
             result = await registered.call(self, *packet.data[1:], ack=ack)
-            if registered.ack:
+            if registered.ack and packet.id is not None:
                 ack.offer(result)
         except EventError as error:
             self._refuse_event(packet.data[0], error.answer, ack)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises
-            if registered.ack:
+            if registered.ack and packet.id is not None:
                 ack.fail()
             self._handle_failure(packet.data[0], error)
 
@@ -222,18 +224,17 @@ class EventReceiver(Registering):
             log(logging.ERROR, "wrong result of a handler", id=self.id, handler=event, reason=str(error))
             ack({"error": INTERNAL_ERROR})
 
-    async def _run_catch_all(
-        self, registered: RegisteredHandler, packet: Packet, ack: EventAck | None
-    ) -> None:
-        """Runs a handler of all events, whose result answers if ``ack`` is given."""
-        try:
-            result = await registered.call(self, *packet.data, ack=ack or _NO_ACK)
-            if result is not None and ack is not None:
-                ack.offer(result)
-        except EventError as error:
-            self._refuse_event(packet.data[0], error.answer, _NO_ACK if ack is None else ack)
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises
-            self._handle_failure(packet.data[0], error)
+    async def _run_catch_all(self, handlers: Registered, packet: Packet, ack: EventAck) -> None:
+        """Runs handlers of all events; ``ack`` is for the first result that is not ``None``."""
+        for registered in handlers:
+            try:
+                result = await registered.call(self, *packet.data, ack=ack)
+                if result is not None and ack.wanted:
+                    ack.offer(result)
+            except EventError as error:
+                self._refuse_event(packet.data[0], error.answer, ack)
+            except Exception as error:  # noqa: BLE001 - whatever a handler raises
+                self._handle_failure(packet.data[0], error)
 
     def _handle_failure(self, event: str, error: Exception) -> None:
         """Logs the exception that is being handled. It stops neither the server nor the next handler."""

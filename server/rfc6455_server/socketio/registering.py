@@ -59,9 +59,9 @@ class Ack(Protocol):
         """Whether the client waits for the acknowledgement."""
 
 
-async def call_handler(handler: EventHandler, *arguments: Any, **options: Any) -> Any:
+async def call_handler(handler: EventHandler, *arguments: Any) -> Any:
     """Calls ``handler``, async or not, and returns its result."""
-    result = handler(*arguments, **options)
+    result = handler(*arguments)
     return await result if inspect.isawaitable(result) else result
 
 
@@ -89,9 +89,8 @@ class RegisteredHandler:
 
     async def call(self, *arguments: Any, ack: Ack | None = None) -> Any:
         """Calls the handler, and returns its result. ``ack`` is for a handler that takes it."""
-        if self.takes_ack:
-            return await call_handler(self.handler, *arguments, ack=ack)
-        return await call_handler(self.handler, *arguments)
+        result = self.handler(*arguments, ack=ack) if self.takes_ack else self.handler(*arguments)
+        return await result if inspect.isawaitable(result) else result
 
 
 def _takes_ack(handler: EventHandler) -> bool:

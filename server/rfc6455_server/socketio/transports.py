@@ -48,7 +48,7 @@ class Transports:
     ``cors``: allowed origins besides the server's own, ``"*"`` for any. ``make_session`` makes the
     `EngineSession` for an id, a transport and a time. ``admit`` refuses a request that opens a session by
     polling, or returns its user. ``is_closed`` says whether all are refused; ``is_proxy``, whether an address
-    is a trusted proxy's. ``opened`` is called with each new session.
+    is a trusted proxy's. ``opened`` is called with each new session and the request that opened it.
 
     A session that was opened by polling has no TCP connection that would be counted, so the limits of
     connections apply to these sessions too: in all, by address, and in their rate.
@@ -65,7 +65,7 @@ class Transports:
         admit: Callable[[Request], Awaitable[Any]],
         is_proxy: Callable[[str], bool],
         make_session: Callable[[str, Transport, float], EngineSession],
-        opened: Callable[[Session], None],
+        opened: Callable[[Session, Request], None],
     ) -> None:
         self._cors = [ascii_lower(origin) for origin in cors]
         self._max_payload = max_payload
@@ -157,7 +157,7 @@ class Transports:
         session = self._open(request, "websocket", websocket.address)
         session.secure = websocket.secure
         session.user = websocket.user
-        self._opened(session)
+        self._opened(session, request)
         await session.serve_websocket(websocket, probing=False)
 
     # Polling.
@@ -234,7 +234,7 @@ class Transports:
         session.secure = request.secure
         session.user = user
         self._opened_by_polling[session] = counted
-        self._opened(session)
+        self._opened(session, head)
         return self._answer(head, encode_payload([session.engine.handshake_packet()]))
 
     def _open(self, request: Request, transport: Transport, address: str) -> Session:
