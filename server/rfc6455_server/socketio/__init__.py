@@ -64,11 +64,13 @@ from rfc6455_server.socketio.typed.asyncapi import asyncapi_document
 from rfc6455_server.socketio.typed.containers import Bounds
 from rfc6455_server.socketio.typed.declared import OutgoingEvent
 from rfc6455_server.socketio.typed.problems import InvalidDataError, Problem
+from rfc6455_server.socketio.typed.shapes import AsIs
 
 __all__ = [
     "Ack",
     "AckTimeoutError",
     "AnnotationError",
+    "AsIs",
     "Bounds",
     "Cluster",
     "ConnectError",
