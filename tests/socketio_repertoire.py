@@ -323,7 +323,7 @@ class Repertoire:
         self.seen = []
 
     def control_count(self) -> int:
-        namespaces = [namespace for io in self.instances.values() for namespace in io._namespaces.values()]
+        namespaces = [namespace for io in self.instances.values() for namespace in io.namespaces.values()]
         return sum(len(namespace.sockets) for namespace in namespaces if namespace.name != "/control")
 
     def control_release(self) -> None:
@@ -337,7 +337,7 @@ class Repertoire:
         await self.stop(name)
 
     def control_namespaces(self, name: str) -> list[str]:
-        return sorted(self.instances[name]._namespaces)
+        return sorted(self.instances[name].namespaces)
 
     def control_emit(self, spec: dict[str, Any], *args: Any) -> None:
         self._found(spec)[1].emit(*args)

@@ -265,6 +265,21 @@ async def test_a_client_that_does_not_read_is_disconnected() -> None:
         await peer.close()
 
 
+async def test_the_time_to_read_runs_by_the_clock_of_the_server() -> None:
+    clock = ManualClock()
+    server = page_server(clock=clock, send_timeout=30)
+    server.page("/big", bytes(1_000_000), "text/plain")
+    async with TestClient(server, clock) as client:
+        transport = client.open(Recorder(clock))
+        transport.pause_reading()
+        transport.write(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n")
+        await clock.advance(29)
+        assert server.queued > 900_000
+        await clock.advance(2)
+        assert server.queued == 0
+        assert server.make_ready().connections == 0
+
+
 async def test_a_client_that_resets_after_its_response() -> None:
     """Health checks of some proxies do this."""
     problems: list[dict[str, object]] = []

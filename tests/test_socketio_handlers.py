@@ -992,6 +992,28 @@ async def test_stop_waits_for_handlers_before_it_cancels_tasks(caplog: pytest.Lo
         await task
 
 
+async def test_what_waits_for_connect_is_dropped_when_the_server_stops() -> None:
+    r = Rig()
+    gate = Gate()
+
+    @r.io.on("connect")
+    async def connected(socket: Socket) -> None:
+        socket.emit("hello")
+        await gate.wait()
+
+    async with r.test:
+        client = await r.client()
+        client.say('42["never"]', "41")
+        await settle()
+        assert (gate.waiting, r.io.sockets) == (1, {})
+        stopping = asyncio.create_task(r.server.stop())
+        await r.clock.advance(5.1)
+        await stopping
+        assert gate.waiting == 0
+        await settle()
+        assert r.handled == []
+
+
 async def test_auth_is_as_the_client_sent_it_unless_recovery_uses_it() -> None:
     for options, kept in ({}, {"pid": "a", "offset": "b", "x": 1}), ({"recovery": 60}, {"x": 1}):
         async with rig(**options) as r:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rfc6455_server.socketio.catchup import Turns
 from rfc6455_server.socketio.encoded import EncodedPacket
+from rfc6455_server.socketio.history import RoomHistory
 from rfc6455_server.socketio.recovery import (
     EVENT_COST,
     ROOM_COST,
@@ -26,7 +27,15 @@ def packet(text: str = "x") -> EncodedPacket:
 
 
 def lost(private_id: str = "pid", rooms: tuple[str, ...] = (), position: int = 0) -> LostSocket:
-    return LostSocket("sid", private_id, dict.fromkeys(rooms), {}, position)
+    return LostSocket("sid", private_id, dict.fromkeys(rooms), history(*rooms), {}, position)
+
+
+def history(*rooms: str) -> RoomHistory:
+    """Returns that of a socket which has always been in these rooms."""
+    made = RoomHistory("sid")
+    for name in rooms:
+        made.join(name, 0)
+    return made
 
 
 def texts(packets: list[EncodedPacket]) -> list[Any]:
@@ -46,7 +55,7 @@ def test_a_client_missed_exactly_what_was_sent_to_its_rooms_and_does_not_exclude
         recovery.log(packet(str(number)), rooms, excluded, 0.0)
     seen = data.draw(st.integers(0, len(sent)))
     count = data.draw(st.integers(1, 5))
-    missed = recovery.missed(seen, inside)
+    missed = recovery.missed(seen, history(*inside))
     recovery.log(packet("later"), EVERYBODY, EVERYBODY, 0.0)
     found = []
     while taken := missed.take(count, 1 << 20):
@@ -86,21 +95,39 @@ def test_events_and_sessions_expire() -> None:
     recovery.keep(lost("new"), 50.0)
     recovery.log(packet(), frozenset("a"), EVERYBODY, 61.0)
     assert recovery.restore("old", None, 61.0) is None
-    assert recovery.restore("new", "1", 61.0) is not None
+    assert recovery.restore("new", recovery._tag + "1", 61.0) is not None
     recovery.keep(lost("new"), 61.0)
-    assert recovery.restore("new", "0", 61.0) is None  # the event after it has expired
+    assert recovery.restore("new", recovery._tag + "0", 61.0) is None  # the event after it has expired
     assert recovery.size == packet().size + EVENT_COST + ROOM_COST
     recovery.keep(lost("x"), 200.0)
     assert recovery.size == 0
     assert not recovery._by_room
 
 
-@pytest.mark.parametrize("offset", ["zz", "", 5, True, ["1"], {}, "9", "-1", "1" * 17])
+@pytest.mark.parametrize(
+    "offset", ["zz", "", 5, True, ["1"], {}, "1", "@zz", "@", "@9", "@-1", "@" + "1" * 17]
+)
 def test_an_offset_that_was_never_sent_recovers_nothing(offset: object) -> None:
     recovery = Recovery(seconds=60)
+    first = recovery.next_offset()
     recovery.log(packet(), EVERYBODY, EVERYBODY, 0.0)
     recovery.keep(lost(), 0.0)
+    if isinstance(offset, str):
+        offset = offset.replace("@", first[:-1])
     assert recovery.restore("pid", offset, 0.0) is None
+    recovery.keep(lost(), 0.0)
+    assert recovery.restore("pid", first, 0.0) is not None
+
+
+def test_an_offset_from_before_the_session_is_not_believed() -> None:
+    recovery = Recovery(seconds=60)
+    first = recovery.next_offset()
+    for _ in range(3):
+        recovery.log(packet(), EVERYBODY, EVERYBODY, 0.0)
+    recovery.keep(lost(position=2), 0.0)
+    recovered = recovery.restore("pid", first, 0.0)
+    assert recovered is not None
+    assert recovered.seen == 2
 
 
 def test_without_an_offset_the_position_counts() -> None:
@@ -110,6 +137,51 @@ def test_without_an_offset_the_position_counts() -> None:
     assert recovered is not None
     assert recovered.seen == 0
     assert recovery.restore("pid", None, 0.0) is None  # it was removed
+
+
+def test_an_event_is_for_those_who_were_in_its_rooms_when_it_was_sent() -> None:
+    recovery = Recovery(seconds=60)
+    rooms = RoomHistory("sid")
+
+    def send(text: str, to: str, without: str = "") -> None:
+        recovery.log(packet(text), frozenset(to), frozenset(without), 0.0)
+
+    send("before", "a")
+    rooms.join("a", recovery.position)
+    send("inside", "a")
+    send("excluded", "b", "a")
+    send("all but a", "", "a")
+    rooms.leave("a", recovery.position, recovery.oldest)
+    send("after", "a")
+    send("no longer excluded", "", "a")
+    rooms.join("a", recovery.position)
+    rooms.join("a", recovery.position)
+    send("again", "ab")
+    recovery.log(packet("own"), frozenset(["sid"]), EVERYBODY, 0.0)
+    taken = recovery.missed(0, rooms).take(10, 1 << 20)
+    assert texts(taken) == [f'2["{text}"]' for text in ("inside", "no longer excluded", "again", "own")]
+
+
+def test_the_history_of_rooms_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rfc6455_server.socketio.history.MAX_LEFT", 2)
+    recovery = Recovery(seconds=60)
+    session = lost()
+    for _ in range(4):
+        session.history.join("a", recovery.position)
+        session.history.leave("a", recovery.position, recovery.oldest)  # without an event between: no stay
+        session.history.join("a", recovery.position)
+        offset = recovery.next_offset()
+        recovery.log(packet(), EVERYBODY, EVERYBODY, 0.0)
+        session.history.leave("a", recovery.position, recovery.oldest)
+    assert len(session.history) == 2
+    assert session.history.names == {"sid", "a"}
+    recovery.keep(session, 0.0)
+    assert recovery.restore("pid", None, 0.0) is None  # some of the rooms at that time are forgotten
+    recovery.keep(session, 0.0)
+    assert recovery.restore("pid", offset, 0.0) is not None
+    session.history.join("b", 10)
+    session.history.leave("b", 11, 11)
+    assert session.history.names == {"sid", "b"}  # stays before the first event that is kept are forgotten
 
 
 def test_the_lost_sessions_and_their_rooms_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +201,7 @@ def test_what_was_dropped_meanwhile_is_not_skipped_silently() -> None:
     recovery = Recovery(seconds=60, max_bytes=3 * (packet().size + EVENT_COST))
     for _ in range(3):
         recovery.log(packet(), EVERYBODY, EVERYBODY, 0.0)
-    missed = recovery.missed(0, frozenset())
+    missed = recovery.missed(0, history())
     assert len(missed.take(1, 1 << 20)) == 1
     recovery.log(packet(), EVERYBODY, EVERYBODY, 0.0)
     assert len(missed.take(1, 1 << 20)) == 1  # the second is still there
@@ -143,7 +215,7 @@ def test_a_turn_ends_after_so_many_bytes() -> None:
     recovery = Recovery(seconds=60)
     for _ in range(4):
         recovery.log(packet("x" * 100), EVERYBODY, EVERYBODY, 0.0)
-    missed = recovery.missed(0, frozenset())
+    missed = recovery.missed(0, history())
     assert len(missed.take(10, 150)) == 2
     assert not missed.is_empty
 

@@ -39,8 +39,8 @@ async def enter(client: Client, name: str, auth: object = None) -> str:
 def children(r: Rig) -> list[str]:
     """Returns the names of all dynamic namespaces that exist, after a look at what they must not leave."""
     names = sorted(name for parent in r.io._namespaces.parents for name in parent.children)
-    assert {name for name in r.io._namespaces._by_name if name != "/"} >= set(names)
-    assert len(r.server.registries) == 1 + len(r.io._namespaces._by_name)
+    assert set(r.io.namespaces) >= {"/", *names}
+    assert len(r.server.registries) == 1 + len(r.io.namespaces)
     return names
 
 

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -26,6 +26,7 @@ from rfc6455_server import (
 )
 from rfc6455_server.socketio import (
     AckTimeoutError,
+    AsIs,
     ConnectError,
     DisconnectedError,
     Socket,
@@ -240,7 +241,7 @@ async def test_json_can_be_encoded_and_decoded_by_the_application() -> None:
     async with rig(json_encoder=encode, json_decoder=decode) as r:
 
         @r.io.on("add")
-        async def add(socket: Socket, number: Any) -> Any:
+        async def add(socket: Socket, number: Annotated[Decimal, AsIs]) -> Annotated[Decimal, AsIs]:
             return number + Decimal("0.2")
 
         client = await r.client()

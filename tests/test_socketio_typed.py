@@ -1,5 +1,6 @@
 """Handlers with annotations: what clients are told, and events that are declared with their types."""
 
+import asyncio
 import json
 import logging
 from dataclasses import dataclass
@@ -7,7 +8,9 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
+import socketio
 
+from rfc6455_server import Server
 from rfc6455_server.socketio import (
     Ack,
     AnnotationError,
@@ -21,6 +24,7 @@ from rfc6455_server.socketio import (
 )
 from rfc6455_server.socketio.registering import RegisteredHandler
 from rfc6455_server.testing import settle
+from tests.server_helpers import PATIENCE, serving
 from tests.test_socketio_server import Client, Rig, rig
 
 
@@ -380,6 +384,33 @@ def test_handlers_without_annotations_cost_nothing() -> None:
     assert signatures["bare"] is signatures["any"] is None
     assert signatures["typed"] is not None
     assert RegisteredHandler(typed).signature is None
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+async def test_with_the_official_client(transport: str) -> None:
+    io, server = SocketIO(), Server()
+    server.mount(io)
+
+    @io.on("message")
+    async def message(socket: Socket, data: ChatMessage, image: bytes = b"") -> tuple[Receipt, bytes]:
+        told.emit(socket, data)
+        return Receipt(len(data.text)), image
+
+    @io.emits("told")
+    def told(data: ChatMessage) -> None: ...
+
+    client = socketio.AsyncClient(reconnection=False)
+    heard: asyncio.Queue[Any] = asyncio.Queue()
+    for event in ("told", "error"):
+        client.on(event, lambda data, event=event: heard.put_nowait((event, data)))
+    async with serving(server) as url, asyncio.timeout(PATIENCE):
+        await client.connect(url.replace("ws", "http", 1), transports=[transport])
+        assert await client.call("message", (GOOD, b"png")) == ({"number": 5}, b"png")
+        assert await heard.get() == ("told", {"text": "hello", "sent": "2026-11-24T12:30:00+00:00"})
+        assert await client.call("message", BAD) == BAD_TEXT
+        await client.emit("message", BAD)
+        assert await heard.get() == ("error", {"event": "message", **BAD_TEXT})
+        await client.disconnect()
 
 
 # Events that are declared.

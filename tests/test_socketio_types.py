@@ -42,6 +42,7 @@ from rfc6455_server.socketio.typed.problems import (
     Problem,
     run,
 )
+from rfc6455_server.socketio.typed.shapes import AsIs
 
 
 class Color(Enum):
@@ -202,6 +203,7 @@ TAKEN: list[tuple[Any, Any, Any]] = [
     (Annotated[int, annotated_types.Interval(ge=1, lt=5)], 1, 1),
     (Annotated[list[int], annotated_types.Len(1, 2)], [1], [1]),
     (Annotated[str, "a description"], "a", "a"),
+    (Annotated[str, AsIs], "a", "a"),
     (Model, {"number": 7, "inner": [{"number": 8}]}, Model(number=7, inner=[Model(number=8)])),
     (Annotated[int, pydantic.Field(gt=3)], 4, 4),
     (Struct, {"number": 1, "data": b"x", "inner": [{"number": 2}]}, Struct(1, b"x", [Struct(2)])),
@@ -303,6 +305,7 @@ NOT_TAKEN: list[tuple[Any, Any, list[tuple[str, str, str]]]] = [
         [("data.side", "got a string", "number")],
     ),
     (Circle | Square, {"radius": 1}, [("data", "got an object that is none of these", "Circle or Square")]),
+    (Annotated[Decimal, AsIs], "1", [("data", "got a string", "Decimal")]),
     (Annotated[str, Bounds(min_length=1)], "", [("data", "out of bounds", "a length of at least 1")]),
     (Annotated[str, Bounds(max_length=1)], "ab", [("data", "out of bounds", "a length of at most 1")]),
     (Annotated[str, Bounds(max_length=1)], 1, [("data", "got a number", "string")]),
@@ -394,6 +397,14 @@ def test_what_is_not_sent(annotation: Any, value: Any, expected: list[tuple[str,
     assert problems(annotation, value, encoding=True) == expected
 
 
+def test_what_only_the_application_can_decode_and_encode() -> None:
+    number = Decimal("0.1")
+    assert convert(Annotated[Decimal, AsIs] | None, number) is number
+    assert encode(list[Annotated[Decimal, AsIs]], [number]) == [number]
+    assert problems(Annotated[Decimal, AsIs], 0.1, encoding=True) == [("data", "got a number", "Decimal")]
+    assert "type" not in schema(Annotated[Decimal, AsIs])
+
+
 def test_a_pydantic_model_converts_as_its_configuration_says() -> None:
     class Strict(Model, strict=True):
         pass
@@ -463,6 +474,7 @@ IMPOSSIBLE: dict[str, tuple[Any, str]] = {
     "bounds of a date": (Annotated[date, Bounds(ge=1)], "cannot bound date"),
     "a length of a number": (Annotated[int, Bounds(max_length=1)], "cannot bound int"),
     "bounds of a union": (Annotated[int | None, Bounds(ge=1)], "cannot bound"),
+    "as it is, and no class": (Annotated[list[int], AsIs], "AsIs is for a class"),
     "an unknown check": (
         Annotated[int, annotated_types.MultipleOf(3)],
         "MultipleOf.* is not checked here",
@@ -557,6 +569,13 @@ def test_unions_in_unions_take_linear_time() -> None:
     ((path, reason, _),) = problems(Left | Right, made, encoding=True)
     assert path.startswith("data.next.next.next")
     assert reason == "got a string that is none of these"
+
+
+def test_a_value_that_is_nested_too_deeply_is_not_taken() -> None:
+    value: Any = 1
+    for _ in range(2000):
+        value = {"next": value}
+    assert problems(Left | Right, value) == [("", "nested too deeply", "less nesting")]
 
 
 def test_a_value_that_contains_itself_is_not_sent() -> None:

@@ -203,7 +203,7 @@ class HttpConnection:
             record_refusal(self._hub.stats, response.status, address=address, path=path, reason=reason)
         try:
             await self._send(response)
-        except (OSError, TimeoutError):
+        except OSError:
             self.abort()
             return
         self._finish()
@@ -232,14 +232,17 @@ class HttpConnection:
         await self._write(connection.send(h11.EndOfMessage()))
 
     async def _write(self, data: bytes) -> None:
-        """Writes, and waits while the client is behind; raises `OSError` or `TimeoutError`."""
+        """Writes, and waits while the client is behind, for the send timeout at most. Raises `OSError`."""
         self._hub.stats.bytes_out += len(data)
         self._writer.write(data)
         unwritten = self._writer.transport.get_write_buffer_size()
         if unwritten:
             self._hub.budget.charge(self, unwritten)
-        async with asyncio.timeout(self._hub.limits.send_timeout):
+        timer = self._hub.clock.call_later(self._hub.limits.send_timeout, self.abort)
+        try:
             await self._writer.drain()
+        finally:
+            timer.cancel()
 
     def disconnect_slow(self, slowness: Slowness) -> None:
         """Ends the connection: of all peers, most bytes wait for this one."""

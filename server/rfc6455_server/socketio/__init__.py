@@ -25,6 +25,7 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Unpack, cast, overload
 
 from rfc6455 import Request
@@ -63,11 +64,13 @@ from rfc6455_server.socketio.typed.asyncapi import asyncapi_document
 from rfc6455_server.socketio.typed.containers import Bounds
 from rfc6455_server.socketio.typed.declared import OutgoingEvent
 from rfc6455_server.socketio.typed.problems import InvalidDataError, Problem
+from rfc6455_server.socketio.typed.shapes import AsIs
 
 __all__ = [
     "Ack",
     "AckTimeoutError",
     "AnnotationError",
+    "AsIs",
     "Bounds",
     "Cluster",
     "ConnectError",
@@ -183,6 +186,11 @@ class SocketIO(Mounted, Registering, Declaring, ServerSide, Broadcaster):
         if "{" in name:
             return self._namespaces.add_parent(name, max_children)
         return self._namespaces.of(name)
+
+    @property
+    def namespaces(self) -> Mapping[str, Namespace]:
+        """The namespaces that exist now, by name, with the children of dynamic ones."""
+        return MappingProxyType(self._namespaces.by_name)
 
     def register(self, handlers: NamespaceHandlers) -> Namespace:
         """Registers the methods of an object, and returns their namespace (`NamespaceHandlers`)."""

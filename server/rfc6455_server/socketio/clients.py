@@ -242,7 +242,7 @@ class Client:
         if lost is None:
             return
         # What it missed follows CONNECT, and is followed by what is sent from now on, also by callbacks.
-        missed = namespace.missed(socket.position, {lost.id, *lost.rooms})
+        missed = namespace.missed(socket.seen, lost.history)
         catch_up = CatchUp(self.session, missed, namespace.server.turns)
         self.session.hold(catch_up.finish)
         socket.rejoin(lost)

@@ -75,6 +75,9 @@ class HandlerQueue:
     async def _open(self, call: Call) -> None:
         try:
             await call()
+        except asyncio.CancelledError:
+            self.drop()  # the server stops, and waits for no new task
+            raise
         finally:
             self._opening = None
             waiting = list(self._waiting)

@@ -6,17 +6,17 @@ Left to others: how a client is connected to a namespace (`clients`), one socket
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any, Protocol
 
 from rfc6455 import LocalProtocolError, PreparedMessage
 from rfc6455_server.clock import Clock, Timer
 from rfc6455_server.policies import Coalesce, Policy
-from rfc6455_server.rooms import Rooms
+from rfc6455_server.rooms import Member, Room, Rooms
 from rfc6455_server.socketio.cluster import Cluster, ServerSide
 from rfc6455_server.socketio.documents import Declarations, Declaring
 from rfc6455_server.socketio.encoded import EncodedPacket
+from rfc6455_server.socketio.history import RoomHistory
 from rfc6455_server.socketio.packets import Packet, PacketOptions, encode
 from rfc6455_server.socketio.reasons import RECOVERABLE
 from rfc6455_server.socketio.recovery import LostSocket, Missed, Recovery
@@ -81,6 +81,9 @@ class Namespace(Declaring, SocketNamespace, ServerSide):
             if server.recovery_seconds is None
             else Recovery(server.recovery_seconds, server.recovery_bytes)
         )
+        if self.recovery is not None:
+            self.rooms.on_join(self._note_join)
+            self.rooms.on_leave(self._note_leave)
         self.middlewares: list[Middleware] = []
         self.handlers = Handlers()
         self.declarations: Declarations = {}
@@ -204,10 +207,9 @@ class Namespace(Declaring, SocketNamespace, ServerSide):
     def position(self) -> int:
         return 0 if self.recovery is None else self.recovery.position
 
-    def missed(self, seen: int, inside: AbstractSet[str]) -> Missed:
-        """Returns what a recovered socket missed that was in the rooms ``inside``."""
+    def missed(self, seen: int, history: RoomHistory) -> Missed:
         assert self.recovery is not None  # noqa: S101 - a socket was recovered
-        return self.recovery.missed(seen, inside)
+        return self.recovery.missed(seen, history)
 
     def add(self, socket: Socket) -> bool:
         self.sockets[socket.id] = socket
@@ -221,7 +223,9 @@ class Namespace(Declaring, SocketNamespace, ServerSide):
         if self.recovery is not None:
             self.by_private_id.pop(socket.private_id, None)
             rooms = {room.name: room.shown(socket) for room in socket.memberships}
-            lost = LostSocket(socket.id, socket.private_id, rooms, socket.data, socket.position)
+            history = socket.history or RoomHistory(socket.id)
+            socket.history = None  # it leaves its rooms now, but not for good
+            lost = LostSocket(socket.id, socket.private_id, rooms, history, socket.data, socket.position)
             self.keep_lost(lost, reason)
         self.sockets.pop(socket.id, None)
         self.check_soon()
@@ -240,6 +244,17 @@ class Namespace(Declaring, SocketNamespace, ServerSide):
 
         self._endings[id_] = task
         task.add_done_callback(ended)
+
+    def _note_join(self, room: Room, member: Member) -> None:
+        assert isinstance(member, Socket)  # noqa: S101 - the rooms of a namespace have no others
+        if member.history is None:
+            member.history = RoomHistory(member.id)
+        member.history.join(room.name, self.position)
+
+    def _note_leave(self, room: Room, member: Member) -> None:
+        assert isinstance(member, Socket)  # noqa: S101 - as above
+        if member.history is not None and self.recovery is not None:
+            member.history.leave(room.name, self.position, self.recovery.oldest)
 
     def keep_lost(self, lost: LostSocket, reason: str) -> None:
         if self.recovery is not None and reason in RECOVERABLE:

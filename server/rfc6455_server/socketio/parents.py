@@ -110,27 +110,28 @@ class Namespaces:
         self.parents: list[ParentNamespace] = []
         """The dynamic namespaces, in the order in which they are asked about a name."""
         self.server = server
-        self._by_name: dict[str, Namespace] = {}
+        self.by_name: dict[str, Namespace] = {}
+        """All that exist now, without the dynamic ones themselves."""
         self._registries: list[Rooms] = []
 
     def attach(self, registries: list[Rooms]) -> None:
         """Adds the rooms of all namespaces to ``registries``, now and from now on."""
         self._registries = registries
-        for namespace in [*self._by_name.values(), *self.parents]:
+        for namespace in [*self.by_name.values(), *self.parents]:
             namespace.rooms.stats = self.server.stats
-        registries += [namespace.rooms for namespace in self._by_name.values()]
+        registries += [namespace.rooms for namespace in self.by_name.values()]
 
     def get(self, name: str) -> Namespace | None:
         """Returns the namespace of that name, if it exists now."""
-        return self._by_name.get(name)
+        return self.by_name.get(name)
 
     def documented(self) -> list[Namespace]:
         """Returns the namespaces that the application made, without the children of dynamic ones."""
-        return [*(one for one in self._by_name.values() if one.parent is None), *self.parents]
+        return [*(one for one in self.by_name.values() if one.parent is None), *self.parents]
 
     def of(self, name: str) -> Namespace:
         """Returns the namespace of that name, and makes it at first."""
-        return self._by_name.get(name) or self._add(Namespace(name, self.server))
+        return self.by_name.get(name) or self._add(Namespace(name, self.server))
 
     def add_parent(
         self, pattern: str | re.Pattern[str] | NamespaceMatch, max_children: int
@@ -161,7 +162,7 @@ class Namespaces:
             except Exception:  # noqa: BLE001 - whatever the function raises
                 log(logging.ERROR, "namespace function failed", exception=True, namespace=name)
                 raise ConnectError("internal error") from None
-            found = self._by_name.get(name)  # another client may have come meanwhile
+            found = self.by_name.get(name)  # another client may have come meanwhile
             if parameters is None or found is not None:
                 if found is not None:
                     return found
@@ -173,10 +174,10 @@ class Namespaces:
         raise ConnectError("Invalid namespace")
 
     def _add(self, namespace: Namespace) -> Namespace:
-        self._by_name[namespace.name] = namespace
+        self.by_name[namespace.name] = namespace
         self._registries.append(namespace.rooms)
         return namespace
 
     def _forget(self, namespace: Namespace) -> None:
-        del self._by_name[namespace.name]
+        del self.by_name[namespace.name]
         self._registries.remove(namespace.rooms)

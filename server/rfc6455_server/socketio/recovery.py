@@ -7,6 +7,9 @@ While recovery is on, each event carries an offset, a short string, as its last 
 back sends the last offset that it has seen, and its private id. It is recovered if its session and all events
 since then are still kept: they are kept for a time, and events up to a number of bytes.
 
+A client takes the last argument of any event for an offset if it is a string, also an application's. So an
+offset starts with a tag that nobody can guess, and a client that sends anything else is not recovered.
+
 Each event is also listed under every room that it was sent to, so that finding what a client missed takes
 time in proportion to what it missed, and not to all that is kept.
 """
@@ -22,6 +25,8 @@ from typing import Any, Final, NamedTuple
 
 from rfc6455 import WebSocketError
 from rfc6455_server.socketio.encoded import EncodedPacket
+from rfc6455_server.socketio.history import RoomHistory
+from rfc6455_server.socketio.ids import new_id
 
 DEFAULT_MAX_BYTES: Final = 32 << 20
 """Maximum bytes of events that are kept for a namespace, with the objects that hold them."""
@@ -58,9 +63,10 @@ class LostSocket:
     private_id: str
     rooms: dict[str, object]
     """The names of its rooms, with what it shows there (`rooms.Room.join`)."""
+    history: RoomHistory
     data: dict[str, Any]
     position: int
-    """The last offset that the client is known to have seen: it may have seen no event since."""
+    """The last offset before the socket was first connected: its client may have seen no event since."""
     lost_at: float = 0.0
 
 
@@ -80,6 +86,13 @@ class _Logged(NamedTuple):
     @property
     def size(self) -> int:
         return self.packet.size + EVENT_COST + ROOM_COST * (len(self.rooms) + len(self.excluded))
+
+    def was_for(self, history: RoomHistory) -> bool:
+        """Whether it was sent to a socket with these rooms."""
+        offset = self.offset
+        if any(history.contains(name, offset) for name in self.excluded):
+            return False
+        return not self.rooms or any(history.contains(name, offset) for name in self.rooms)
 
 
 _offset = attrgetter("offset")
@@ -131,10 +144,16 @@ class Recovery:
     _by_room: dict[str | None, _RoomLog] = field(default_factory=dict)
     _sessions: OrderedDict[str, LostSocket] = field(default_factory=OrderedDict)
     _lost_rooms: int = 0
+    _tag: str = field(default_factory=lambda: new_id()[:8])
 
     def next_offset(self) -> str:
         """Returns the offset of the event that is logged next."""
-        return f"{self.position + 1:x}"
+        return f"{self._tag}{self.position + 1:x}"
+
+    @property
+    def oldest(self) -> int:
+        """The number of the first event that is kept."""
+        return self._log[0].offset if self._log else self.position + 1
 
     def log(
         self, packet: EncodedPacket, rooms: AbstractSet[str], excluded: AbstractSet[str], now: float
@@ -156,7 +175,7 @@ class Recovery:
         """Keeps a session whose connection was lost."""
         session.lost_at = now
         self._sessions[session.private_id] = session
-        self._lost_rooms += len(session.rooms)
+        self._lost_rooms += len(session.history)
         self._drop_expired(now)
 
     def limit(self, max_bytes: int, now: float) -> None:
@@ -178,39 +197,53 @@ class Recovery:
         session = self._sessions.pop(private_id, None)
         if session is None:
             return None
-        self._lost_rooms -= len(session.rooms)
-        seen = session.position if offset is None else _parse(offset)
-        return Recovered(session, seen) if self._reaches(seen) else None
+        self._lost_rooms -= len(session.history)
+        seen = session.position if offset is None else self._parse(offset)
+        if not 0 <= seen <= self.position:
+            return None
+        # The offset may be from an earlier session of this client, which nothing reminds it to forget.
+        seen = max(seen, session.position)
+        known = self._reaches(seen) and seen >= session.history.known_since
+        return Recovered(session, seen) if known else None
 
-    def missed(self, seen: int, inside: AbstractSet[str]) -> "Missed":
-        """Returns what a socket missed after ``seen``; ``inside`` are its rooms and its id."""
-        return Missed(self, seen, self.position, inside)
+    def missed(self, seen: int, history: RoomHistory) -> "Missed":
+        """Returns what a socket with these rooms missed after ``seen``."""
+        return Missed(self, seen, self.position, history)
 
-    def find(self, seen: int, until: int, inside: AbstractSet[str]) -> Iterator[_Logged]:
-        """Yields the events after ``seen``, up to ``until``, that reached the rooms ``inside``.
+    def find(self, seen: int, until: int, history: RoomHistory) -> Iterator[_Logged]:
+        """Yields the events after ``seen``, up to ``until``, that were for a socket with these rooms.
 
         Raises `MissedEventsDroppedError` if the one after ``seen`` is no longer kept.
         """
         if not self._reaches(seen):
             raise MissedEventsDroppedError
-        found = [self._by_room[key].after(seen) for key in self._keys(inside)]
+        found = [self._by_room[key].after(seen) for key in self._keys(history.names)]
         for logged in merge(*found, key=_offset):
             if logged.offset > until:
                 return
             if logged.offset > seen:  # it is found once for each of its rooms
                 seen = logged.offset
-                if not logged.excluded & inside:
+                if logged.was_for(history):
                     yield logged
 
-    def _keys(self, inside: AbstractSet[str]) -> list[str | None]:
-        """Returns the keys of the rooms that have events, and are in ``inside`` or stand for all sockets."""
-        keys: list[str | None] = [name for name in inside if name in self._by_room]
+    def _keys(self, names: AbstractSet[str]) -> list[str | None]:
+        """Returns the keys of the rooms that have events, and are in ``names`` or stand for all sockets."""
+        keys: list[str | None] = [name for name in names if name in self._by_room]
         return [*keys, _EVERYBODY] if _EVERYBODY in self._by_room else keys
+
+    def _parse(self, offset: object) -> int:
+        """Returns the number of an offset, or -1 if it is none."""
+        tag = self._tag
+        if not isinstance(offset, str) or not offset.startswith(tag) or len(offset) > len(tag) + 16:
+            return -1
+        try:
+            return int(offset[len(tag) :], 16)
+        except ValueError:
+            return -1
 
     def _reaches(self, seen: int) -> bool:
         # Offsets are contiguous: if the one after ``seen`` is kept, so are all later ones.
-        first = self._log[0].offset if self._log else self.position + 1
-        return first - 1 <= seen <= self.position
+        return self.oldest - 1 <= seen <= self.position
 
     def _drop_expired(self, now: float) -> None:
         while self._log and (self.size > self.max_bytes or self._log[0].at < now - self.seconds):
@@ -227,19 +260,19 @@ class Recovery:
             if not many and session.lost_at >= now - self.seconds:
                 return
             self._sessions.popitem(last=False)
-            self._lost_rooms -= len(session.rooms)
+            self._lost_rooms -= len(session.history)
 
 
 class Missed:
     """What one client missed, read piece by piece from what is kept for all."""
 
-    __slots__ = ("_inside", "_recovery", "_seen", "_until")
+    __slots__ = ("_history", "_recovery", "_seen", "_until")
 
-    def __init__(self, recovery: Recovery, seen: int, until: int, inside: AbstractSet[str]) -> None:
+    def __init__(self, recovery: Recovery, seen: int, until: int, history: RoomHistory) -> None:
         self._recovery = recovery
         self._seen = seen
         self._until = until
-        self._inside = inside
+        self._history = history
 
     @property
     def is_empty(self) -> bool:
@@ -254,7 +287,7 @@ class Missed:
         taken: list[EncodedPacket] = []
         if self._seen == self._until:
             return taken
-        for logged in self._recovery.find(self._seen, self._until, self._inside):
+        for logged in self._recovery.find(self._seen, self._until, self._history):
             taken.append(logged.packet)
             self._seen = logged.offset
             size -= logged.packet.size
@@ -262,11 +295,3 @@ class Missed:
                 return taken
         self._seen = self._until
         return taken
-
-
-def _parse(offset: object) -> int:
-    """Returns the number of an offset, or -1 if it is none."""
-    try:
-        return int(offset, 16) if isinstance(offset, str) and len(offset) <= 16 else -1
-    except ValueError:
-        return -1

@@ -10,7 +10,6 @@ A `Socket` is a member of rooms like any WebSocket, so that policies, limits and
 import asyncio
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
@@ -21,6 +20,7 @@ from rfc6455_server.policies import Policy
 from rfc6455_server.rooms import RoomMember, Rooms
 from rfc6455_server.socketio.catchup import Turns
 from rfc6455_server.socketio.engine import Transport
+from rfc6455_server.socketio.history import RoomHistory
 from rfc6455_server.socketio.ids import new_id
 from rfc6455_server.socketio.packets import Packet, PacketType
 from rfc6455_server.socketio.receiving import EventReceiver, HandlingNamespace
@@ -149,8 +149,8 @@ class SocketNamespace(Registering, Broadcaster, TargetNamespace["Socket"], Handl
         """The offset of the last event that `recovery` keeps; 0 without recovery."""
 
     @abstractmethod
-    def missed(self, seen: int, inside: AbstractSet[str]) -> Missed:
-        """Returns what a recovered socket missed that was in the rooms ``inside``."""
+    def missed(self, seen: int, history: RoomHistory) -> Missed:
+        """Returns what a recovered socket with these rooms missed."""
 
     @abstractmethod
     def keep_lost(self, lost: LostSocket, reason: str) -> None:
@@ -225,7 +225,11 @@ class Socket(RoomMember, EventReceiver):
         self.closed: ConnectionClosed | None = None
         """How the socket was disconnected; ``None`` before that."""
         self.position = 0
-        """The offset of the last event that the client is known to have seen (`recovery`)."""
+        """The offset of the last event before the socket was first connected (`recovery`)."""
+        self.history: RoomHistory | None = None
+        """When it was in which rooms; kept with recovery only, and from the first room on."""
+        self.seen = 0
+        """The offset of the last event that the client had seen when it came back."""
         self.lost: LostSocket | None = None
         """What the socket had when its connection was lost, until it is connected again."""
         self._client = client
@@ -426,11 +430,15 @@ class Socket(RoomMember, EventReceiver):
         self.private_id = lost.private_id
         self.data = lost.data
         # Not the newest offset: the client may lose this connection too before it has seen anything.
-        self.position = recovered.seen
+        self.position = lost.position
+        self.seen = recovered.seen
 
     def rejoin(self, lost: LostSocket) -> None:
         """Joins the rooms that the socket was in. No limit applies: it joined them before."""
         self.lost = None
+        own, self.history = self.history, lost.history
+        for name in own.present if own is not None else ():  # those that a middleware joined
+            lost.history.join(name, self.namespace.position)
         for name, shown in lost.rooms.items():
             self.namespace.rooms[name].rejoin(self, shown)
 

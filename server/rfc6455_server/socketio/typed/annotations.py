@@ -10,6 +10,7 @@
 | dataclass, TypedDict; named tuple | an object; an array |
 | ``A | B``, ``Optional`` | the first that fits |
 | ``Annotated[T, Bounds(…)]``, also with annotated_types; ``Annotated[T, "description"]`` | as T |
+| ``Annotated[T, AsIs]`` | what ``json_decoder`` and ``json_encoder`` have for this class |
 | a model of pydantic, a Struct of msgspec | as they have it (`models`) |
 | ``Any``, ``object``, none | anything, unchecked |
 """
@@ -48,9 +49,11 @@ from rfc6455_server.socketio.typed.shapes import (
     DATETIME,
     IDENTIFIER,
     AnyShape,
+    AsIs,
     BoolShape,
     BytesShape,
     FloatShape,
+    InstanceShape,
     IntShape,
     NoneShape,
     Shape,
@@ -119,6 +122,10 @@ class _Builder:
         if get_origin(annotation) is Annotated:
             inner, *more = get_args(annotation)
             return self.shape(inner, (*more, *metadata))
+        if AsIs in metadata:
+            if not isinstance(annotation, type) or get_args(annotation):
+                raise AnnotationError(f"AsIs is for a class: {_name(annotation)}")
+            return InstanceShape(annotation)
         if (modelled := model_shape(annotation, metadata)) is not None:
             return modelled
         if isinstance(annotation, typing.NewType):

@@ -196,10 +196,10 @@ class _Builder:
         return {"$ref": f"#/channels/{channel_id}/messages/{name}"}
 
     def _arguments(self, event: EventDocument, outgoing: bool) -> Schema:
-        schemas = [
-            self._adopted(lambda local, one=signature: one.arguments_schema(local, outgoing=outgoing))
-            for signature in event.signatures
-        ]
+        schemas = []
+        for signature in event.signatures:
+            local = Definitions()
+            schemas.append(self._adopt(signature.arguments_schema(local, outgoing=outgoing), local))
         schema = schemas[0] if len(schemas) == 1 else {"allOf": schemas}
         return _with_offset(schema) if event.offset else schema
 
@@ -207,10 +207,10 @@ class _Builder:
         """Returns the messages of the acknowledgement, which goes in the other direction."""
         answers: dict[str, dict[str, Any]] = {}
         if event.answered:
-            schemas = [
-                self._adopted(lambda local, one=signature: one.answer_schema(local, outgoing=not outgoing))
-                for signature in event.signatures
-            ]
+            schemas = []
+            for signature in event.signatures:
+                local = Definitions()
+                schemas.append(self._adopt(signature.answer_schema(local, outgoing=not outgoing), local))
             payload = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
             answers["answer"] = {"title": f"Answer to {event.name}", "payload": payload}
         if event.checked:
@@ -243,7 +243,5 @@ class _Builder:
     def _error(self) -> Schema:
         return self.definitions.reference(_ERROR_KEY, "Error", lambda: _ERROR)
 
-    def _adopted(self, make: Any) -> Schema:
-        local = Definitions()
-        schema: Schema = make(local)
+    def _adopt(self, schema: Schema, local: Definitions) -> Schema:
         return self.definitions.adopt({**schema, "$defs": local.schemas})

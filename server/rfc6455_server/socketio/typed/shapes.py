@@ -69,6 +69,35 @@ class AnyShape(Shape):
         return {}
 
 
+class AsIs:
+    """Marks a type that JSON does not have: ``Annotated[Decimal, AsIs]``.
+
+    It is for values that the application's own ``json_decoder`` makes, and its ``json_encoder`` takes: only
+    their class is checked.
+    """
+
+
+class InstanceShape(Shape):
+    """The values of a class, which are not converted."""
+
+    def __init__(self, type_: type) -> None:
+        self.label = type_.__name__
+        self._type = type_
+
+    def claims(self, value: Any, *, encoding: bool) -> bool:
+        return isinstance(value, self._type)
+
+    def convert(self, value: Any, path: Path, problems: Problems) -> Any:
+        if not isinstance(value, self._type):
+            wrong(value, path, self.label, problems)
+        return value
+
+    encode = convert
+
+    def schema(self, definitions: Definitions, *, outgoing: bool) -> Schema:
+        return {"description": f"A value of the type {self.label}, which is not one of JSON's."}
+
+
 class NoneShape(Shape):
     """``None``."""
 
