@@ -13,7 +13,7 @@ escape, as the official server does: nothing is lost, and nothing fails.
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NoReturn
 
 from rfc6455 import WebSocketError
@@ -74,20 +74,24 @@ class Attachments(list[bytes]):
         return {"_placeholder": True, "num": len(self) - 1}
 
 
-def encode_json(data: Any, attachments: Attachments, encoder: JsonEncoder | None) -> str:
-    """Returns the JSON of ``data``, with placeholders for its bytes, which it adds to ``attachments``.
+def encode_json(data: Any, max_attachments: int, encoder: JsonEncoder | None) -> tuple[str, Sequence[bytes]]:
+    """Returns the JSON of ``data``, with placeholders for its bytes, and these bytes.
 
     ``encoder`` replaces the strict one of this module. Raises as `packets.encode` does, and whatever the
     encoder raises.
     """
+    attachments: Sequence[bytes] = ()
     try:
         if encoder is None:
             text = _encode_without_bytes(data)
             if text is None:
-                text = _encode_with_bytes(data, attachments)
-            _check_keys(data)
+                attachments = taken = Attachments(max_attachments)
+                text = _encode_with_bytes(data, taken)
+            if "{" in text:
+                _check_keys(data)
         else:
-            text = _encode_by(encoder, data, attachments)
+            attachments = taken = Attachments(max_attachments)
+            text = _encode_by(encoder, data, taken)
     except RecursionError:
         raise ValueError("the data is nested too deeply") from None
     if not text.isascii():
@@ -95,7 +99,7 @@ def encode_json(data: Any, attachments: Attachments, encoder: JsonEncoder | None
             text.encode()
         except UnicodeEncodeError:
             text = _LONE_SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
-    return text
+    return text, attachments
 
 
 def _encode_without_bytes(data: Any) -> str | None:

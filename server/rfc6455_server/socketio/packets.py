@@ -13,12 +13,12 @@ stands for the first bytes, and then each bytes object as a binary message.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, TypedDict
 
 from rfc6455_server.socketio.packet_json import (
-    Attachments,
     JsonDecoder,
     JsonEncoder,
     PacketError,
@@ -156,8 +156,10 @@ def encode(packet: Packet, options: PacketOptions = DEFAULT_OPTIONS) -> list[str
     """
     type_ = packet.type
     _check(packet)
-    attachments = Attachments(options.max_attachments_sent)
-    encoded = "" if packet.data is None else encode_json(packet.data, attachments, options.json_encoder)
+    encoded: str = ""
+    attachments: Sequence[bytes] = ()
+    if packet.data is not None:
+        encoded, attachments = encode_json(packet.data, options.max_attachments_sent, options.json_encoder)
     if attachments and type_ not in _WITH_BYTES:
         raise TypeError(f"{type_.name} carries no bytes")
     head = f"{_DIGITS[_WITH_BYTES[type_]]}{len(attachments)}-" if attachments else _DIGITS[type_]
