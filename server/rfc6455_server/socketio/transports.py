@@ -33,8 +33,9 @@ PROTOCOL: Final = "4"
 MAX_POLL_PACKETS: Final = 16
 """Maximum packets of an answer to a client that may count them: python-socketio's takes no more."""
 
-# The user agents of the official JavaScript client, which takes any number of packets: a browser, Node.
-_TAKES_MANY_PACKETS: Final = re.compile(r"Mozilla/|node-XMLHttpRequest")
+# The user agents of the official clients that take any number of packets: JavaScript's in a browser and in
+# Node, Java's, Swift's.
+_TAKES_MANY_PACKETS: Final = re.compile(r"^Mozilla/|^node-XMLHttpRequest|^okhttp/|\bCFNetwork/")
 # The time as python-socketio's client writes it into the query; JavaScript's is a short text.
 _PYTHON_TIME: Final = re.compile(r"[0-9]+\.[0-9]+")
 
@@ -71,7 +72,7 @@ def parse_query(request: Request) -> dict[str, str]:
 def max_poll_packets(request: Request) -> int:
     """Returns how many packets an answer may have for the client that sent a request."""
     agents = request.headers.get_all("User-Agent")
-    takes_many = bool(agents) and _TAKES_MANY_PACKETS.match(agents[0]) is not None
+    takes_many = bool(agents) and _TAKES_MANY_PACKETS.search(agents[0]) is not None
     if takes_many and _PYTHON_TIME.fullmatch(parse_query(request).get("t", "")) is None:
         return DEFAULT_MAX_PACKETS
     return MAX_POLL_PACKETS
