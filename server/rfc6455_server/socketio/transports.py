@@ -323,7 +323,8 @@ class Transports:
         head = request.head
         user = await self._admit(head)
         if isinstance(user, Refusal):
-            return HttpResponse(user.body, status=user.status, headers=list(user.headers))
+            fields = list(user.headers)
+            return HttpResponse(user.body, status=user.status, headers=fields, reason=user.reason)
         counted = None if self._is_proxy(request.address) else request.address
         if len(self._opened_by_polling) >= self._limits.max_connections:
             return HttpResponse(b"too many sessions\n", status=503)
