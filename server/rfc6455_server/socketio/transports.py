@@ -7,6 +7,7 @@ Left to others: origins (`cors`), one session (`session`, `engine`), what its me
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -66,7 +67,12 @@ _BAD_PROTOCOL: Final = (5, "Unsupported protocol version")
 
 def parse_query(request: Request) -> dict[str, str]:
     """Returns the parameters of the query. Of several with one name, the last counts."""
-    return dict(parse_qsl(request.query, keep_blank_values=True))
+    return _parse(request.query).copy()
+
+
+@lru_cache(maxsize=16)  # the query of one request is needed several times
+def _parse(query: str) -> dict[str, str]:
+    return dict(parse_qsl(query, keep_blank_values=True))
 
 
 def max_poll_packets(request: Request) -> int:
