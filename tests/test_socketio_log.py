@@ -162,6 +162,26 @@ def test_an_event_is_for_those_who_were_in_its_rooms_when_it_was_sent() -> None:
     assert texts(taken) == [f'2["{text}"]' for text in ("inside", "no longer excluded", "again", "own")]
 
 
+def test_what_was_dropped_for_others_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rfc6455_server.socketio.recovery.MAX_DROPPED_ROOMS", 3)
+    recovery = Recovery(seconds=60)
+    offset = recovery.next_offset()
+    recovery.log(packet("seen"), frozenset("a"), EVERYBODY, 0.0)
+    recovery.log(packet(), frozenset("b"), EVERYBODY, 1.0)
+    recovery.log(packet("missed"), frozenset("a"), EVERYBODY, 65.0)
+    recovery.keep(lost(rooms=("a",)), 65.0)  # the first two are dropped
+    recovered = recovery.restore("pid", offset, 66.0)
+    assert recovered is not None
+    assert texts(recovery.missed(recovered.seen, history("a")).take(5, 1 << 20)) == ['2["missed"]']
+    recovery.keep(lost(rooms=("a", "b")), 66.0)
+    assert recovery.restore("pid", offset, 66.0) is None  # one of the dropped ones was for it
+    for name in "xyz":
+        recovery.log(packet(), frozenset(name), EVERYBODY, 67.0)
+    recovery.keep(lost(rooms=("c",), position=2), 130.0)
+    assert len(recovery._dropped) == 3
+    assert recovery.restore("pid", offset, 130.0) is None  # "c" may have had one that is forgotten
+
+
 def test_the_history_of_rooms_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rfc6455_server.socketio.history.MAX_LEFT", 2)
     recovery = Recovery(seconds=60)

@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -93,11 +93,20 @@ emissions = st.builds(
 )
 
 
+class Moment(NamedTuple):
+    """A time, and how many bytes of events recovery had been given by then."""
+
+    time: float
+    logged: int
+
+
 @dataclass
 class Identity:
     """What a socket is to the model, connected or lost."""
 
     id: str
+    born: int
+    """The last event before it was connected."""
     rooms: set[str] = field(default_factory=set)
     due: list[int] = field(default_factory=list)
     """The events for it that must arrive, in order."""
@@ -105,6 +114,9 @@ class Identity:
     """The events for it that may be missed."""
     ended: bool = False
     """Whether it was disconnected on purpose, and cannot come back."""
+    left: set[str] = field(default_factory=set)
+    foreign: int = 0
+    """The last event that was not for it but for a room of it: the server may not tell that apart later."""
     contested: bool = False
     """Whether several clients claim to be it: what one does may make the server forget it."""
 
@@ -127,9 +139,10 @@ class Player(ModelClient):
         """Whether the server must recover it."""
         self.forbidden = False
         """Whether the server must not recover it."""
-        self.away_since: float | None = None
+        self.away_since: Moment | None = None
         """When it stopped reading or was cut."""
-        self.away_bytes = 0
+        self.last_due = 0
+        """The last event that it has seen and that had to arrive, or the last one before it was connected."""
         self.spared = True
         """Whether nothing has happened since it was connected for which the server may end its session."""
         self.resumed = False
@@ -138,7 +151,16 @@ class Player(ModelClient):
     def copy(self) -> "Player":
         """Returns another client that believes to be this one."""
         other = Player(self.machine)
-        for name in ("private_id", "offset", "identity", "position", "last", "foreign_offset", "id"):
+        for name in (
+            "private_id",
+            "offset",
+            "identity",
+            "position",
+            "last",
+            "foreign_offset",
+            "id",
+            "last_due",
+        ):
             setattr(other, name, getattr(self, name))
         other.answered = set(self.answered)
         other.spared = False
@@ -146,8 +168,7 @@ class Player(ModelClient):
 
     def go_away(self) -> None:
         if self.away_since is None:
-            self.away_since = self.machine.clock.time()
-            self.away_bytes = self.machine.logged
+            self.away_since = self.machine.now()
 
     def come_back(self, transport: TransportName) -> None:
         machine = self.machine
@@ -161,9 +182,8 @@ class Player(ModelClient):
             and self.identity is machine.identities.get(self.private_id or "")
             and not self.identity.ended
             and not self.foreign_offset
-            and self.away_since is not None
-            and machine.clock.time() - self.away_since <= WINDOW
-            and machine.logged - self.away_bytes <= machine.config.recovery_bytes
+            and machine.keeps(self.away_since)
+            and (self.identity.foreign <= self.last_due or machine.keeps(machine.sent[self.last_due]))
         )
         self.forbidden = self.identity is not None and self.identity.ended
         self.spared = True
@@ -188,6 +208,7 @@ class Player(ModelClient):
             self.position = self.last = 0
             self.answered.clear()
             self.foreign_offset = self.offset is not None
+            self.last_due = identity.born if identity is not None else 0
 
     def on_event(self, name: str, arguments: list[Any]) -> Any:
         machine, identity = self.machine, self.identity
@@ -204,6 +225,7 @@ class Player(ModelClient):
             due = identity.due[self.position] if self.position < len(identity.due) else None
             machine.check(number == due, f"{number} instead of {due}")
             self.position += 1
+            self.last_due = number
             self.foreign_offset = False
         self.answered.add(number)
         return number
@@ -239,6 +261,7 @@ class Recovery(RuleBasedStateMachine):
         self.identities: dict[str, Identity] = {}
         self.order: list[Identity] = []
         self.droppable: set[int] = set()
+        self.sent: dict[int, Moment] = {}
         self.number = 0
         self.logged = 0
         """Bytes of events that recovery keeps, at least what they cost."""
@@ -336,11 +359,23 @@ class Recovery(RuleBasedStateMachine):
 
     # The model.
 
+    def now(self) -> Moment:
+        return Moment(self.clock.time(), self.logged)
+
+    def keeps(self, since: Moment | None) -> bool:
+        """Whether recovery must still keep all events since then."""
+        if since is None:
+            return False
+        now = self.now()
+        return now.time - since.time <= WINDOW and now.logged - since.logged <= self.config.recovery_bytes
+
     def observe(self) -> None:
         """Notes the sockets that are new."""
         for socket in self.io.sockets.values():
             if socket.private_id not in self.identities:
-                identity = Identity(socket.id, {"admitted"} if self.config.middleware else set())
+                rooms = {"admitted"} if self.config.middleware else set()
+                identity = Identity(socket.id, self.number, rooms)
+                self.sent.setdefault(self.number, self.now())
                 self.identities[socket.private_id] = identity
                 self.order.append(identity)
 
@@ -364,9 +399,12 @@ class Recovery(RuleBasedStateMachine):
             self.droppable.add(number)
         else:
             self.logged += 3 * size + 4000
+        self.sent[number] = self.now()
         for identity in self.order:
             inside = {identity.id, *identity.rooms}
             if identity.ended or (to and not to & inside) or without & inside:
+                if not droppable and (not to or to & (inside | identity.left)):
+                    identity.foreign = number
                 continue
             if droppable:
                 identity.possible.add(number)
@@ -476,7 +514,7 @@ class Recovery(RuleBasedStateMachine):
             other = player.copy()
             assert player.identity is not None
             player.identity.contested = True
-            other.away_since, other.away_bytes = player.away_since, player.away_bytes
+            other.away_since = player.away_since
             self.players.append(other)
             other.come_back(transport)
 
@@ -625,7 +663,10 @@ class Recovery(RuleBasedStateMachine):
             for name in names:
                 if not join:
                     socket.leave(name)
-                    identity.rooms.discard(name)
+                    if name in identity.rooms:
+                        identity.rooms.remove(name)
+                        identity.left.add(name)
+                        identity.foreign = self.number
                     continue
                 try:
                     socket.join(name)

@@ -5,7 +5,9 @@ Left to others: sending the missed events (`catchup`). Time is passed in, in sec
 
 While recovery is on, each event carries an offset, a short string, as its last argument. A client that comes
 back sends the last offset that it has seen, and its private id. It is recovered if its session and all events
-since then are still kept: they are kept for a time, and events up to a number of bytes.
+for it since then are still kept: they are kept for a time, and events up to a number of bytes. Of what is no
+longer kept, each room remembers the last offset, so that a client is recovered also if nothing was sent to it
+for long.
 
 A client takes the last argument of any event for an offset if it is a string, also an application's. So an
 offset starts with a tag that nobody can guess, and a client that sends anything else is not recovered.
@@ -36,6 +38,9 @@ MAX_LOST_SOCKETS: Final = 20_000
 
 MAX_LOST_ROOMS: Final = 1_000_000
 """Maximum rooms of all lost sessions together; the oldest session is dropped first."""
+
+MAX_DROPPED_ROOMS: Final = 10_000
+"""Maximum rooms whose last event that was dropped is remembered."""
 
 EVENT_COST: Final = 660
 """Bytes counted for each kept event besides its frames."""
@@ -90,9 +95,14 @@ class _Logged(NamedTuple):
     def was_for(self, history: RoomHistory) -> bool:
         """Whether it was sent to a socket with these rooms."""
         offset = self.offset
-        if any(history.contains(name, offset) for name in self.excluded):
-            return False
-        return not self.rooms or any(history.contains(name, offset) for name in self.rooms)
+        # Loops, not `any`: a generator for each event would take a tenth of a recovery.
+        for name in self.excluded:
+            if history.contains(name, offset):
+                return False
+        for name in self.rooms:
+            if history.contains(name, offset):
+                return True
+        return not self.rooms
 
 
 _offset = attrgetter("offset")
@@ -144,6 +154,9 @@ class Recovery:
     _by_room: dict[str | None, _RoomLog] = field(default_factory=dict)
     _sessions: OrderedDict[str, LostSocket] = field(default_factory=OrderedDict)
     _lost_rooms: int = 0
+    # The last dropped event of each room, in the order of these; of all other rooms, at most `_forgotten`.
+    _dropped: OrderedDict[str | None, int] = field(default_factory=OrderedDict)
+    _forgotten: int = 0
     _tag: str = field(default_factory=lambda: new_id()[:8])
 
     def next_offset(self) -> str:
@@ -203,7 +216,7 @@ class Recovery:
             return None
         # The offset may be from an earlier session of this client, which nothing reminds it to forget.
         seen = max(seen, session.position)
-        known = self._reaches(seen) and seen >= session.history.known_since
+        known = self._reaches(seen, session.history) and seen >= session.history.known_since
         return Recovered(session, seen) if known else None
 
     def missed(self, seen: int, history: RoomHistory) -> "Missed":
@@ -213,9 +226,9 @@ class Recovery:
     def find(self, seen: int, until: int, history: RoomHistory) -> Iterator[_Logged]:
         """Yields the events after ``seen``, up to ``until``, that were for a socket with these rooms.
 
-        Raises `MissedEventsDroppedError` if the one after ``seen`` is no longer kept.
+        Raises `MissedEventsDroppedError` if one of them may no longer be kept.
         """
-        if not self._reaches(seen):
+        if not self._reaches(seen, history):
             raise MissedEventsDroppedError
         found = [self._by_room[key].after(seen) for key in self._keys(history.names)]
         for logged in merge(*found, key=_offset):
@@ -241,9 +254,12 @@ class Recovery:
         except ValueError:
             return -1
 
-    def _reaches(self, seen: int) -> bool:
-        # Offsets are contiguous: if the one after ``seen`` is kept, so are all later ones.
-        return self.oldest - 1 <= seen <= self.position
+    def _reaches(self, seen: int, history: RoomHistory) -> bool:
+        """Whether all events after ``seen`` are kept that may have been for a socket with these rooms."""
+        if seen >= self.oldest - 1:
+            return True
+        keys = [_EVERYBODY, *history.names]
+        return seen >= self._forgotten and all(self._dropped.get(key, 0) <= seen for key in keys)
 
     def _drop_expired(self, now: float) -> None:
         while self._log and (self.size > self.max_bytes or self._log[0].at < now - self.seconds):
@@ -254,6 +270,10 @@ class Recovery:
                 room.drop_oldest()
                 if not room:
                     del self._by_room[key]
+                self._dropped[key] = oldest.offset
+                self._dropped.move_to_end(key)
+            while len(self._dropped) > MAX_DROPPED_ROOMS:
+                _, self._forgotten = self._dropped.popitem(last=False)
         while self._sessions:
             session = next(iter(self._sessions.values()))
             many = len(self._sessions) > MAX_LOST_SOCKETS or self._lost_rooms > MAX_LOST_ROOMS
