@@ -474,8 +474,8 @@ class Session:
         if websocket is not None:
             websocket.start_close(*CLOSES.get(reason, (CloseCode.NORMAL_CLOSURE, reason)))
         self._backlog.clear()
-        self._finish_missed = None
-        self.direct = None
+        self._finish_missed = self.direct = None
+        self._incoming = 0  # the receiver, which holds the packet that is not complete, goes below
         wake(self._drain_waiters)
         self._inflow.wake()
         self._closed(self)
