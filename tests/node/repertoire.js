@@ -8,7 +8,7 @@ import { scenarios } from "./repertoire_scenarios.js";
 
 const [portsText, mode, ...chosen] = process.argv.slice(2);
 const ports = JSON.parse(portsText);
-const PATIENCE = 10_000;
+const PATIENCE = 20_000; // milliseconds for a scenario
 const LONG = 80;
 
 const control = io(`http://127.0.0.1:${ports.plain}/control`, { transports: ["websocket"], forceNew: true });
@@ -184,7 +184,7 @@ class Run {
 
   async end() {
     for (const socket of this.sockets) socket.disconnect();
-    const deadline = Date.now() + PATIENCE / 2;
+    const deadline = Date.now() + PATIENCE / 4;
     while (Date.now() < deadline && (await this.control("count")) > 0) await sleep(5);
     this.#add("sockets left", await this.control("count"));
     for (const relay of this.relays) relay.close();

@@ -71,11 +71,11 @@ const talk = {
     t.say("too late", await ask(a, { timeout: 50 }, "nobody answers this"));
     t.say("nobody there", await ask(a, { to: ["empty"], timeout: 500 }, "question", "empty"));
     const sorted = ([how, responses]) => [how, responses?.sort()];
-    t.say("others", sorted(await ask(c, { to: ["lobby"], timeout: 500 }, "question", "all")));
-    t.say("some are silent", sorted(await ask(a, { to: ["lobby"], timeout: 50 }, "question", "all")));
-    t.say("from the server", sorted(await t.control("ask", { to: ["lobby"], except: ["@c"], timeout: 500 }, "question", "io")));
+    t.say("others", sorted(await ask(c, { to: ["lobby"], timeout: 5000 }, "question", "all")));
+    t.say("some are silent", sorted(await ask(a, { to: ["lobby"], timeout: 500 }, "question", "all")));
+    t.say("from the server", sorted(await t.control("ask", { to: ["lobby"], except: ["@c"], timeout: 5000 }, "question", "io")));
     b.once("go", () => b.disconnect());
-    t.say("leaves while it is asked", sorted(await t.control("ask", { to: ["@b"], timeout: 300 }, "go")));
+    t.say("leaves while it is asked", sorted(await t.control("ask", { to: ["@b"], timeout: 1000 }, "go")));
   },
 
   async values(t) {
@@ -96,7 +96,7 @@ const talk = {
       "10,000 items": Array(10_000).fill(0),
     };
     for (const [name, value] of Object.entries(values)) {
-      const found = await a.timeout(1000).emitWithAck("echo", value).catch((error) => error);
+      const found = await a.timeout(5000).emitWithAck("echo", value).catch((error) => error);
       t.say(name, JSON.stringify(found).length > 400 ? JSON.stringify(found).length : JSON.stringify(found));
       if (!a.connected) await t.connected(a);
     }
@@ -186,7 +186,7 @@ const talk = {
     await a.emitWithAck("check packets");
     const errors = t.record(a, "error");
     t.say("allowed", await a.emitWithAck("echo", "fine"));
-    t.say("refused", await a.timeout(50).emitWithAck("echo", "forbidden").catch((error) => error));
+    t.say("refused", await a.timeout(500).emitWithAck("echo", "forbidden").catch((error) => error));
     a.emit("back", "forbidden");
     await t.saw("a", "error", "not this one: back");
     t.say("allowed again", await a.emitWithAck("echo", "fine"));
@@ -413,7 +413,7 @@ const namespaces = {
   async "a middleware fails"(t) {
     const a = t.open("a", "/failing");
     const heard = t.record(a, "connect_error");
-    await Promise.race([t.next(a, "connect_error"), sleep(1000)]);
+    await Promise.race([t.next(a, "connect_error"), sleep(2000)]);
     t.say("the client hears", heard);
   },
 
@@ -495,9 +495,9 @@ const load = {
     const heard = t.record(a, "burst");
     const other = t.record(b, "burst");
     const counts = (list) => [list.length, inOrder(list.splice(0).map(([number]) => number))];
-    const sync = (socket) => socket.timeout(5000).emitWithAck("noop").catch(() => {});
+    const sync = (socket) => socket.timeout(15_000).emitWithAck("noop").catch(() => {});
     for (const [label, count, size] of [["small", 1000, 10], ["of 50 kB", 60, 50_000], ["20,000", 20_000, 200]]) {
-      await a.timeout(5000).emitWithAck("burst", count, size).catch(() => {});
+      await a.timeout(15_000).emitWithAck("burst", count, size).catch(() => {});
       await sync(a);
       t.say(label, counts(heard));
     }
@@ -779,7 +779,7 @@ const links = {
     const a = t.open("a", "/nowhere", { port: relay.port, reconnection: false });
     const closed = t.next(a.io, "close");
     t.say("refused", (await t.next(a, "connect_error"))[0]);
-    const outcome = await Promise.race([closed, sleep(2000)]);
+    const outcome = await Promise.race([closed, sleep(4000)]);
     t.say("then", outcome?.[0]);
   },
 };
