@@ -9,6 +9,7 @@ import configparser
 import csv
 import gc
 import grp
+import json
 import logging
 import os
 import pwd
@@ -21,9 +22,9 @@ import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
@@ -530,6 +531,189 @@ async def test_a_room_is_in_one_process(kind: str, tmp_path: Path, certificate: 
                     await a.send("hello")
                     async with asyncio.timeout(PATIENCE):
                         assert [await b.recv(), await c.recv()] == ["hello", "hello"]
+
+
+# Socket.IO on several processes: docs/socketio.md.
+
+CHATS = 32
+PROGRAM = f"""
+import os, sys
+from rfc6455_server.command import cli
+from rfc6455_server.socketio import SocketIO
+
+def chat(path):
+    io = SocketIO(path=path, recovery=120)
+    io.on("connect")(lambda socket: socket.join("lobby"))
+    io.on("where")(lambda socket: os.getpid())
+    io.on("say")(lambda socket, text: socket.to("lobby").emit("said", text))
+    return io
+
+make_server = cli.make_server
+
+def make_server_with_chats(**options):
+    server = make_server(**options)
+    for number in range({CHATS}):
+        server.mount(chat(f"/chats/{{number}}/"))
+    server.mount(chat("/socket.io/"))
+    return server
+
+cli.make_server = make_server_with_chats
+sys.exit(cli.main())
+"""
+"""The command's server with chats at several paths, which say in which process they run."""
+
+
+class Chatters:
+    """Official Socket.IO clients behind a proxy: one polls, one has a WebSocket, and one upgrades."""
+
+    OPTIONS: ClassVar[dict[str, dict[str, object]]] = {
+        "polls": {"transports": ["polling"]},
+        "websocket": {"transports": ["websocket"]},
+        "upgrades": {},
+    }
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(
+        cls, public: Public, certificate: Certificate, path: str = "/socket.io/"
+    ) -> AsyncIterator["Chatters"]:
+        node = find_program("node")
+        script = ROOT / "tests" / "node" / "chatters.js"
+        need("Node", node is not None and (script.parent / "node_modules" / "socket.io-client").exists())
+        process = await asyncio.create_subprocess_exec(
+            *(str(node), str(script), f"https://{public.authority}"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "NODE_EXTRA_CA_CERTS": str(certificate.certificate)},
+        )
+        try:
+            chatters = cls(process)
+            for name, options in cls.OPTIONS.items():
+                await chatters.ask(name, "open", {**options, "path": path})
+            yield chatters
+        finally:
+            process.kill()
+            await process.wait()
+
+    async def ask(self, *command: object) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(command).encode() + b"\n")
+        async with asyncio.timeout(PATIENCE):
+            return json.loads(await self._process.stdout.readline())["answer"]
+
+    async def ids(self) -> set[str | None]:
+        return {await self.ask(name, "id") for name in self.OPTIONS}
+
+    async def where(self) -> set[int | None]:
+        """Returns the numbers of the processes that the clients are connected to."""
+        return {await self.ask(name, "call", "where") for name in self.OPTIONS}
+
+    async def is_in(self, process: Process, name: str) -> bool:
+        where: int | None = await self.ask(name, "call", "where")
+        return where == process.process.pid
+
+    async def are_in(self, process: Process) -> bool:
+        return await self.where() == {process.process.pid}
+
+    async def hear_each_other(self, text: str) -> None:
+        for name in self.OPTIONS:
+            await self.ask(name, "heard")
+        for name in self.OPTIONS:
+            await self.ask(name, "call", "say", text)
+        for name in self.OPTIONS:
+            await self.ask(name, "call", "where")  # what was sent before has arrived
+            assert await self.ask(name, "heard") == [text] * (len(self.OPTIONS) - 1)
+
+
+@contextmanager
+def chats(kind: str, *arguments: str) -> Iterator[Process]:
+    arguments += ("--no-pages", "--trust", "127.0.0.1", "--log-level", "error")
+    arguments += ("--proxy-protocol",) if kind == "HAProxy" else ()
+    with running_command(*arguments, program=("-c", PROGRAM)) as (process, url):
+        yield Process(process, url.removeprefix("http://"))
+
+
+@contextmanager
+def two_chats(kind: str, *arguments: str) -> Iterator[list[Process]]:
+    with chats(kind, *arguments) as one, chats(kind, *arguments) as two:
+        yield [one, two]
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("kind", ["nginx", "HAProxy"])
+async def test_all_of_socketio_is_in_one_process_and_moves_together(
+    kind: str, ending: signal.Signals, tmp_path: Path, certificate: Certificate
+) -> None:
+    running = running_haproxy if kind == "HAProxy" else running_nginx
+    with two_chats(kind, "--drain-time", "2") as processes:
+        addresses = [process.address for process in processes]
+        async with (
+            running(tmp_path, certificate, addresses, {}) as public,
+            Chatters.opened(public, certificate) as clients,
+        ):
+            (where,) = await clients.where()
+            first, second = sorted(processes, key=lambda process: process.process.pid != where)
+            await clients.hear_each_other("hello")
+            before = await clients.ids()
+            first.process.send_signal(ending)
+            await until(lambda: clients.are_in(second))
+            assert not before & await clients.ids(), "recovered, from nothing"
+            await clients.hear_each_other("here we are")
+            await asyncio.to_thread(first.process.wait, 30)
+
+
+@pytest.mark.parametrize("kind", ["nginx", "HAProxy"])
+async def test_a_process_that_comes_back_divides_the_clients_until_the_other_one_drains(
+    kind: str, tmp_path: Path, certificate: Certificate
+) -> None:
+    running = running_haproxy if kind == "HAProxy" else running_nginx
+    with ExitStack() as stack:
+        processes = stack.enter_context(two_chats(kind))
+        addresses = [process.address for process in processes]
+        async with (
+            running(tmp_path, certificate, addresses, {}) as public,
+            Chatters.opened(public, certificate) as clients,
+        ):
+            (where,) = await clients.where()
+            first, second = sorted(processes, key=lambda process: process.process.pid != where)
+            first.process.kill()
+            await until(lambda: clients.are_in(second))
+            first = stack.enter_context(chats(kind, "--port", first.address.rsplit(":", 1)[1]))
+            # Clients that poll go back at once. Those that have a WebSocket stay, and no longer meet them.
+            await until(lambda: clients.is_in(first, "polls"))
+            assert await clients.is_in(second, "websocket")
+            assert await clients.is_in(second, "upgrades")
+            await clients.ask("polls", "heard")
+            await clients.ask("websocket", "call", "say", "is anybody there?")
+            assert await clients.is_in(first, "polls")
+            assert await clients.ask("polls", "heard") == []
+            second.process.terminate()
+            await until(lambda: clients.are_in(first))
+            await clients.hear_each_other("all together")
+
+
+@pytest.mark.parametrize("kind", ["nginx", "HAProxy"])
+async def test_applications_at_several_paths_are_spread_over_the_processes(
+    kind: str, tmp_path: Path, certificate: Certificate
+) -> None:
+    running = running_haproxy if kind == "HAProxy" else running_nginx
+    with two_chats(kind) as processes:
+        addresses = [process.address for process in processes]
+        used: set[int | None] = set()
+        async with running(tmp_path, certificate, addresses, {}) as public:
+            for number in range(CHATS):  # after a few, both processes are in use
+                if len(used) == len(processes):
+                    break
+                async with Chatters.opened(public, certificate, f"/chats/{number}/") as clients:
+                    where = await clients.where()
+                    assert len(where) == 1
+                    used |= where
+                    await clients.hear_each_other("hello")
+        assert used == {process.process.pid for process in processes}
 
 
 # The other parts of the page.

@@ -5,6 +5,8 @@ import gc
 import re
 import socket
 import struct
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,18 @@ def page_server(**options: object) -> Server:
     async def broken(request: HttpRequest) -> HttpResponse:
         raise ZeroDivisionError
 
+    @server.http("/bad-field")
+    async def bad_field(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(headers=[("X-Name", "é")])
+
+    @server.http("/broken-body")
+    async def broken_body(request: HttpRequest) -> HttpResponse:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"be"
+            raise ZeroDivisionError
+
+        return HttpResponse(pieces=pieces(), length=5)
+
     return server
 
 
@@ -74,6 +88,7 @@ def page_server(**options: object) -> Server:
         ("GET /other HTTP/1.1\nHost: a\n", 404, b"not found\n"),
         ("DELETE /other HTTP/1.1\nHost: a\n", 404, b"not found\n"),
         ("GET /broken HTTP/1.1\nHost: a\n", 500, b"internal error\n"),
+        ("GET /bad-field HTTP/1.1\nHost: a\n", 500, b"internal error\n"),
         ("GET /healthz HTTP/1.1\nHost: a\n", 200, b"ok\n"),
         ("GET /readyz HTTP/1.1\nHost: a\n", 200, b"ready\n"),
         ("GET /hello HTTP/1.1\nHost: a\nHost: b\n", 400, None),
@@ -92,6 +107,17 @@ async def test_answers(request_: str, status: int, body: bytes | None) -> None:
             assert answer.fields["content-length"] == "5"
         if status == 405:
             assert answer.fields["allow"] in ("GET, HEAD", "POST")
+
+
+async def test_a_body_that_breaks_off_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(page_server()) as url:
+        peer = await RawPeer.connect(url)
+        peer.writer.write(b"GET /broken-body HTTP/1.1\r\nHost: a\r\n\r\n")
+        await peer.reader.readuntil(b"\r\n\r\n")
+        with suppress(ConnectionResetError):
+            assert await peer.read_to_end() == b"be"
+        assert "sending an answer failed" in caplog.text
+        await peer.close()
 
 
 async def test_bodies_with_a_length_and_in_chunks() -> None:

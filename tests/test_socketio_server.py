@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import logging
 import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -1049,18 +1050,26 @@ async def test_cors(cors: list[str], origin: str | None, allowed: bool, credenti
             assert answer.fields["vary"] == "Origin"
 
 
-async def test_polling_is_authorized_and_refused_like_a_websocket() -> None:
+async def test_polling_is_authorized_and_refused_like_a_websocket(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     io = SocketIO()
     server = Server()
     server.mount(io)
 
     @server.authorize
     async def check(request: Request) -> Refusal | None:
-        return None if bearer_token(request) == "s3cret" else Refusal(401, b"who?\n", [("X-Why", "token")])
+        return (
+            None
+            if bearer_token(request) == "s3cret"
+            else Refusal(401, b"who?\n", [("X-Why", "token")], "token")
+        )
 
     async with serving(server) as url:
         answer = await ask(url, "EIO=4&transport=polling")
         assert (answer.status, answer.body, answer.fields["x-why"]) == (401, b"who?\n", "token")
+        with pytest.raises(HandshakeRejectedError):
+            await connect(f"{url}/socket.io/?EIO=4&transport=websocket")
+        assert caplog.text.count("reason=token") == 2
         answer = await ask(url, "EIO=4&transport=polling", headers="Authorization: Bearer s3cret\r\n")
         assert answer.status == 200
         server.make_ready().draining = True

@@ -749,6 +749,9 @@ def values_of(annotation: Any) -> st.SearchStrategy[Any]:
 def from_schema(made: dict[str, Any], definitions: dict[str, Any]) -> st.SearchStrategy[Any]:
     if "$ref" in made:
         return from_schema(definitions[made["$ref"].removeprefix("#/$defs/")], definitions)
+    if "allOf" in made:  # a reference with a default beside it
+        (reference,) = made["allOf"]
+        return from_schema(reference, definitions)
     if "anyOf" in made:
         return st.one_of([from_schema(one, definitions) for one in made["anyOf"]])
     if "enum" in made:

@@ -198,18 +198,27 @@ class HttpConnection:
             address = self._protocol.address
             log(logging.ERROR, "HTTP handler failed", exception=True, address=address, path=path)
             response = HttpResponse(b"internal error\n", status=500)
+        try:
+            head = self._head_of(response)
+        except Exception:  # noqa: BLE001 - whatever h11 raises for what a handler returned
+            log(logging.ERROR, "answer is not valid HTTP", exception=True, path=path)
+            response = HttpResponse(b"internal error\n", status=500)
+            head = self._head_of(response)
         if response.status >= 400 and not response.expected:
             address, reason = self._protocol.address, response.reason
             record_refusal(self._hub.stats, response.status, address=address, path=path, reason=reason)
         try:
-            await self._send(response)
+            await self._send(response, head)
         except OSError:
             self.abort()
-            return
-        self._finish()
+        except Exception:  # noqa: BLE001 - whatever makes or fails to make the body
+            log(logging.ERROR, "sending an answer failed", exception=True, path=path)
+            self.abort()
+        else:
+            self._finish()
 
-    async def _send(self, response: HttpResponse) -> None:
-        h11, connection = self._h11, self._connection
+    def _head_of(self, response: HttpResponse) -> Any:
+        """Returns the head of an answer; raises whatever h11 does for fields that are not valid."""
         length = len(response.body) if response.pieces is None else response.length
         fields = [
             ("Date", formatdate(usegmt=True)),
@@ -221,7 +230,12 @@ class HttpConnection:
         if self._is_last():
             fields.append(("Connection", "close"))
         reason = HTTPStatus(response.status).phrase
-        data = connection.send(h11.Response(status_code=response.status, headers=fields, reason=reason))
+        return self._h11.Response(status_code=response.status, headers=fields, reason=reason)
+
+    async def _send(self, response: HttpResponse, head: Any) -> None:
+        h11, connection = self._h11, self._connection
+        data = connection.send(head)
+        length = len(response.body) if response.pieces is None else response.length
         with_body = length and (self._head is None or self._head.method != "HEAD")
         if with_body and response.pieces is None:
             data += connection.send(h11.Data(data=response.body))

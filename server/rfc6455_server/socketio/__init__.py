@@ -13,11 +13,12 @@
 
     server.mount(io)                         # at /socket.io/
 
-The files, from the wire upward: `packets` (Socket.IO's format), `engine` (Engine.IO's session, without I/O),
-`recovery`, `session` (a session with its transports and time), `registering` and `handlers` (which handlers
-there are, and the order in which they run), `targets`, `receiving`, `sockets`, `namespaces` and `clients`
-(what applications use), `parents` (dynamic namespaces), `classes` (handlers as methods), `cluster` (other
-servers), `transports` (requests).
+The files, from the wire upward: `packet_json` and `packets` (Socket.IO's format), `engine` (Engine.IO's
+session, without I/O), `recovery`, `session` (a session with its transports and time), `registering` and
+`handlers` (which handlers there are, and the order in which they run), `targets`, `receiving`, `sockets`,
+`namespaces` and `clients` (what applications use), `parents` (dynamic namespaces), `classes` (handlers as
+methods), `cluster` (other servers), `options`, `cors`, `compression` and `transports` (requests),
+`client_files` (the client's bundles).
 """
 
 import re

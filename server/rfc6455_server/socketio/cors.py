@@ -52,6 +52,10 @@ class Cors:
         origin = request.origin
         if origin is None:
             return []
+        if not origin.isascii():
+            return (
+                None  # a browser writes other hosts in ASCII, and a field of the answer carries nothing else
+            )
         if self._names(origin, request):
             return [
                 ("Access-Control-Allow-Origin", origin),

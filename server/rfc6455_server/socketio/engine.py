@@ -437,13 +437,12 @@ class EngineSession:
                 packets.append(packet)
                 room -= size
                 self._buffered -= size
-            if not self._queue:
-                room_for_close = room >= payload_size(_CLOSE) and len(packets) < places
-                if self._state is State.CLOSING and (not packets or room_for_close):
-                    packets.append(_CLOSE)
-                    self._end(self._close_reason)
-                elif not packets and self._upgrade is _Upgrade.PROBED:
-                    packets.append(_NOOP)
+            if not packets and self._state is State.CLOSING:
+                # Alone: the official client drops the messages of a payload that ends with a CLOSE.
+                packets.append(_CLOSE)
+                self._end(self._close_reason)
+            elif not packets and self._upgrade is _Upgrade.PROBED:
+                packets.append(_NOOP)
         self._polling = not packets
         return packets
 
@@ -493,7 +492,7 @@ class EngineSession:
     def close(self, now: float, reason: str = "forced close") -> None:
         """Closes the session: queued packets are still sent, and what the client sends is ignored.
 
-        Over polling, a CLOSE packet follows the last of them. ``reason`` is that of `SessionClosed`.
+        Over polling, a CLOSE packet follows them, in a payload of its own. ``reason`` is that of `SessionClosed`.
         """
         if self._state is State.OPEN:
             self._state = State.CLOSING

@@ -57,4 +57,6 @@ class RoomHistory:
         """Whether the socket was in a room when an event was sent."""
         if name == self._id or self._joined.get(name, offset) < offset:
             return True
+        if not self._left:
+            return False
         return any(room == name and joined < offset <= left for room, joined, left in self._left)

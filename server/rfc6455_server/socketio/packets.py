@@ -13,12 +13,12 @@ stands for the first bytes, and then each bytes object as a binary message.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, TypedDict
 
 from rfc6455_server.socketio.packet_json import (
-    Attachments,
     JsonDecoder,
     JsonEncoder,
     PacketError,
@@ -156,10 +156,12 @@ def encode(packet: Packet, options: PacketOptions = DEFAULT_OPTIONS) -> list[str
     """
     type_ = packet.type
     _check(packet)
-    attachments = Attachments(options.max_attachments_sent)
-    encoded = "" if packet.data is None else encode_json(packet.data, attachments, options.json_encoder)
-    if attachments and type_ not in _WITH_BYTES:
-        raise TypeError(f"{type_.name} carries no bytes")
+    encoded = ""
+    attachments: Sequence[bytes] = ()
+    if packet.data is not None:
+        encoded, attachments = encode_json(packet.data, options.max_attachments_sent, options.json_encoder)
+        if attachments and type_ not in _WITH_BYTES:
+            raise TypeError(f"{type_.name} carries no bytes")
     head = f"{_DIGITS[_WITH_BYTES[type_]]}{len(attachments)}-" if attachments else _DIGITS[type_]
     if packet.namespace != "/":
         head += packet.namespace + ","
@@ -296,7 +298,8 @@ class Decoder:
             case PacketType.EVENT:
                 if not isinstance(data, list) or not data:
                     raise PacketError("an event without a name", slug="bad-data")
-                data[0] = _event_name(data[0])
+                if not isinstance(data[0], str):
+                    data[0] = _number_as_name(data[0])
                 if len(data[0]) > self._options.max_event_name:
                     raise PacketError("the name of an event is too long", slug="event-name-too-long")
                 if data[0] in RESERVED_EVENTS:
@@ -325,10 +328,8 @@ def _id(digits: str, type_: PacketType) -> int:
     return int(digits)
 
 
-def _event_name(name: Any) -> str:
-    """Returns the name of an event as text. A whole number is written as JavaScript does."""
-    if isinstance(name, str):
-        return name
+def _number_as_name(name: Any) -> str:
+    """Returns a number that is the name of an event as text; a whole one as JavaScript writes it."""
     if type(name) not in (int, float) or not -_HUGE < name < _HUGE:  # a bool is an int to Python
         raise PacketError("an event without a name", slug="bad-data")
     return str(int(name)) if name == int(name) else repr(name)

@@ -7,6 +7,7 @@ Left to others: origins (`cors`), one session (`session`, `engine`), what its me
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -33,8 +34,9 @@ PROTOCOL: Final = "4"
 MAX_POLL_PACKETS: Final = 16
 """Maximum packets of an answer to a client that may count them: python-socketio's takes no more."""
 
-# The user agents of the official JavaScript client, which takes any number of packets: a browser, Node.
-_TAKES_MANY_PACKETS: Final = re.compile(r"Mozilla/|node-XMLHttpRequest")
+# The user agents of the official clients that take any number of packets: JavaScript's in a browser and in
+# Node, Java's, Swift's.
+_TAKES_MANY_PACKETS: Final = re.compile(r"^Mozilla/|^node-XMLHttpRequest|^okhttp/|\bCFNetwork/")
 # The time as python-socketio's client writes it into the query; JavaScript's is a short text.
 _PYTHON_TIME: Final = re.compile(r"[0-9]+\.[0-9]+")
 
@@ -65,13 +67,18 @@ _BAD_PROTOCOL: Final = (5, "Unsupported protocol version")
 
 def parse_query(request: Request) -> dict[str, str]:
     """Returns the parameters of the query. Of several with one name, the last counts."""
-    return dict(parse_qsl(request.query, keep_blank_values=True))
+    return _parse(request.query).copy()
+
+
+@lru_cache(maxsize=16)  # the query of one request is needed several times
+def _parse(query: str) -> dict[str, str]:
+    return dict(parse_qsl(query, keep_blank_values=True))
 
 
 def max_poll_packets(request: Request) -> int:
     """Returns how many packets an answer may have for the client that sent a request."""
     agents = request.headers.get_all("User-Agent")
-    takes_many = bool(agents) and _TAKES_MANY_PACKETS.match(agents[0]) is not None
+    takes_many = bool(agents) and _TAKES_MANY_PACKETS.search(agents[0]) is not None
     if takes_many and _PYTHON_TIME.fullmatch(parse_query(request).get("t", "")) is None:
         return DEFAULT_MAX_PACKETS
     return MAX_POLL_PACKETS
@@ -322,7 +329,8 @@ class Transports:
         head = request.head
         user = await self._admit(head)
         if isinstance(user, Refusal):
-            return HttpResponse(user.body, status=user.status, headers=list(user.headers))
+            fields = list(user.headers)
+            return HttpResponse(user.body, status=user.status, headers=fields, reason=user.reason)
         counted = None if self._is_proxy(request.address) else request.address
         if len(self._opened_by_polling) >= self._limits.max_connections:
             return HttpResponse(b"too many sessions\n", status=503)
