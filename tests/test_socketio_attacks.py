@@ -227,3 +227,14 @@ async def test_who_connects_while_what_is_awaited_is_cancelled_is_refused(place:
         for _ in range(2):
             assert await client.recv() == '44/x,{"message":"internal error"}'
             client.say("40/x,")
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_session_that_polls_and_does_not_connect_in_time_is_gone_at_once(waits: bool) -> None:
+    async with rig(connect_timeout=10) as r:
+        query, transport, recorder = await polled(r)
+        if waits:
+            transport.write(request(query))
+        await r.clock.advance(10)
+        assert sessions(r) == []
+        assert recorder.received.endswith(b"\r\n\r\n1") is waits
