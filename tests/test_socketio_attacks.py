@@ -170,3 +170,71 @@ async def test_a_request_that_comes_with_the_answer_to_the_last_one_is_answered_
         await settle()
         assert (first.done(), second.done()) == (True, True)
         assert [first.result(), second.result()] == ['42["a"]', '42["b"]']
+
+
+async def wait_for_nothing() -> None:
+    """Awaits what was cancelled."""
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    await future
+
+
+async def test_a_handler_that_awaits_what_was_cancelled_has_failed_like_any_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with rig() as r:
+        ended: list[str] = []
+
+        @r.io.on("disconnecting")
+        @r.io.on("lose")
+        async def lose(socket: Socket, *_: object) -> None:
+            await wait_for_nothing()
+
+        @r.io.on("disconnect")
+        async def end(socket: Socket, reason: str) -> None:
+            ended.append(reason)
+
+        @r.io.on("next")
+        async def go_on(socket: Socket) -> int:
+            return len(r.handled)
+
+        client = await r.client()
+        client.say('421["lose"]', '422["next"]', '423["next"]')
+        await settle()
+        assert [event for event, *_ in r.handled] == ["lose", "next", "next"]
+        assert [await client.recv() for _ in range(2)] == ["432[2]", "433[3]"]
+        assert r.server.queued == 0
+        client.say("41")
+        await settle()
+        assert ended == ["client namespace disconnect"]
+        assert caplog.text.count("handler failed") == 2
+
+
+@pytest.mark.parametrize("place", ["middleware", "connect", "namespace"])
+async def test_who_connects_while_what_is_awaited_is_cancelled_is_refused(place: str) -> None:
+    async with rig() as r:
+
+        async def lose(*_: object) -> bool:
+            await wait_for_nothing()
+            return True
+
+        namespace = r.io.of(lose if place == "namespace" else "/x")
+        if place == "middleware":
+            namespace.use(lose)
+        elif place == "connect":
+            namespace.on("connect")(lose)
+        client = await Client.open(r.test, namespace="/x")
+        for _ in range(2):
+            assert await client.recv() == '44/x,{"message":"internal error"}'
+            client.say("40/x,")
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_session_that_polls_and_does_not_connect_in_time_is_gone_at_once(waits: bool) -> None:
+    async with rig(connect_timeout=10) as r:
+        query, transport, recorder = await polled(r)
+        if waits:
+            transport.write(request(query))
+        await r.clock.advance(10)
+        assert sessions(r) == []
+        assert recorder.received.endswith(b"\r\n\r\n1") is waits

@@ -255,7 +255,7 @@ class Client:
             self._start_timer()  # a middleware decides
         elif not self._sockets:
             log(logging.INFO, "no CONNECT in time", address=self.session.address)
-            self.session.close()
+            self.session.fail("forced close")  # nothing waits for it that it would have to fetch first
 
     def _start_timer(self) -> None:
         self._timer = self._clock.call_later(self._connect_timeout, self._close_unconnected)
