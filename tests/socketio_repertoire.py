@@ -27,7 +27,7 @@ INSTANCES: dict[str, dict[str, Any]] = {
     "options": {"allow_upgrades": False, "cookie": "io"},
     "polling only": {"transports": ["polling"]},
     "recovering": {"recovery": 60},
-    "short": {"ping_interval": 0.3, "ping_timeout": 1, "connect_timeout": 1},
+    "short": {"ping_interval": 0.5, "ping_timeout": 2, "connect_timeout": 1},
     "cors": {"cors": ["http://friend.example"]},
 }
 Values = Sequence[Any]

@@ -442,6 +442,14 @@ async def test_targets(target: str, reached: str) -> None:
         assert heard == reached
 
 
+async def test_the_engine() -> None:
+    async with example("engine") as it:
+        ws = await it.test.connect("/engine.io/?EIO=4&transport=websocket")
+        assert str(await ws.recv()).startswith("0{")
+        await ws.send("4hello")
+        assert await ws.recv() == "4hello"
+
+
 async def test_policies() -> None:
     async with example("policies") as it:
         assert it.io.rooms["news"].policy == "drop_oldest"

@@ -8,7 +8,7 @@ import { Server } from "socket.io";
 const INSTANCES = {
   plain: {},
   recovering: { connectionStateRecovery: { maxDisconnectionDuration: 60_000, skipMiddlewares: true } },
-  short: { pingInterval: 300, pingTimeout: 1000, connectTimeout: 1000 },
+  short: { pingInterval: 500, pingTimeout: 2000, connectTimeout: 1000 },
   options: { allowUpgrades: false, cookie: { name: "io", path: "/", httpOnly: true, sameSite: "lax" } },
   "polling only": { transports: ["polling"] },
   cors: { cors: { origin: ["http://friend.example"], credentials: true } },
