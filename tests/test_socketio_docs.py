@@ -672,7 +672,7 @@ def test_the_test() -> None:
 
 def test_the_figures_are_those_of_the_code() -> None:
     limits = Limits()
-    bounded, lost = section("What is bounded"), section("Lost connections")
+    bounded, lost = (" ".join(section(title).split()) for title in ("What is bounded", "Lost connections"))
     assert limits.max_queue == 1 << 20
     assert "`max_queue` (1 MiB)" in bounded
     assert f"`send_timeout` ({limits.send_timeout:g} s)" in bounded

@@ -492,7 +492,8 @@ class EngineSession:
     def close(self, now: float, reason: str = "forced close") -> None:
         """Closes the session: queued packets are still sent, and what the client sends is ignored.
 
-        Over polling, a CLOSE packet follows them, in a payload of its own. ``reason`` is that of `SessionClosed`.
+        Over polling, a CLOSE packet follows them, in a payload of its own. ``reason`` is that of
+        `SessionClosed`.
         """
         if self._state is State.OPEN:
             self._state = State.CLOSING
