@@ -1,8 +1,8 @@
 """Where our Socket.IO server differs from Node's, and why: `socketio_differences.toml`, and the page of it.
 
 Each difference lists the steps of the transcripts in which it shows: [scenario, step, over, Node's value,
-ours]. The values are JSON, "—" for a step that is missing. ``over``: the transports, "raw", or "all" for the
-three of the official client.
+ours]. The values are JSON, "—" for a step that is missing. ``over`` says in which runs, of `MODES`: "all" is
+those of the official client, "python" those of python-socketio's.
 
 `python -m tests.socketio_differences --write` writes the page.
 """
@@ -15,6 +15,11 @@ from pathlib import Path
 _HERE = Path(__file__).parent
 PAGE = _HERE.parent / "docs" / "socketio-differences.md"
 
+MODES = {
+    "all": ["polling", "websocket", "upgrade"],
+    "raw": ["raw"],
+    "python": ["python-polling", "python-websocket", "python-upgrade"],
+}
 MISSING = "—"
 Difference = tuple[str, str]
 """What Node's server and ours do, as JSON."""
@@ -23,9 +28,10 @@ _INTRODUCTION = """\
 # Where our Socket.IO server differs from Node's
 
 `tests/test_socketio_repertoire.py` takes the official client through all that it can do, over polling, over
-WebSocket and with the upgrade from one to the other, and sends raw requests and packets besides: to Node's
-server and to ours, in one run. What the client and the server see must be the same, except for what this page
-lists. A difference that is not listed fails the test, and so does one that is listed and does not show.
+WebSocket and with the upgrade from one to the other, with Node's server and with ours in one run. It sends
+raw requests and packets to both. And it takes the client of python-socketio through what that can do. What
+the clients and the servers see must be the same, except for what this page lists. A difference that is not
+listed fails the test, and so does one that is listed and does not show.
 """
 
 
@@ -50,7 +56,7 @@ def expected(mode: str) -> dict[tuple[str, str], Difference]:
     found: dict[tuple[str, str], Difference] = {}
     for row in rows():
         for scenario, step, over, node, ours in row.steps:
-            if over == mode or (over == "all" and mode != "raw") or mode in over.split():
+            if mode in MODES.get(over, over.split()):
                 assert (scenario, step) not in found, f"listed twice: {scenario}, {step}"
                 found[scenario, step] = (node, ours)
     return found

@@ -289,6 +289,29 @@ async def compression(ports: Ports) -> Steps:
     return {**steps, "small": [answer.status, answer.fields.get("content-encoding")]}
 
 
+async def options(ports: Ports) -> Steps:
+    port = ports["options"]
+    names = ("set-cookie", "x-initial", "x-each")
+    answer = await request(port, POLLING)
+    steps: Steps = {"opening": answer.shown}
+    sid = json.loads(answer.body[1:])["sid"]
+    shown = {name: value and value.replace(sid, "…") for name, value in answer.named(*names).items()}
+    steps["fields"] = shown
+    session = Polling(port, sid)
+    await session.post("40")
+    steps["later fields"] = (await session.get()).named(*names)
+    upgrade = f"{WEBSOCKET}&sid={sid}"
+    steps["an upgrade"] = (await request(port, upgrade, fields=UPGRADE_FIELDS)).status
+    answer = await request(port, WEBSOCKET, fields=UPGRADE_FIELDS)
+    cookie = answer.fields.get("set-cookie")
+    steps["WebSocket"] = [answer.status, cookie and cookie.split("=")[0], answer.named(*names[1:])]
+    steps["a transport that is off"] = (
+        await request(ports["polling only"], WEBSOCKET, fields=UPGRADE_FIELDS)
+    ).status
+    steps["its upgrades"] = (await request(ports["polling only"], POLLING)).shown
+    return steps
+
+
 # Engine.IO: polling.
 
 
@@ -627,6 +650,7 @@ PARTS: list[Callable[[Ports], Awaitable[Steps]]] = [
     websocket_requests,
     cors,
     compression,
+    options,
     polling,
     bad_payloads,
     overlapping,

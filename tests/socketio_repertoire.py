@@ -2,16 +2,20 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from rfc6455 import Request
 from rfc6455_server import Server
 from rfc6455_server.socketio import (
     AckTimeoutError,
     ConnectError,
     DisconnectedError,
+    EventError,
     Namespace,
+    ParentNamespace,
     Socket,
     SocketIO,
     Target,
@@ -20,8 +24,10 @@ from rfc6455_server.socketio.registering import call_handler
 
 INSTANCES: dict[str, dict[str, Any]] = {
     "plain": {},
+    "options": {"allow_upgrades": False, "cookie": "io"},
+    "polling only": {"transports": ["polling"]},
     "recovering": {"recovery": 60},
-    "short": {"ping_interval": 0.3, "ping_timeout": 0.2, "connect_timeout": 0.5},
+    "short": {"ping_interval": 0.5, "ping_timeout": 2, "connect_timeout": 1},
     "cors": {"cors": ["http://friend.example"]},
 }
 Values = Sequence[Any]
@@ -49,6 +55,18 @@ def _shown(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_shown(item) for item in value]
     return value
+
+
+def mark_opening(request: Request, fields: list[tuple[str, str]]) -> None:
+    fields.append(("x-initial", "yes"))
+
+
+def mark(request: Request, fields: list[tuple[str, str]]) -> None:
+    fields.append(("x-each", "yes"))
+
+
+async def by_function(name: str, auth: dict[str, Any]) -> bool:
+    return name == "/by-function" and auth.get("token") == "s3cret"
 
 
 def target(start: Any, namespace: Namespace, spec: dict[str, Any]) -> Any:
@@ -81,20 +99,26 @@ class Repertoire:
 
     def __init__(self) -> None:
         self.seen: list[list[Any]] = []
+        self.refused: list[list[Any]] = []
         self.servers: dict[str, Server] = {}
         self.instances: dict[str, SocketIO] = {}
+        self._parent: ParentNamespace | None = None
         self._release = asyncio.Event()
 
     def note(self, socket: Socket, *what: Any) -> None:
         self.seen.append([name_of(socket), *what])
 
     async def start(self, name: str, options: dict[str, Any]) -> int:
-        io, server = SocketIO(**options), Server()
-        for path in ("/", "/admin"):
-            self._serve(io.of(path))
+        io = SocketIO(initial_headers=mark_opening, headers=mark, **options)
+        io.on_connection_error(lambda refused: self.refused.append([refused.code, refused.message]))
+        server = Server()
+        parent = io.of(re.compile(r"/dynamic-(\d+)"))
+        for namespace in (io.of("/"), io.of("/admin"), parent, io.of(by_function)):
+            self._serve(namespace)
         self._guard(io)
         if name == "plain":
             self._control(io.of("/control"))
+            self._parent = parent
         server.mount(io)
         await server.start("127.0.0.1", 0)
         self.servers[name], self.instances[name] = server, io
@@ -208,10 +232,15 @@ class Repertoire:
                 "auth": shake.auth,
                 "query": dict(shake.query),
                 "secure": shake.secure,
+                "xdomain": shake.xdomain,
                 "address": shake.address,
                 "path": shake.url.split("?")[0],
             }
-            return fields, {"time": "number"}
+            return fields, {"time": type(shake.time).__name__, "issued": type(shake.issued).__name__}
+
+        @namespace.on("transport")
+        async def transport(socket: Socket) -> str:
+            return socket.transport
 
         @namespace.on("set")
         async def set_(socket: Socket, name: str, value: Any) -> None:
@@ -246,6 +275,21 @@ class Repertoire:
             @socket.on_any
             async def seen(socket: Socket, event: str, *args: Any) -> None:
                 self.note(socket, "any", event, _shown(args))
+
+        @namespace.on("watch what is sent")
+        async def watch_outgoing(socket: Socket) -> None:
+            @socket.on_any_outgoing
+            def sent(socket: Socket, event: str, *args: Any) -> None:
+                self.note(socket, "outgoing", event, _shown(args))
+
+        @namespace.on("check packets")
+        async def check_packets(socket: Socket) -> None:
+            @socket.use
+            async def check(socket: Socket, event: str, *args: Any) -> None:
+                self.note(socket, "packet", event)
+                if args == ("forbidden",):
+                    self.note(socket, "error", f"not this one: {event}")
+                    raise EventError(f"not this one: {event}")
 
     # Namespaces that refuse, or do more than one expects.
 
@@ -319,6 +363,10 @@ class Repertoire:
     def control_log(self) -> list[list[Any]]:
         return self.seen
 
+    def control_refused(self) -> list[list[Any]]:
+        refused, self.refused = self.refused, []
+        return refused
+
     def control_clear(self) -> None:
         self.seen = []
 
@@ -342,6 +390,10 @@ class Repertoire:
     def control_emit(self, spec: dict[str, Any], *args: Any) -> None:
         self._found(spec)[1].emit(*args)
 
+    def control_to_children(self, *args: Any) -> None:
+        assert self._parent is not None
+        self._parent.emit(*args)
+
     def control_burst(self, spec: dict[str, Any], count: int, size: int) -> None:
         for number in range(count):
             self._found(spec)[1].emit("burst", number, "x" * size)
@@ -360,6 +412,15 @@ class Repertoire:
             "socketsLeave": found.sockets_leave,
             "disconnectSockets": found.disconnect_sockets,
         }[action](argument)
+
+    def control_server_side(self, name: str) -> None:
+        io = self.instances["plain"]
+
+        @io.on_server_side("told")
+        async def told(*args: Any) -> None:
+            self.seen.append(["server", "told", *args])
+
+        io.server_side_emit("told", name)
 
 
 class _Failures(logging.Handler):

@@ -1,12 +1,16 @@
 """How the benchmarks summarise, store and show their rounds. `make bench` runs the benchmarks."""
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
 
 from benchmarks import common
 from benchmarks.common import Figure, Report, interleaved
+from benchmarks.socketio import Returning, measure, tiny_events
+from rfc6455 import Opcode, encode_frame
+from rfc6455_server.socketio.engine_packets import decode_payload
 
 
 @pytest.fixture
@@ -71,3 +75,41 @@ def test_a_report_compares_medians(results: Path, capsys: pytest.CaptureFixture[
     report.add("32 B", {"rfc6455": Figure.of([1.0, 2.0, 6.0]), "peer": Figure.of([3.0, 4.0, 9.0])})
     report.finish()
     assert "4 ±62% (0.50)" in capsys.readouterr().out
+
+
+def client_of_a_storm() -> Returning:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = Returning(server.getsockname()[1], {"pid": "p"})
+        client.connection.close()
+    return client
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_client_of_a_storm_counts_what_it_sees_however_it_arrives(size: int) -> None:
+    client = client_of_a_storm()
+    wire = b'HTTP/1.1 101 x\r\n\r\n\x81\x1b0{"sid":"s","maxPayload":1}\x81\x1840{"sid":"i","pid":"abc"}'
+    for number in (1, 2, 12, 12):
+        wire += b"\x81\x1a" + f'42["news",{number},"","tag{number}"]'.encode()
+    answers = b"".join(client.receive(wire[at : at + size]) for at in range(0, len(wire), size))
+    assert answers == encode_frame(Opcode.TEXT, b'40{"pid": "p"}', mask_key=b"abcd")
+    assert client.private_id == b"abc"
+    assert client.seen == [1, 2, 12, 12]
+
+
+def test_a_body_of_tiny_events_is_one_that_the_server_accepts() -> None:
+    body = tiny_events(1_000_000)
+    assert len(body) <= 1_000_000
+    assert body.count(b"\x1e") == 65_000 - 1
+    assert tiny_events(30, acknowledged=True) == b'421["x"]\x1e421["x"]\x1e421["x"]'
+    assert {packet.data for packet in decode_payload(body.decode())} == {'2["x",1]'}
+
+
+def test_the_results_of_cases_are_medians_by_tree() -> None:
+    values = iter([1.0, 10.0, 3.0, 30.0])
+
+    def case(tree: Path, *, quick: bool) -> dict[str, float]:
+        return {"s": next(values)}
+
+    figures = measure(case, {"before": Path(), "rfc6455": Path()}, 2, quick=True)
+    assert figures["s"]["before"].median == 2.0
+    assert figures["s"]["rfc6455"].median == 20.0

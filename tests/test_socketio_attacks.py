@@ -1,13 +1,21 @@
 """Hostile and unlucky clients of the Socket.IO server: what they send, and what they must not reach."""
 
+import asyncio
 import json
 
 import pytest
 
-from rfc6455_server.testing import settle
-from tests.server_helpers import RawPeer
+from rfc6455_server.socketio import Socket
+from rfc6455_server.socketio.session import Session
+from rfc6455_server.testing import MemoryTransport, settle
+from tests.server_helpers import PATIENCE, RawPeer, Recorder
 from tests.test_http import read_answer
-from tests.test_socketio_server import polling, rig
+from tests.test_socketio_server import PATH, Client, Rig, polling, rig
+
+
+def sessions(r: Rig) -> list[Session]:
+    assert r.io._transports is not None
+    return list(r.io._transports.sessions.values())
 
 
 async def test_a_session_that_ends_before_its_attachments_leaves_nothing_in_the_budget() -> None:
@@ -24,8 +32,7 @@ async def test_a_session_that_ends_before_its_attachments_leaves_nothing_in_the_
                 client.say("bad" if number == 1 else "41")
             await settle()
             assert r.server.queued == 0
-        assert r.io._transports is not None
-        assert not r.io._transports.sessions
+        assert sessions(r) == []
 
 
 @pytest.mark.parametrize("method", ["GET", "OPTIONS"])
@@ -38,3 +45,196 @@ async def test_an_origin_that_is_not_ascii_is_refused(method: str) -> None:
         await peer.close()
         assert io._transports is not None
         assert not io._transports.sessions
+
+
+async def test_a_client_cannot_choose_the_offset_of_another_one() -> None:
+    async with rig(recovery=60) as r:
+        client = await Client.open(r.test)
+        private_id = json.loads((await client.recv())[2:])["pid"]
+        r.io.emit("one")
+        offset = (await client.event())[-1]
+        tag, number = offset[:8], int(offset[8:], 16)
+        for forged in (f"{tag}{number + 2:x}", f"{tag}0", tag):
+            r.io.volatile.emit("typing", forged)  # what another client has sent, and the application relays
+            offset = (await client.event())[-1]
+        r.test.transports[-1].abort()
+        await settle()
+        r.io.emit("missed", 1)
+        r.io.emit("missed", 2)
+        client = await Client.open(r.test, auth={"pid": private_id, "offset": offset})
+        assert (await client.recv()).startswith("40")
+        (socket,) = r.io.sockets.values()
+        assert socket.recovered
+        assert [(await client.event())[:2] for _ in range(2)] == [["missed", 1], ["missed", 2]]
+
+
+async def test_two_namespaces_whose_middlewares_decide_together_are_recovered_whole() -> None:
+    async with rig(recovery=60, recovery_skips_middlewares=False) as r:
+        other = r.io.of("/b")
+        decided = asyncio.Event()
+        decided.set()
+        for namespace in (r.io.of("/"), other):
+
+            @namespace.use
+            async def decide(socket: Socket) -> None:
+                await decided.wait()
+
+        client = await Client.open(r.test)
+        first = json.loads((await client.recv())[2:])["pid"]
+        client.say("40/b,")
+        second = json.loads((await client.recv())[5:])["pid"]
+        r.test.transports[-1].abort()
+        await settle()
+        for number in range(300):
+            r.io.emit("a", number)
+            other.emit("b", number)
+        decided.clear()
+        client = await Client.open(r.test, auth={"pid": first})
+        client.say("40/b," + json.dumps({"pid": second}))
+        await settle()
+        decided.set()
+        received: dict[str, list[int]] = {"a": [], "b": []}
+        async with asyncio.timeout(PATIENCE):
+            while len(received["a"]) < 300 or len(received["b"]) < 300:
+                message = await client.recv()
+                if message.startswith("42"):
+                    name, number, _ = json.loads(message[message.index("[") :])
+                    received[name].append(number)
+        assert received == {"a": list(range(300)), "b": list(range(300))}
+        assert all(socket.recovered for one in (r.io, other) for socket in one.sockets.values())
+
+
+async def polled(r: Rig) -> tuple[str, MemoryTransport, Recorder]:
+    """Opens a session by polling; returns its query, and a connection for more requests."""
+    recorder = Recorder(r.clock)
+    transport = r.test.open(recorder)
+    transport.write(f"GET {PATH}polling HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+    await settle()
+    sid = json.loads(bytes(recorder.received).split(b"\r\n\r\n0", 1)[1])["sid"]
+    recorder.received.clear()
+    return f"polling&sid={sid}", transport, recorder
+
+
+def request(query: str, method: str = "GET", body: str = "") -> bytes:
+    head = f"{method} {PATH}{query} HTTP/1.1\r\nHost: test\r\nContent-Length: {len(body)}\r\n\r\n"
+    return (head + body).encode()
+
+
+async def test_the_second_probe_is_not_closed_for_the_end_of_the_first() -> None:
+    async with rig() as r:
+        query, _, _ = await polled(r)
+        sid = query.rsplit("=", 1)[1]
+        first = await r.test.connect(f"{PATH}websocket&sid={sid}")
+        await settle()
+        r.clock.jump(r.io.options.upgrade_timeout)
+        second = Client(await r.test.connect(f"{PATH}websocket&sid={sid}"))
+        second.say("2probe")
+        assert await second.recv() == "3probe"
+        assert [message async for message in first] == []
+        assert first.closed is not None
+
+
+async def test_a_session_ends_if_its_client_leaves_while_it_is_answered() -> None:
+    async with rig() as r:
+        query, transport, recorder = await polled(r)
+        transport.write(request(query, "POST", "40"))
+        transport.write(request(query))
+        await settle()
+        assert b'40{"sid"' in recorder.received
+        transport.write(request(query))
+        await settle()
+        (socket,) = r.io.sockets.values()
+        assert r.server._listener is not None
+        (connection,) = r.server._listener._http.values()
+        socket.emit("lost")
+        connection.receive_eof()  # before the request's task has its turn
+        await settle()
+        assert r.io.sockets == {}
+        assert r.reasons == ["transport error"]
+
+
+async def test_a_request_that_comes_with_the_answer_to_the_last_one_is_answered_too() -> None:
+    async with rig() as r:
+        query, transport, _ = await polled(r)
+        transport.write(request(query, "POST", "40"))
+        transport.write(request(query))
+        await settle()
+        (socket,) = r.io.sockets.values()
+        (session,) = sessions(r)
+        first = asyncio.ensure_future(session.poll())
+        await settle()
+        second = asyncio.ensure_future(session.poll())
+        socket.emit("a")
+        await settle()
+        socket.emit("b")
+        await settle()
+        assert (first.done(), second.done()) == (True, True)
+        assert [first.result(), second.result()] == ['42["a"]', '42["b"]']
+
+
+async def wait_for_nothing() -> None:
+    """Awaits what was cancelled."""
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    await future
+
+
+async def test_a_handler_that_awaits_what_was_cancelled_has_failed_like_any_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with rig() as r:
+        ended: list[str] = []
+
+        @r.io.on("disconnecting")
+        @r.io.on("lose")
+        async def lose(socket: Socket, *_: object) -> None:
+            await wait_for_nothing()
+
+        @r.io.on("disconnect")
+        async def end(socket: Socket, reason: str) -> None:
+            ended.append(reason)
+
+        @r.io.on("next")
+        async def go_on(socket: Socket) -> int:
+            return len(r.handled)
+
+        client = await r.client()
+        client.say('421["lose"]', '422["next"]', '423["next"]')
+        await settle()
+        assert [event for event, *_ in r.handled] == ["lose", "next", "next"]
+        assert [await client.recv() for _ in range(2)] == ["432[2]", "433[3]"]
+        assert r.server.queued == 0
+        client.say("41")
+        await settle()
+        assert ended == ["client namespace disconnect"]
+        assert caplog.text.count("handler failed") == 2
+
+
+@pytest.mark.parametrize("place", ["middleware", "connect", "namespace"])
+async def test_who_connects_while_what_is_awaited_is_cancelled_is_refused(place: str) -> None:
+    async with rig() as r:
+
+        async def lose(*_: object) -> bool:
+            await wait_for_nothing()
+            return True
+
+        namespace = r.io.of(lose if place == "namespace" else "/x")
+        if place == "middleware":
+            namespace.use(lose)
+        elif place == "connect":
+            namespace.on("connect")(lose)
+        client = await Client.open(r.test, namespace="/x")
+        for _ in range(2):
+            assert await client.recv() == '44/x,{"message":"internal error"}'
+            client.say("40/x,")
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_session_that_polls_and_does_not_connect_in_time_is_gone_at_once(waits: bool) -> None:
+    async with rig(connect_timeout=10) as r:
+        query, transport, recorder = await polled(r)
+        if waits:
+            transport.write(request(query))
+        await r.clock.advance(10)
+        assert sessions(r) == []
+        assert recorder.received.endswith(b"\r\n\r\n1") is waits

@@ -77,6 +77,11 @@ def section(title: str) -> str:
     return DOCUMENT.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
+def words(title: str) -> str:
+    """Returns the text under a heading in one line."""
+    return " ".join(section(title).split())
+
+
 def table(title: str, *heads: str) -> list[list[str]]:
     """Returns the rows of the table with these heads in a section."""
     rows = section(title).split(f"| {' | '.join(heads)} |\n")[1].splitlines()[1:]
@@ -173,6 +178,8 @@ def test_the_chat_in_a_browser(tmp_path: Path) -> None:
         say(bob, "are you there?")
         expect(ann.locator("#state")).to_have_text("back")
         expect(ann.locator("#log li").last).to_contain_text("Bob: are you there?")
+        expect(bob.locator("#log")).to_contain_text("Ann has left")
+        expect(bob.locator("#log li").last).to_have_text("Ann has joined")
         bob.close()
         expect(ann.locator("#log li").last).to_have_text("Bob has left")
         browser.close()
@@ -365,7 +372,7 @@ async def test_refusing() -> None:
         assert (await Peer.enter(it.test, token="s3cret")).answer == '44{"message":"full"}'
         assert await ann.call("delete") == [{"error": {"message": "not allowed"}}]
         error = {"message": "too many", "data": {"maximum": 10}}
-        assert json.dumps({"error": error}) in section("Refusing").replace("\n", " ")
+        assert json.dumps({"error": error}) in words("Refusing")
         assert await ann.call("buy", 11) == [{"error": error}]
         assert await ann.call("buy", 1) == ["bought"]
         ann.emit("buy", 11)
@@ -433,6 +440,14 @@ async def test_targets(target: str, reached: str) -> None:
             while (await peer.heard()) != ["end"]:
                 heard += name
         assert heard == reached
+
+
+async def test_the_engine() -> None:
+    async with example("engine") as it:
+        ws = await it.test.connect("/engine.io/?EIO=4&transport=websocket")
+        assert str(await ws.recv()).startswith("0{")
+        await ws.send("4hello")
+        assert await ws.recv() == "4hello"
 
 
 async def test_policies() -> None:
@@ -672,7 +687,7 @@ def test_the_test() -> None:
 
 def test_the_figures_are_those_of_the_code() -> None:
     limits = Limits()
-    bounded, lost = (" ".join(section(title).split()) for title in ("What is bounded", "Lost connections"))
+    bounded, lost = words("What is bounded"), words("Lost connections")
     assert limits.max_queue == 1 << 20
     assert "`max_queue` (1 MiB)" in bounded
     assert f"`send_timeout` ({limits.send_timeout:g} s)" in bounded

@@ -117,7 +117,12 @@ async def test_without_a_handler_a_session_ends_at_once() -> None:
 
 @pytest.mark.parametrize(
     ("error", "logged"),
-    [(RuntimeError("broken"), "broken"), (LimitExceededError("too fast"), "too fast"), (None, "")],
+    [
+        (RuntimeError("broken"), "broken"),
+        (EngineError("two tasks", slug="concurrent-recv"), "two tasks"),
+        (LimitExceededError("too fast"), "too fast"),
+        (None, ""),
+    ],
 )
 async def test_a_handler_that_fails_is_logged_and_ends_its_session(
     error: Exception | None, logged: str, caplog: pytest.LogCaptureFixture
@@ -135,7 +140,7 @@ async def test_a_handler_that_fails_is_logged_and_ends_its_session(
         async with engine_client(engine) as (_, ws):
             assert [message async for message in ws] == []
     assert logged in caplog.text
-    assert ("handler failed" in caplog.text) is isinstance(error, RuntimeError)
+    assert ("handler failed" in caplog.text) is isinstance(error, RuntimeError | EngineError)
 
 
 async def test_misuse_raises() -> None:

@@ -530,7 +530,7 @@ class Recovery(RuleBasedStateMachine):
             if by_client and _can_say(player):
                 player.leave()
                 await come_to_rest()
-                if player.identity is not None and player.id not in self.io.sockets:
+                if player.identity is not None and socket is not None and not socket.connected:
                     player.identity.ended = True
                 player.cut("fin")
                 player.go_away()

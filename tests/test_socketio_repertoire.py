@@ -10,18 +10,12 @@ from typing import Any
 import pytest
 
 from tests.server_helpers import PATIENCE, ROOT, need
-from tests.socketio_differences import MISSING, PAGE, Difference, expected, page
+from tests.socketio_differences import MISSING, MODES, PAGE, Difference, expected, page
+from tests.socketio_python_client import python_transcript
 from tests.socketio_raw import raw_transcript
 from tests.socketio_repertoire import serving_repertoire
 
 NODE = ROOT / "tests" / "node"
-LATER = [
-    "packets are checked",
-    "all events",
-    "the server's own events",
-    "dynamic namespaces",
-    "many namespaces",
-]
 Transcript = dict[str, dict[str, Any]]
 """By scenario and step, what the client or the server saw."""
 
@@ -50,14 +44,15 @@ async def serving_repertoire_on_node() -> AsyncIterator[dict[str, int]]:
     async with node("repertoire_server.js") as process:
         assert process.stdout is not None
         async with asyncio.timeout(PATIENCE):
-            yield json.loads(await process.stdout.readline())
+            ports = json.loads(await process.stdout.readline())
+        yield ports
 
 
 async def transcript(ports: dict[str, int], mode: str) -> Transcript:
     """Returns what the official client says over a transport, or what raw requests do."""
     if mode == "raw":
         return await raw_transcript(ports)
-    async with node("repertoire.js", json.dumps(ports), mode, json.dumps(LATER)) as process:
+    async with node("repertoire.js", json.dumps(ports), mode) as process:
         assert process.stdout is not None
         lines = [json.loads(line) async for line in process.stdout]
         assert await process.wait() == 0
@@ -79,11 +74,26 @@ def compare(node: Transcript, ours: Transcript) -> dict[tuple[str, str], Differe
     return differences
 
 
-@pytest.mark.parametrize("mode", ["polling", "websocket", "upgrade", "raw"])
+@pytest.mark.parametrize("mode", [*MODES["all"], *MODES["raw"]])
 async def test_the_same_as_nodes_server_but_for_the_listed_differences(mode: str) -> None:
     async with serving_repertoire_on_node() as nodes_ports, serving_repertoire() as our_ports:
         async with asyncio.timeout(2 * PATIENCE):
             node, ours = await asyncio.gather(transcript(nodes_ports, mode), transcript(our_ports, mode))
+    check(node, ours, mode)
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # from aiohttp, about the client
+@pytest.mark.parametrize("mode", MODES["python"])
+async def test_the_client_of_python_socketio(mode: str) -> None:
+    """Over WebSocket, it gets on with Node's server: that is how it must be over each of our transports."""
+    async with serving_repertoire_on_node() as nodes_ports, serving_repertoire() as our_ports:
+        async with asyncio.timeout(2 * PATIENCE):
+            node = await python_transcript(nodes_ports, "python-websocket")
+            check(node, await python_transcript(our_ports, mode), mode)
+
+
+def check(node: Transcript, ours: Transcript, mode: str) -> None:
+    """Fails unless the transcripts differ as listed."""
     assert list(node) == list(ours)
     found, listed = compare(node, ours), expected(mode)
     wrong = [

@@ -4,7 +4,8 @@ import pytest
 
 from rfc6455_server.socketio import Socket
 from tests.server_helpers import ROOT, serving
-from tests.test_socketio import Relay, chat_server, script
+from tests.socketio_relay import Relay
+from tests.test_socketio import chat_server, script
 
 CLIENT = ROOT / "server" / "rfc6455_server" / "web" / "client.js"
 

@@ -6,8 +6,7 @@ import { createServer, connect } from "node:net";
 import { io } from "socket.io-client";
 import { scenarios } from "./repertoire_scenarios.js";
 
-const [portsText, mode, laterText, ...chosen] = process.argv.slice(2);
-const later = JSON.parse(laterText);
+const [portsText, mode, ...chosen] = process.argv.slice(2);
 const ports = JSON.parse(portsText);
 const PATIENCE = 10_000;
 const LONG = 80;
@@ -78,6 +77,7 @@ class Relay {
 // One scenario's run: its clients, and what it says.
 class Run {
   mode = mode;
+  ports = ports;
   steps = [];
   sockets = [];
   relays = [];
@@ -195,7 +195,7 @@ class Run {
 }
 
 for (const [name, scenario] of Object.entries(scenarios)) {
-  if (later.includes(name) || (chosen.length && !chosen.includes(name))) continue;
+  if (chosen.length && !chosen.includes(name)) continue;
   const run = new Run();
   await run.control("clear");
   let timer;

@@ -10,7 +10,7 @@ const talk = {
   async connect(t) {
     const a = await t.connected(t.open("a"));
     t.say("state", [a.connected, a.active, typeof a.id, a.recovered, a.id !== a.io.engine.id]);
-    t.say("transport", transport(a));
+    t.say("transport", [transport(a), await a.emitWithAck("transport")]);
     t.say("upgrades", a.io.engine.upgrades ?? null);
     const b = await t.connected(t.open("b"));
     t.say("ids differ", a.id !== b.id);
@@ -184,9 +184,13 @@ const talk = {
   async "packets are checked"(t) {
     const a = await t.connected(t.open("a"));
     await a.emitWithAck("check packets");
+    const errors = t.record(a, "error");
     t.say("allowed", await a.emitWithAck("echo", "fine"));
     t.say("refused", await a.timeout(50).emitWithAck("echo", "forbidden").catch((error) => error));
+    a.emit("back", "forbidden");
+    await t.saw("a", "error", "not this one: back");
     t.say("allowed again", await a.emitWithAck("echo", "fine"));
+    t.say("errors at the client", errors);
   },
 
   async "all events"(t) {
@@ -354,6 +358,9 @@ const namespaces = {
     await t.control("emit", { nsp: "/dynamic-1" }, "said", 1);
     await t.sync(one, two);
     t.say("apart", heard);
+    await t.control("to children", "said", "to all of them");
+    await t.sync(one, two);
+    t.say("together", heard);
     const invalid = t.open("x", "/dynamic-x");
     t.say("no match", (await t.next(invalid, "connect_error"))[0]);
     const refused = t.open("y", "/by-function", { auth: { token: "wrong" } });
@@ -372,20 +379,16 @@ const namespaces = {
   },
 
   async "many namespaces"(t) {
-    const first = await t.connected(t.open("0", "/dynamic-0"));
-    const others = Array.from({ length: 69 }, (_, i) => t.open("n", `/dynamic-${i + 1}`, { beside: first }));
-    const outcomes = await Promise.all(
-      others.map((socket) =>
-        Promise.race([
-          t.next(socket, "connect").then(() => "connected"),
-          t.next(socket, "connect_error").then(([error]) => error.message),
-          t.next(socket.io, "close").then(([reason]) => reason),
-        ]),
-      ),
-    );
-    const counts = {};
-    for (const outcome of outcomes) counts[outcome] = (counts[outcome] ?? 0) + 1;
-    t.say("outcomes", counts);
+    const first = await t.connected(t.open("n", "/dynamic-0", { reconnection: false }));
+    const open = (i) => t.open("n", `/dynamic-${i}`, { beside: first });
+    for (let i = 1; i < 60; i++) await t.next(open(i), "connect");
+    t.say("sixty", first.connected);
+    const more = Array.from({ length: 10 }, (_, i) => t.next(open(60 + i), "connect"));
+    const all = Promise.all(more).then(() => true);
+    t.say("seventy", await Promise.race([all, t.next(first, "disconnect").then(() => false)]));
+    for (const socket of t.sockets) socket.disconnect();
+    await t.until(async () => (await t.control("count")) === 0);
+    await t.control("clear"); // the order of so many does not matter
   },
 
   async middlewares(t) {
@@ -756,6 +759,19 @@ const links = {
       const first = await t.connected(t.open("first", "/", { transports: ["websocket", "polling"] }));
       t.say("WebSocket first", transport(first));
     }
+  },
+
+  async "requests that are refused"(t) {
+    const url = (query) => `http://127.0.0.1:${t.ports.plain}/socket.io/?${query}`;
+    await t.control("refused"); // those of the scenarios before
+    const queries = ["EIO=4", "EIO=4&transport=x", "EIO=3&transport=polling", "EIO=4&transport=polling&sid=unknown"];
+    for (const query of queries) t.say(query, await (await fetch(url(query))).json());
+    t.say("PUT", await (await fetch(url("EIO=4&transport=polling"), { method: "PUT", body: "x" })).json());
+    t.say("what the server hears", await t.control("refused"));
+    const a = t.open("a", "/", { transports: ["websocket"], instance: "polling only", reconnection: false });
+    t.say("a transport that is off", (await t.next(a, "connect_error"))[0]);
+    const b = await t.connected(t.open("b", "/", { transports: ["polling"], instance: "polling only" }));
+    t.say("the other one", await b.emitWithAck("echo", 1));
   },
 
   async "a session that connects to nothing"(t) {

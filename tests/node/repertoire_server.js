@@ -8,12 +8,15 @@ import { Server } from "socket.io";
 const INSTANCES = {
   plain: {},
   recovering: { connectionStateRecovery: { maxDisconnectionDuration: 60_000, skipMiddlewares: true } },
-  short: { pingInterval: 300, pingTimeout: 200, connectTimeout: 500 },
+  short: { pingInterval: 500, pingTimeout: 2000, connectTimeout: 1000 },
+  options: { allowUpgrades: false, cookie: { name: "io", path: "/", httpOnly: true, sameSite: "lax" } },
+  "polling only": { transports: ["polling"] },
   cors: { cors: { origin: ["http://friend.example"], credentials: true } },
 };
 
 const instances = {};
 let seen = [];
+let refused = [];
 let release = () => {};
 let nextInstance = 0;
 
@@ -89,6 +92,7 @@ const commands = {
       { time: typeof time, issued: typeof issued },
     ];
   },
+  transport: (socket) => [socket.conn.transport.name],
   set: (socket, name, value) => ((socket.data[name] = value), []),
   get: (socket) => [socket.data],
   bytes: (socket, value) => [Buffer.isBuffer(value), value.length],
@@ -103,7 +107,7 @@ const commands = {
   "check packets": (socket) => {
     socket.use(([event, value], next) => {
       note(socket, "packet", event);
-      next(value === "forbidden" ? new Error("not this one") : undefined);
+      next(value === "forbidden" ? new Error(`not this one: ${event}`) : undefined);
     });
     socket.on("error", (error) => note(socket, "error", error.message));
     return [];
@@ -188,7 +192,8 @@ function guard(io) {
 }
 
 function dynamic(io) {
-  serve(io.of(/^\/dynamic-(\d+)$/));
+  io.parent = io.of(/^\/dynamic-(\d+)$/);
+  serve(io.parent);
   serve(io.of((name, auth, next) => next(null, name === "/by-function" && auth.token === "s3cret")));
 }
 
@@ -199,6 +204,9 @@ async function start(options) {
   serve(io.of("/admin"));
   guard(io);
   dynamic(io);
+  io.engine.on("initial_headers", (headers) => (headers["x-initial"] = "yes"));
+  io.engine.on("headers", (headers) => (headers["x-each"] = "yes"));
+  io.engine.on("connection_error", ({ code, message }) => refused.push([code, message]));
   await new Promise((done) => http.listen(0, "127.0.0.1", done));
   return { io, port: http.address().port };
 }
@@ -206,6 +214,7 @@ async function start(options) {
 const controls = {
   noop: () => {},
   log: () => seen,
+  refused: () => refused.splice(0),
   clear: () => void (seen = []),
   count: () => {
     let count = 0;
@@ -228,6 +237,7 @@ const controls = {
     const found = instances[instance].io.of(nsp);
     target(found, found, spec).emit(...args);
   },
+  "to children": (...args) => void instances.plain.io.parent.emit(...args),
   burst: ({ instance, to }, count, size) => {
     const nsp = instances[instance].io.of("/");
     const rooms = to.map((room) => resolve(nsp, room));

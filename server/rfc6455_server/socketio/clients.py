@@ -219,6 +219,8 @@ class Client:
         except Exception:  # noqa: BLE001 - whatever a middleware raises refuses the client
             log(logging.ERROR, "middleware failed", exception=True, address=self.session.address)
             error = ConnectError("internal error")
+        if socket.lost is not None:
+            await self.session.wait_released()  # another namespace may have been recovered meanwhile
         attempt = self._connecting.get(namespace.name)
         if attempt is None or attempt.socket is not socket:
             return  # the client has given up, and a middleware has swallowed its cancellation
@@ -255,7 +257,7 @@ class Client:
             self._start_timer()  # a middleware decides
         elif not self._sockets:
             log(logging.INFO, "no CONNECT in time", address=self.session.address)
-            self.session.close()
+            self.session.fail("forced close")  # nothing waits for it that it would have to fetch first
 
     def _start_timer(self) -> None:
         self._timer = self._clock.call_later(self._connect_timeout, self._close_unconnected)

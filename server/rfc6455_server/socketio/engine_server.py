@@ -54,13 +54,11 @@ class Engine(Mounted):
         try:
             if self._handler is not None:
                 await self._handler(socket)
-        except EngineError as error:
-            if error.slug != "closed":
-                raise
-            # The handler used a session that had ended.
         except LimitExceededError as error:
             log(logging.INFO, "session exceeded a limit", address=socket.address, reason=str(error))
-        except Exception:  # noqa: BLE001 - whatever a handler raises
-            log(logging.ERROR, "handler failed", exception=True, address=socket.address)
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises
+            if not (isinstance(error, EngineError) and error.slug == "closed"):
+                # Otherwise, the handler used a session that had ended.
+                log(logging.ERROR, "handler failed", exception=True, address=socket.address)
         finally:
             socket.finish()

@@ -1,11 +1,11 @@
-"""Events of one session that wait for their handlers, and whether more may be read from the client.
+"""What a session's messages are given to, and whether more may be read while their handlers are behind.
 
 Left to others: the events themselves (`handlers`), reading (`session`).
 """
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from rfc6455 import State
 from rfc6455_server.clock import Clock
@@ -17,6 +17,20 @@ an acknowledgement is awaited from it: that may stand behind the events that are
 
 MAX_PENDING_BEFORE_ACK: Final = 16 << 20
 """Maximum bytes of events that are read in search of an acknowledgement."""
+
+
+class Receiver(Protocol):
+    """Receives the messages of a session."""
+
+    @property
+    def awaits_acks(self) -> bool:
+        """Whether somebody waits for an acknowledgement of this client."""
+
+    def receive(self, message: str | bytes) -> None:
+        """Handles a message."""
+
+    def session_closed(self, reason: str) -> None:
+        """Handles the end of the session. Called once."""
 
 
 class Inflow:

@@ -153,6 +153,8 @@ class Namespace(Declaring, SocketNamespace, ServerSide):
             encoded = EncodedPacket(encode(packet, self.server.packet_options))
             recovery.log(encoded, target.rooms or frozenset(), target.excluded, self.server.clock.time())
         else:
+            if recovery is not None and packet.id is None and recovery.resembles_offset(packet.data[-1]):
+                packet = replace(packet, data=[*packet.data, recovery.current_offset()])
             encoded = EncodedPacket(encode(packet, self.server.packet_options))
         excluded = {member for name in target.excluded for member in self._room_members(name)}
         if target.rooms is None:

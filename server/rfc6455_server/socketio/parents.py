@@ -7,7 +7,6 @@ A child is made when the first client connects to a name that its parent matches
 one is gone, and none that was lost can come back.
 """
 
-import inspect
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,7 +18,7 @@ from rfc6455_server.logs import log
 from rfc6455_server.rooms import Rooms
 from rfc6455_server.socketio.namespaces import Namespace, NamespaceServer
 from rfc6455_server.socketio.packets import Packet
-from rfc6455_server.socketio.registering import ConnectError
+from rfc6455_server.socketio.registering import ConnectError, call_handler
 from rfc6455_server.socketio.sockets import Socket
 from rfc6455_server.socketio.targets import TargetOf
 
@@ -53,8 +52,7 @@ class ParentNamespace(Namespace):
         if isinstance(self._matches, re.Pattern):
             match = self._matches.fullmatch(name)
             return None if match is None else match.groupdict(default="")
-        verdict = self._matches(name, auth)
-        return {} if (await verdict if inspect.isawaitable(verdict) else verdict) else None
+        return {} if await call_handler(self._matches, name, auth) else None
 
     def add_child(
         self, name: str, parameters: Mapping[str, str], forget: Callable[[Namespace], None]

@@ -10,7 +10,9 @@ longer kept, each room remembers the last offset, so that a client is recovered 
 for long.
 
 A client takes the last argument of any event for an offset if it is a string, also an application's. So an
-offset starts with a tag that nobody can guess, and a client that sends anything else is not recovered.
+offset starts with a tag that nobody can guess, and a client that sends anything else is not recovered. But
+each client learns the tag, and may send it on to another one, in an event that carries no offset. Such an
+event gets one too: that of the last event before it.
 
 Each event is also listed under every room that it was sent to, so that finding what a client missed takes
 time in proportion to what it missed, and not to all that is kept.
@@ -162,6 +164,14 @@ class Recovery:
     def next_offset(self) -> str:
         """Returns the offset of the event that is logged next."""
         return f"{self._tag}{self.position + 1:x}"
+
+    def current_offset(self) -> str:
+        """Returns the offset of the event that was logged last."""
+        return f"{self._tag}{self.position:x}"
+
+    def resembles_offset(self, value: object) -> bool:
+        """Whether a client could take ``value`` for an offset of this namespace."""
+        return isinstance(value, str) and value.startswith(self._tag)
 
     @property
     def oldest(self) -> int:

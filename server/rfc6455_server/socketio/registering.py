@@ -3,6 +3,7 @@
 Left to others: when a handler runs (`handlers`), and which handlers an event of a socket has (`sockets`).
 """
 
+import asyncio
 import inspect
 from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeVar
@@ -59,10 +60,28 @@ class Ack(Protocol):
         """Whether the client waits for the acknowledgement."""
 
 
+class AwaitedCancelledError(Exception):
+    """A handler awaited something that was cancelled, and let the exception through."""
+
+
+def check_cancelled(error: asyncio.CancelledError) -> None:
+    """Raises `AwaitedCancelledError` unless the running task itself is being cancelled.
+
+    Otherwise, the handler's exception would end the task, in which other handlers wait for their turn.
+    """
+    task = asyncio.current_task()
+    if task is None or not task.cancelling():
+        raise AwaitedCancelledError("the handler awaited what was cancelled") from error
+
+
 async def call_handler(handler: EventHandler, *arguments: Any) -> Any:
     """Calls ``handler``, async or not, and returns its result."""
-    result = handler(*arguments)
-    return await result if inspect.isawaitable(result) else result
+    try:
+        result = handler(*arguments)
+        return await result if inspect.isawaitable(result) else result
+    except asyncio.CancelledError as error:
+        check_cancelled(error)
+        raise
 
 
 class RegisteredHandler:
@@ -89,8 +108,12 @@ class RegisteredHandler:
 
     async def call(self, *arguments: Any, ack: Ack | None = None) -> Any:
         """Calls the handler, and returns its result. ``ack`` is for a handler that takes it."""
-        result = self.handler(*arguments, ack=ack) if self.takes_ack else self.handler(*arguments)
-        return await result if inspect.isawaitable(result) else result
+        try:
+            result = self.handler(*arguments, ack=ack) if self.takes_ack else self.handler(*arguments)
+            return await result if inspect.isawaitable(result) else result
+        except asyncio.CancelledError as error:
+            check_cancelled(error)
+            raise
 
 
 def _takes_ack(handler: EventHandler) -> bool:

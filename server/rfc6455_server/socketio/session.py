@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from math import inf
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from rfc6455 import CloseCode, PreparedMessage, Request, State
 from rfc6455_server.clock import Timer
@@ -34,7 +34,7 @@ from rfc6455_server.socketio.engine_packets import (
     encode_packet,
     encode_payload,
 )
-from rfc6455_server.socketio.inflow import MAX_PENDING, Inflow, wake
+from rfc6455_server.socketio.inflow import MAX_PENDING, Inflow, Receiver, wake
 from rfc6455_server.socketio.reasons import CLOSES, TOO_SLOW, reason_of
 from rfc6455_server.websocket.ending import ConnectionClosedError
 from rfc6455_server.websocket.hub import Hub, Slowness
@@ -45,20 +45,6 @@ _UNCHARGED: Final = 4096  # bytes of events that are not worth telling the budge
 _TURN_PACKETS: Final = 64
 _TURN_BYTES: Final = 1 << 16
 """Packets and bytes of a POST body that are handled before others have their turn."""
-
-
-class Receiver(Protocol):
-    """Receives the messages of a session."""
-
-    @property
-    def awaits_acks(self) -> bool:
-        """Whether somebody waits for an acknowledgement of this client."""
-
-    def receive(self, message: str | bytes) -> None:
-        """Handles a message."""
-
-    def session_closed(self, reason: str) -> None:
-        """Handles the end of the session. Called once."""
 
 
 class Session:
@@ -148,6 +134,7 @@ class Session:
             except EngineError as error:
                 websocket.start_close(CloseCode.POLICY_VIOLATION, str(error))
                 return
+            self._handle_events()  # the time of another one may be up just now
         self._websocket = websocket
         if not probing:
             self._send_packet(self.engine.handshake_packet())
@@ -185,12 +172,16 @@ class Session:
         try:
             body = encode_payload(await waiter)
         except asyncio.CancelledError:
-            # The client has left, and what answers this GET would be lost.
-            self.engine.lose_poll()
+            # The client has left, and what answers this GET is lost: perhaps it was taken out just now.
+            if waiter.cancelled():
+                self.engine.lose_poll()
+            elif any(packet.type is not EnginePacketType.NOOP for packet in waiter.result()):
+                self.engine.fail()
             self._pump()
             raise
         finally:
-            self._poll = None
+            if self._poll is waiter:  # another GET may have come since the answer
+                self._poll = None
         self._backlog.taken += len(body)
         return body
 
