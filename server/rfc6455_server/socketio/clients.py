@@ -191,6 +191,7 @@ class Client:
         return attempt
 
     def _refuse(self, name: str, error: ConnectError) -> None:
+        self._namespaces.server.stats.socket_connects["refused"] += 1
         self.send(Packet(PacketType.CONNECT_ERROR, name, error.answer))
 
     async def _recover(self, namespace: Namespace, auth: dict[str, Any], handshake: Handshake) -> None:
@@ -206,6 +207,7 @@ class Client:
             # The server has not yet noticed that the connection is lost.
             predecessor.fail_session()
         recovered = recovery.restore(private_id, auth.get("offset"), namespace.server.clock.time())
+        namespace.server.stats.socket_recoveries["recovered" if recovered else "not recovered"] += 1
         if recovered is None:
             self._end(namespace.name)
             self._connect_new(namespace, handshake)

@@ -77,7 +77,7 @@ class Session:
     )
 
     def __init__(
-        self, engine: EngineSession, hub: Hub, address: str, closed: Callable[["Session"], None]
+        self, engine: EngineSession, hub: Hub, address: str, closed: Callable[["Session", str], None]
     ) -> None:
         self.engine = engine
         self.address = address
@@ -478,7 +478,7 @@ class Session:
         self._incoming = 0  # the receiver, which holds the packet that is not complete, goes below
         wake(self._drain_waiters)
         self._inflow.wake()
-        self._closed(self)
+        self._closed(self, reason)
         receiver, self.receiver = self.receiver, None  # they refer to each other
         if receiver is not None:
             receiver.session_closed(reason)
