@@ -687,10 +687,14 @@ async def test_a_process_that_comes_back_divides_the_clients_until_the_other_one
             await until(lambda: clients.is_in(first, "polls"))
             assert await clients.is_in(second, "websocket")
             assert await clients.is_in(second, "upgrades")
-            await clients.ask("polls", "heard")
-            await clients.ask("websocket", "call", "say", "is anybody there?")
-            assert await clients.is_in(first, "polls")
-            assert await clients.ask("polls", "heard") == []
+
+            async def are_apart() -> bool:
+                await clients.ask("polls", "heard")
+                await clients.ask("websocket", "call", "say", "is anybody there?")
+                return await clients.is_in(first, "polls") and await clients.ask("polls", "heard") == []
+
+            # Not at once: each of nginx's workers has yet to notice that the process is back.
+            await until(are_apart)
             second.process.terminate()
             await until(lambda: clients.are_in(first))
             await clients.hear_each_other("all together")
