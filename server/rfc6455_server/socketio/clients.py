@@ -24,7 +24,7 @@ from rfc6455_server.socketio.session import Session
 from rfc6455_server.socketio.sockets import LEFT_BY_CLIENT, Handshake, Socket
 
 MAX_NAMESPACES: Final = 64
-"""Maximum namespaces that one client is connected to."""
+"""Maximum namespaces that one client is connected to; it is refused in more."""
 
 
 @dataclass(slots=True)
@@ -122,7 +122,10 @@ class Client:
         if name in self._sockets or name in self._connecting:
             return  # the official client sends CONNECT again if its application reconnects before the answer
         if len(self._sockets) + len(self._connecting) >= MAX_NAMESPACES:
-            raise PacketError("too many namespaces", slug="too-many-namespaces")
+            # The official client would come back after the end of its session, and ask for as many again.
+            log(logging.INFO, "too many namespaces", address=self.session.address, namespace=name)
+            self._refuse(name, ConnectError("too many namespaces"))
+            return
         namespace = self._namespaces.get(name)
         if namespace is not None:
             self._enter(namespace, auth, self._make_handshake(auth))
