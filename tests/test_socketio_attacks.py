@@ -1,14 +1,19 @@
 """Hostile and unlucky clients of the Socket.IO server: what they send, and what they must not reach."""
 
 import asyncio
+import gc
 import json
+import tracemalloc
 
 import pytest
 
-from rfc6455_server.socketio import Socket
+from rfc6455_server import Server
+from rfc6455_server.socketio import Engine, EngineSocket, Socket
+from rfc6455_server.socketio.inflow import MAX_PENDING
 from rfc6455_server.socketio.session import Session
-from rfc6455_server.testing import MemoryTransport, settle
-from tests.server_helpers import PATIENCE, RawPeer, Recorder
+from rfc6455_server.testing import ManualClock, MemoryTransport, TestClient, settle
+from rfc6455_server.websocket.hub import Budget
+from tests.server_helpers import PATIENCE, RawPeer, Recorder, until
 from tests.test_http import read_answer
 from tests.test_socketio_server import PATH, Client, Rig, polling, rig
 
@@ -238,3 +243,104 @@ async def test_a_session_that_polls_and_does_not_connect_in_time_is_gone_at_once
         await r.clock.advance(10)
         assert sessions(r) == []
         assert recorder.received.endswith(b"\r\n\r\n1") is waits
+
+
+@pytest.mark.parametrize("value", ["[]", '{"":0}', '"ab"', "[[0]]", '{"ab":[1.5],"cd":"ef"}'])
+@pytest.mark.parametrize("size", [20, 300, 200_000])
+async def test_events_that_wait_count_for_what_they_take_in_memory(value: str, size: int) -> None:
+    async with rig() as r:
+        go_on = asyncio.Event()
+
+        @r.io.on("slow")
+        async def slow(socket: Socket, *_: object) -> None:
+            await go_on.wait()
+
+        client = await r.client()
+        message = f'42["slow",[{",".join([value] * (size // (len(value) + 1)))}]]'
+        gc.collect()
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        client.say(*[message] * min(2_000_000 // size, 1500))
+        await until(lambda: r.server.queued > MAX_PENDING)
+        await settle()
+        gc.collect()
+        held = tracemalloc.get_traced_memory()[0] - before
+        tracemalloc.stop()
+        assert held < r.server.queued + 3_000_000  # what is not read yet is in this process too
+        go_on.set()
+
+
+async def test_a_client_that_connects_and_disconnects_in_turn_is_held_back_by_its_handlers() -> None:
+    async with rig() as r:
+        go_on = asyncio.Event()
+
+        @r.io.on("connect")
+        async def connected(socket: Socket) -> None:
+            await go_on.wait()
+
+        client = await Client.open(r.test)
+        for _ in range(2000):
+            client.say("41", "40")
+        for _ in range(20):
+            await settle()
+        assert len(r.io._running) < 600
+        assert r.server.queued > MAX_PENDING
+        go_on.set()
+        await until(lambda: len(r.reasons) == 2000)
+        await until(lambda: r.server.queued == 0)
+        assert len(r.io.sockets) == 1
+
+
+async def test_over_the_budget_the_events_of_clients_that_have_gone_are_dropped(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with rig() as r:
+        r.server.hub.budget = Budget(3_000_000)
+        go_on = asyncio.Event()
+        handled = 0
+
+        @r.io.on("slow")
+        async def slow(socket: Socket, _: object) -> None:
+            nonlocal handled
+            await go_on.wait()
+            handled += 1
+
+        with caplog.at_level("INFO"):
+            for _ in range(9):
+                client = await r.client()
+                client.say(*['42["slow","' + "x" * 90_000 + '"]'] * 10, "41")
+                await settle()
+                r.test.transports[-1].abort()
+                await settle()
+                assert r.server.queued <= 3_000_000
+        assert caplog.text.count("unhandled events dropped") == 6
+        go_on.set()
+        await until(lambda: r.server.queued == 0)
+        assert handled == 3 * 10 + 6  # of the others, the one that ran
+
+
+async def test_over_the_budget_the_unread_messages_of_engine_sessions_that_have_ended_are_dropped() -> None:
+    engine = Engine()
+    go_on = asyncio.Event()
+    read: list[int] = []
+
+    @engine.on_session
+    async def serve(socket: EngineSocket) -> None:
+        await go_on.wait()
+        read.append(len([message async for message in socket]))
+
+    clock = ManualClock()
+    server = Server(clock=clock, max_total_queue=3_000_000)
+    server.mount(engine)
+    async with TestClient(server, clock) as test:
+        for _ in range(6):
+            client = Client(await test.connect("/engine.io/?EIO=4&transport=websocket"))
+            client.say(*["4" + "x" * 90_000] * 10)
+            await settle()
+            test.transports[-1].abort()
+            await settle()
+            assert server.queued <= 3_000_000
+        go_on.set()
+        await until(lambda: len(read) == 6)
+        assert sorted(read) == [0, 0, 0, 10, 10, 10]
+        assert server.queued == 0

@@ -652,3 +652,52 @@ async def test_connect_answer_of_a_dynamic_namespace_has_its_own_id() -> None:
         main = connect_answer(await client.recv())["sid"]
         inside = json.loads((await enter(client, "/shop-1")).partition(",")[2])["sid"]
         assert main != inside
+
+
+# What an application may get wrong is said at once: it would otherwise be ignored.
+
+
+@pytest.mark.parametrize("name", ["on", "once", "emits", "on_server_side"])
+def test_a_decorator_without_its_event_is_refused(name: str) -> None:
+    for owner in (SocketIO(), SocketIO().of("/chat")):
+        with pytest.raises(TypeError, match=f'@{name}\\("name"\\)'):
+            getattr(owner, name)(lambda socket: None)
+    with pytest.raises(TypeError, match=r'@handles\("name"\)'):
+        handles(lambda self, socket: None)  # type: ignore[arg-type]
+
+
+async def test_the_name_of_a_room_is_a_string() -> None:
+    async with rig() as r:
+        client = await r.client()
+        (socket,) = r.io.sockets.values()
+        rooms: list[Any] = [["a", "b"], 5, None]
+        for room in rooms:
+            for use in (r.io.to, r.io.in_, r.io.except_, socket.to, socket.except_):
+                with pytest.raises(TypeError, match="the name of a room is a string"):
+                    use(room)
+        with pytest.raises(TypeError, match="the name of a room is a string"):
+            socket.join(5)  # type: ignore[arg-type]
+        socket.join("a")
+        assert socket.rooms == {socket.id, "a"}
+        r.io.to("a").emit("hello")
+        assert await client.event() == ["hello"]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"recovery": True}, "seconds"),
+        ({"cors": True}, "any"),
+        ({"cors": "app.example"}, "such as https://example.com: 'app.example'"),
+        ({"cors": ["https://a.example", "https://app.example/"]}, "'https://app.example/'"),
+    ],
+)
+def test_options_of_other_servers_are_refused_that_would_mean_something_else(
+    options: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        SocketIO(**options)
+
+
+def test_origins_are_those_that_browsers_name() -> None:
+    SocketIO(cors=["*", "null", "https://app.example:8443", "http://[::1]:80", "chrome-extension://abc"])

@@ -1,8 +1,10 @@
+import gc
 import json
 import re
 import sys
 import tracemalloc
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import date
 from typing import Any
 
@@ -599,3 +601,25 @@ def test_the_text_after_the_header_is_strict_json(packet: Packet) -> None:
     assert start is None or packet.data is not None
     if packet.data is not None and packet.namespace == "/":
         json.loads(text[re.search(r"[\[{]", text).start() :], parse_constant=pytest.fail)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("text", ['["x",' + "[]," * 10_000 + "[]]", '["x",' + "[" * 300 + "]" * 20_000])
+def test_large_json_is_read_without_the_garbage_collector(text: str) -> None:
+    collections = 0
+
+    def count(phase: str, info: dict[str, int]) -> None:
+        nonlocal collections
+        collections += 1
+
+    gc.collect()
+    gc.callbacks.append(count)
+    try:
+        for enabled in (True, False):
+            (gc.enable if enabled else gc.disable)()
+            with suppress(PacketError):
+                Decoder().receive("2" + text)
+            assert gc.isenabled() is enabled
+    finally:
+        gc.enable()
+        gc.callbacks.remove(count)
+    assert collections <= 4  # not one for each 700 arrays

@@ -277,6 +277,8 @@ class Rooms:
     def __getitem__(self, name: str) -> Room:
         room = self._rooms.get(name)
         if room is None:
+            if not isinstance(name, str):
+                raise TypeError(f"the name of a room is a string: {name!r}")
             room = self._rooms[name] = Room(name, self)
         return room
 

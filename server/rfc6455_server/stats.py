@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -37,6 +37,10 @@ class Stats:
         "messages_in",
         "messages_out",
         "refused",
+        "session_closes",
+        "session_counts",
+        "socket_connects",
+        "socket_recoveries",
     )
 
     def __init__(self) -> None:
@@ -56,3 +60,11 @@ class Stats:
         """Seconds between the Pings of `keepalive` and their Pongs."""
         self.loop_lag = Histogram()
         """Seconds by which the event loop was late."""
+        self.session_counts: list[Callable[[], Mapping[str, int]]] = []
+        """Functions that return the number of open sessions of Socket.IO, by transport."""
+        self.session_closes: Counter[str] = Counter()
+        """Ended sessions, by reason."""
+        self.socket_connects: Counter[str] = Counter()
+        """Clients that asked for a namespace: ``accepted`` or ``refused``."""
+        self.socket_recoveries: Counter[str] = Counter()
+        """Clients that came back: ``recovered``, or ``not recovered``."""

@@ -4,6 +4,7 @@ prometheus-client is in the extra ``server``. Without it, the answer is 501.
 Left to others: counting.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any
@@ -52,8 +53,27 @@ class Metrics:
         yield self._counter(core, "closes", "Closed WebSockets.", ["code", "cause"], closes)
         refused = {(str(status),): count for status, count in stats.refused.items()}
         yield self._counter(core, "refused", "Refused requests and connections.", ["status"], refused)
+        if stats.session_counts:
+            yield from self._sessions(core)
         yield self._histogram(core, "latency_seconds", "Seconds from a Ping to its Pong.", stats.latency)
         yield self._histogram(core, "loop_lag_seconds", "Lag of the event loop in seconds.", stats.loop_lag)
+
+    def _sessions(self, core: Any) -> Iterator[Any]:
+        stats = self._stats
+        counts: Counter[str] = Counter(polling=0, websocket=0)
+        for count in stats.session_counts:
+            counts.update(count())
+        family = core.GaugeMetricFamily("rfc6455_socketio_sessions", "Open sessions.", labels=["transport"])
+        for transport, number in counts.items():
+            family.add_metric((transport,), number)
+        yield family
+        for name, text, label, numbers in (
+            ("closes", "Ended sessions.", "reason", stats.session_closes),
+            ("connects", "Clients that asked for a namespace.", "result", stats.socket_connects),
+            ("recoveries", "Clients that came back.", "result", stats.socket_recoveries),
+        ):
+            values = {(value,): number for value, number in numbers.items()}
+            yield self._counter(core, f"socketio_{name}", text, [label], values)
 
     @staticmethod
     def _counter(core: Any, name: str, text: str, labels: list[str], values: Mapping[Any, int]) -> Any:

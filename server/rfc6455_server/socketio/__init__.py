@@ -131,6 +131,8 @@ class SocketIO(Mounted, Registering, Declaring, ServerSide, Broadcaster):
     ) -> None:
         packet_options, engine_options = _split(options)
         super().__init__(EngineOptions(path=path, **engine_options))
+        if isinstance(recovery, bool):
+            raise ValueError("recovery is a number of seconds, such as 120, or None")
         times = [connect_timeout] if recovery is None else [connect_timeout, recovery]
         if not all(0 < time < float("inf") for time in times) or recovery_bytes < 1:
             raise ValueError("times and sizes must be above 0 and finite")

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 from rfc6455_server.socketio.namespaces import Namespace
 from rfc6455_server.socketio.parents import NamespaceMatch
-from rfc6455_server.socketio.registering import EventHandler
+from rfc6455_server.socketio.registering import EventHandler, check_event_name
 
 _AnyHandler = TypeVar("_AnyHandler", bound=EventHandler)
 
@@ -20,6 +20,7 @@ def handles(
     event: str, *, concurrent: bool = False, ack: bool = True
 ) -> Callable[[_AnyHandler], _AnyHandler]:
     """Marks a method of a `NamespaceHandlers` as a handler; the options are those of `Namespace.on`."""
+    check_event_name(event, "handles")
 
     def mark(method: _AnyHandler) -> _AnyHandler:
         marks = [*getattr(method, _MARKS, ()), (event, {"concurrent": concurrent, "ack": ack})]

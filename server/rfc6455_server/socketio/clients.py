@@ -17,6 +17,7 @@ from rfc6455_server.socketio.encoded import EncodedPacket
 from rfc6455_server.socketio.ids import new_id
 from rfc6455_server.socketio.msgpack import JSON_ONLY, refuse_msgpack
 from rfc6455_server.socketio.namespaces import Namespace
+from rfc6455_server.socketio.packet_json import memory_cost
 from rfc6455_server.socketio.packets import Decoder, Packet, PacketError, PacketOptions, PacketType, encode
 from rfc6455_server.socketio.parents import Namespaces
 from rfc6455_server.socketio.registering import ConnectError, call_handler
@@ -27,6 +28,9 @@ MAX_NAMESPACES: Final = 64
 """Maximum namespaces that one client is connected to; it is refused in more."""
 
 
+_SMALL: Final = 128  # code points of a message whose objects are not counted: 0.4 of 7 µs of an event
+
+
 @dataclass(slots=True)
 class _Attempt:
     """A CONNECT that is not answered: a function or middlewares decide, or the client waits for its turn."""
@@ -34,6 +38,13 @@ class _Attempt:
     task: asyncio.Task[None]
     namespace: Namespace | None = None
     socket: Socket | None = None
+
+
+def _cost(message: str | bytes) -> int:
+    """Returns the bytes of a message in memory, estimated from above; `EVENT_OVERHEAD` covers a small one."""
+    if isinstance(message, bytes) or len(message) <= _SMALL:
+        return len(message)
+    return memory_cost(message)
 
 
 class Client:
@@ -72,7 +83,7 @@ class Client:
 
     def receive(self, message: str | bytes) -> None:
         """Handles a message of the session."""
-        size, self._size = self._size + len(message), 0
+        size, self._size = self._size + _cost(message), 0
         try:
             packet = self._decoder.receive(message)
             if packet is None:
@@ -183,6 +194,7 @@ class Client:
         return attempt
 
     def _refuse(self, name: str, error: ConnectError) -> None:
+        self._namespaces.server.stats.socket_connects["refused"] += 1
         self.send(Packet(PacketType.CONNECT_ERROR, name, error.answer))
 
     async def _recover(self, namespace: Namespace, auth: dict[str, Any], handshake: Handshake) -> None:
@@ -198,6 +210,7 @@ class Client:
             # The server has not yet noticed that the connection is lost.
             predecessor.fail_session()
         recovered = recovery.restore(private_id, auth.get("offset"), namespace.server.clock.time())
+        namespace.server.stats.socket_recoveries["recovered" if recovered else "not recovered"] += 1
         if recovered is None:
             self._end(namespace.name)
             self._connect_new(namespace, handshake)

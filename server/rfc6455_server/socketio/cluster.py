@@ -9,7 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from rfc6455_server.logs import log
-from rfc6455_server.socketio.registering import EventHandler, Handlers, RegisteredHandler
+from rfc6455_server.socketio.registering import (
+    EventHandler,
+    Handlers,
+    RegisteredHandler,
+    check_event_name,
+)
 
 _AnyHandler = TypeVar("_AnyHandler", bound=EventHandler)
 
@@ -38,6 +43,7 @@ class ServerSide:
 
         If the other server waits for answers, this server's is the first result that is not ``None``.
         """
+        check_event_name(event, "on_server_side")
 
         def register(handler: _AnyHandler) -> _AnyHandler:
             self.server_side_handlers.add(event, RegisteredHandler(handler))

@@ -24,6 +24,8 @@ Fields: TypeAlias = list[tuple[str, str]]
 MAX_REQUESTED_HEADERS: Final = 1024
 """Maximum bytes of an ``Access-Control-Request-Headers`` field."""
 
+_ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]+")
+
 # 1#token
 _ELEMENT: Final = r"[ \t]*[!#$%&'*+\-.^_`|~0-9A-Za-z]+[ \t]*"
 _TOKENS: Final = re.compile(rf"{_ELEMENT}(?:,{_ELEMENT})*", re.ASCII)
@@ -37,10 +39,15 @@ class Cors:
         rules: Collection[OriginRule] = ()
         if isinstance(origins, str | re.Pattern):
             rules = (origins,)
+        elif isinstance(origins, bool):
+            raise ValueError('cors names the origins: "*" is any')
         elif not callable(origins):
             rules = origins
         if not all(isinstance(rule, str | re.Pattern) for rule in rules):
             raise ValueError("an origin is a string or a pattern")
+        for rule in rules:
+            if isinstance(rule, str) and rule not in ("*", "null") and not _ORIGIN.fullmatch(rule):
+                raise ValueError(f"not an origin, such as https://example.com: {rule!r}")
         self._exact = {ascii_lower(rule) for rule in rules if isinstance(rule, str)}
         self._patterns = [rule for rule in rules if isinstance(rule, re.Pattern)]
 

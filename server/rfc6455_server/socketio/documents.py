@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 from rfc6455_server.http.routes import HttpHandler, HttpRequest, HttpResponse
 from rfc6455_server.socketio.recovery import Recovery
-from rfc6455_server.socketio.registering import OWN_EVENTS, Handlers, Registered
+from rfc6455_server.socketio.registering import OWN_EVENTS, Handlers, Registered, check_event_name
 from rfc6455_server.socketio.typed.asyncapi import EventDocument, NamespaceDocument
 from rfc6455_server.socketio.typed.declared import OutgoingEvent
 from rfc6455_server.socketio.typed.page import PAGE_HEADERS, render_page
@@ -46,6 +46,7 @@ class Declaring:
         `SocketIO.asyncapi` shows. Raises `ValueError` for an event that is declared already, and as
         `OutgoingEvent`.
         """
+        check_event_name(event, "emits")
         declarations = self._own_declarations()
 
         def declare(

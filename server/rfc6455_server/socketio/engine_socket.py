@@ -99,14 +99,22 @@ class EngineSocket:
     def session_closed(self, reason: str) -> None:
         """Takes the end of the session."""
         self.reason = reason
+        if self._unread:
+            self._session.outlive(self)
         self._wake()
 
     def finish(self) -> None:
         """Closes the session, and drops what is unread: its handler has ended."""
-        for message in self._unread:
-            self._session.release(len(message) + _MESSAGE_COST)
-        self._unread.clear()
+        self.drop()
+        self._session.forget(self)
         self._session.close()
+
+    def drop(self) -> int:
+        """Drops what is unread, and returns how many messages that were."""
+        dropped = len(self._unread)
+        self._session.release(sum(len(message) + _MESSAGE_COST for message in self._unread))
+        self._unread.clear()
+        return dropped
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

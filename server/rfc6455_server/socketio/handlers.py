@@ -14,8 +14,12 @@ from typing import Any, Final
 
 from rfc6455_server.socketio.session import Session
 
-EVENT_OVERHEAD: Final = 256
-"""Bytes counted for each event besides its message, so that small events are not free."""
+EVENT_OVERHEAD: Final = 1024
+"""Bytes counted for each event besides its data: for the objects that hold it while it waits."""
+
+_TASK_COST: Final = 4096
+"""Bytes counted for a task of ``connect`` or of the end, with its share of the socket: a client that connects
+and disconnects in turn is held back while such handlers are behind."""
 
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 """Runs a coroutine in a task that the server waits for when it stops."""
@@ -30,7 +34,7 @@ class HandlerQueue:
     The calls that it is given never raise.
     """
 
-    __slots__ = ("_opening", "_session", "_spawn", "_waiting", "_worker")
+    __slots__ = ("_opening", "_outlives", "_session", "_spawn", "_waiting", "_worker")
 
     def __init__(self, session: Session, spawn: Spawn) -> None:
         self._session = session
@@ -39,6 +43,7 @@ class HandlerQueue:
         # Each with the bytes that its event counts for, and whether it is concurrent (`append`).
         self._waiting: deque[tuple[Call, int, Callable[[], bool]]] = deque()
         self._worker: asyncio.Task[None] | None = None
+        self._outlives = False
 
     @property
     def opening(self) -> bool:
@@ -47,6 +52,7 @@ class HandlerQueue:
 
     def open(self, call: Call) -> None:
         """Runs ``call`` before all others. Call it first, or not at all."""
+        self._session.charge(_TASK_COST)
         self._opening = self._spawn(self._open(call))
 
     def append(self, call: Call, size: int, is_concurrent: Callable[[], bool]) -> None:
@@ -68,9 +74,17 @@ class HandlerQueue:
         self._session.release(sum(size for _, size, _ in dropped))
         return len(dropped)
 
+    def outlive(self) -> None:
+        """Goes on with what waits, although the socket has ended."""
+        if self._waiting:
+            self._outlives = True
+            self._session.outlive(self)
+
     def finish(self, call: Call) -> "asyncio.Task[None]":
         """Runs ``call`` when that of `open` has ended."""
-        return self._spawn(self._finish(call, self._opening))
+        cost = _TASK_COST if self._session.is_open else 0  # a session that has ended makes no more of them
+        self._session.charge(cost)
+        return self._spawn(self._finish(call, self._opening, cost))
 
     async def _open(self, call: Call) -> None:
         try:
@@ -79,6 +93,7 @@ class HandlerQueue:
             self.drop()  # the server stops, and waits for no new task
             raise
         finally:
+            self._session.release(_TASK_COST)
             self._opening = None
             waiting = list(self._waiting)
             self._waiting.clear()
@@ -104,6 +119,8 @@ class HandlerQueue:
                     self._session.release(size)
         finally:
             self._worker = None
+            if self._outlives:
+                self._session.forget(self)
 
     async def _run(self, call: Call, size: int) -> None:
         try:
@@ -111,11 +128,13 @@ class HandlerQueue:
         finally:
             self._session.release(size)
 
-    @staticmethod
-    async def _finish(call: Call, opening: "asyncio.Task[None] | None") -> None:
-        if opening is not None:
-            await asyncio.wait([opening])
-        await call()
+    async def _finish(self, call: Call, opening: "asyncio.Task[None] | None", cost: int) -> None:
+        try:
+            if opening is not None:
+                await asyncio.wait([opening])
+            await call()
+        finally:
+            self._session.release(cost)
 
 
 class EventAck:

@@ -15,7 +15,7 @@ MAX_PENDING: Final = 1 << 20
 """When more bytes of events than this wait for their handlers, nothing more is read from the client, unless
 an acknowledgement is awaited from it: that may stand behind the events that are still to come."""
 
-MAX_PENDING_BEFORE_ACK: Final = 16 << 20
+MAX_PENDING_BEFORE_ACK: Final = 64 << 20
 """Maximum bytes of events that are read in search of an acknowledgement."""
 
 
@@ -33,10 +33,17 @@ class Receiver(Protocol):
         """Handles the end of the session. Called once."""
 
 
+class Outliving(Protocol):
+    """Events that are still handled although their socket, or the session, has ended."""
+
+    def drop(self) -> int:
+        """Drops those that wait, and returns how many."""
+
+
 class Inflow:
     """How much of one client's events waits."""
 
-    __slots__ = ("_awaits_acks", "_clock", "_engine", "_waiters", "pending")
+    __slots__ = ("_awaits_acks", "_clock", "_engine", "_waiters", "outliving", "pending")
 
     def __init__(self, engine: EngineSession, clock: Clock, awaits_acks: Callable[[], bool]) -> None:
         self._engine = engine
@@ -45,6 +52,12 @@ class Inflow:
         self._waiters: list[asyncio.Future[None]] = []
         self.pending = 0
         """Bytes of the events that wait."""
+        self.outliving: set[Outliving] = set()
+
+    def drop_outliving(self) -> int:
+        """Drops the events that nothing else would drop, and returns how many."""
+        outliving, self.outliving = self.outliving, set()
+        return sum([events.drop() for events in outliving])
 
     def release(self, size: int) -> None:
         """Records that events of ``size`` bytes were handled or dropped."""

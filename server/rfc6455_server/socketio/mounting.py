@@ -106,6 +106,7 @@ class Mounted:
         path = self.options.path.rstrip("/")
         server.add_websocket_route(transports.websocket_route(path))
         server.add_http_route(path, transports.http_route())
+        server.stats.session_counts.append(transports.count)
         server.on_drain(transports.drain)
         server.on_stop(self._stop)
 

@@ -11,6 +11,7 @@ as a browser does when it encodes text. In what the application sends, a lone su
 escape, as the official server does: nothing is lost, and nothing fails.
 """
 
+import gc
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,10 @@ _JSON_CONTAINERS: Final = (dict, list)
 # Matches a surrogate, paired or not, that is written as an escape.
 _SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+_LARGE: Final = 1 << 14
+"""Code points of a JSON text from which on it is read without the garbage collector, which would visit all
+that is read again and again: 0.2 of 0.25 s for 330,000 empty arrays, and there is nothing to collect."""
 
 _MAX_COPY_DEPTH: Final = 256  # levels of data for a JSON encoder of the application
 
@@ -183,6 +188,16 @@ def decode_json(text: str, max_nesting: int, decoder: JsonDecoder | None) -> Any
     ``max_nesting``: maximum arrays and objects around one value. ``decoder`` replaces the strict one of this
     module, and decides what else it accepts.
     """
+    if len(text) < _LARGE or not gc.isenabled():
+        return _decode_json(text, max_nesting, decoder)
+    gc.disable()
+    try:
+        return _decode_json(text, max_nesting, decoder)
+    finally:
+        gc.enable()
+
+
+def _decode_json(text: str, max_nesting: int, decoder: JsonDecoder | None) -> Any:
     decode: JsonDecoder = decoder or _JSON.decode
     try:
         if not text.isascii():
@@ -241,10 +256,11 @@ _JSON: Final = json.JSONDecoder(parse_float=_finite, parse_constant=_reject_cons
 
 
 def _check_nesting(data: Any, limit: int) -> None:
+    # Lists, and no generators: 0.03 instead of 0.14 s for 330,000 empty arrays, which stop the event loop.
     level = [data]
     for _ in range(limit):
-        items = (item for container in level for _, item in _items(container))
-        level = [item for item in items if isinstance(item, _JSON_CONTAINERS)]
+        contents = [one.values() if isinstance(one, dict) else one for one in level if one]
+        level = [item for items in contents for item in items if isinstance(item, _JSON_CONTAINERS)]
         if not level:
             return
     raise _too_deep()
@@ -276,7 +292,8 @@ def find_places(data: Any, count: int) -> list[tuple[Any, Any]]:
 def memory_cost(text: str) -> int:
     """Returns the bytes that a text and the objects of its JSON take in memory, estimated from above."""
     strings = len(text) if text.isascii() else 4 * len(text)
-    return strings + 72 * text.count("[") + 200 * text.count("{") + 80 * (text.count(",") + text.count(":"))
+    objects = 80 * text.count("[") + 96 * text.count("{") + 40 * text.count(",") + 80 * text.count(":")
+    return strings + objects + 25 * text.count('"')  # two for each string
 
 
 def _items(container: Any) -> Iterator[tuple[Any, Any]]:

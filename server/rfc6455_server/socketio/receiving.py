@@ -272,7 +272,11 @@ class EventReceiver(Registering):
     def _finish(self, reason: str, rooms: set[str], *, handles_waiting: bool) -> None:
         """Runs the handlers of ``disconnecting`` and ``disconnect``. Drops the events that wait, unless they
         are still handled."""
-        dropped = 0 if handles_waiting else self._queue.drop()
+        dropped = 0
+        if handles_waiting:
+            self._queue.outlive()
+        else:
+            dropped = self._queue.drop()
         if dropped:
             log(logging.INFO, "unhandled events dropped", id=self.id, reason=reason, events=dropped)
         handled = self._has_handler("disconnecting") or self._has_handler("disconnect")

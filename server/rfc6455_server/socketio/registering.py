@@ -74,6 +74,12 @@ def check_cancelled(error: asyncio.CancelledError) -> None:
         raise AwaitedCancelledError("the handler awaited what was cancelled") from error
 
 
+def check_event_name(event: object, decorator: str) -> None:
+    """Raises `TypeError` if ``event`` is not a name, as in ``@io.on``, which would register nothing."""
+    if not isinstance(event, str):
+        raise TypeError(f'the name of the event is missing: @{decorator}("name")')
+
+
 async def call_handler(handler: EventHandler, *arguments: Any) -> Any:
     """Calls ``handler``, async or not, and returns its result."""
     try:
@@ -265,6 +271,7 @@ class Registering:
     def _registrar(
         self, event: str, *, concurrent: bool, ack: bool, once: bool
     ) -> Callable[[_AnyHandler], _AnyHandler]:
+        check_event_name(event, "once" if once else "on")
         name = _CONNECTION_EVENTS.get(event, event)
 
         def register(handler: _AnyHandler) -> _AnyHandler:

@@ -34,13 +34,13 @@ from rfc6455_server.socketio.engine_packets import (
     encode_packet,
     encode_payload,
 )
-from rfc6455_server.socketio.inflow import MAX_PENDING, Inflow, Receiver, wake
+from rfc6455_server.socketio.inflow import MAX_PENDING, Inflow, Outliving, Receiver, wake
 from rfc6455_server.socketio.reasons import CLOSES, TOO_SLOW, reason_of
 from rfc6455_server.websocket.ending import ConnectionClosedError
 from rfc6455_server.websocket.hub import Hub, Slowness
 from rfc6455_server.websocket.websocket import WebSocket
 
-_UNCHARGED: Final = 4096  # bytes of events that are not worth telling the budget: 1.6 of 7 µs of an event
+_UNCHARGED: Final = 1 << 14  # bytes of events that are not worth telling the budget: 1.6 of 7 µs of an event
 
 _TURN_PACKETS: Final = 64
 _TURN_BYTES: Final = 1 << 16
@@ -77,7 +77,7 @@ class Session:
     )
 
     def __init__(
-        self, engine: EngineSession, hub: Hub, address: str, closed: Callable[["Session"], None]
+        self, engine: EngineSession, hub: Hub, address: str, closed: Callable[["Session", str], None]
     ) -> None:
         self.engine = engine
         self.address = address
@@ -385,6 +385,14 @@ class Session:
         if self._charged:
             self._charge()
 
+    def outlive(self, events: Outliving) -> None:
+        """Records events that go on waiting after the end; over the budget, they are dropped."""
+        self._inflow.outliving.add(events)
+
+    def forget(self, events: Outliving) -> None:
+        """Ends `outlive`."""
+        self._inflow.outliving.discard(events)
+
     def set_incoming(self, size: int) -> None:
         """Records the bytes of a packet that is not complete."""
         self._incoming = size
@@ -414,8 +422,9 @@ class Session:
         """Ends the session: of all peers, most bytes wait for this one, or for its handlers."""
         if self.engine.state is not State.CLOSED:
             self._fail_too_slow()
-        # Only a handler that still runs holds anything now.
-        self._inflow.pending = self._body = 0
+        if dropped := self._inflow.drop_outliving():
+            log(logging.INFO, "unhandled events dropped", address=self.address, events=dropped)
+        self._inflow.pending = self._body = 0  # only a handler that still runs holds anything now
         self._charge()
 
     # The engine.
@@ -469,7 +478,7 @@ class Session:
         self._incoming = 0  # the receiver, which holds the packet that is not complete, goes below
         wake(self._drain_waiters)
         self._inflow.wake()
-        self._closed(self)
+        self._closed(self, reason)
         receiver, self.receiver = self.receiver, None  # they refer to each other
         if receiver is not None:
             receiver.session_closed(reason)

@@ -403,6 +403,7 @@ class Socket(RoomMember, EventReceiver):
         if not self.connected or isinstance(self._session, Session):
             return
         self._session = self._client.session
+        self.namespace.server.stats.socket_connects["accepted"] += 1
         answer = {"sid": self.id}
         if self._recoverable:
             answer["pid"] = self.private_id
@@ -412,6 +413,7 @@ class Socket(RoomMember, EventReceiver):
         if isinstance(self._session, Session):
             self.disconnect()
         elif self.connected:
+            self.namespace.server.stats.socket_connects["refused"] += 1
             self._client.send(Packet(PacketType.CONNECT_ERROR, self.namespace.name, error.answer))
             self.end("server namespace disconnect")
 

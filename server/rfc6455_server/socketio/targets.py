@@ -62,6 +62,13 @@ class TargetNamespace(Protocol[AnySocket]):
         """Sends a packet to the sockets of a target."""
 
 
+def _names(rooms: tuple[str, ...]) -> frozenset[str]:
+    for room in rooms:
+        if not isinstance(room, str):
+            raise TypeError(f"the name of a room is a string, and several are several arguments: {room!r}")
+    return frozenset(rooms)
+
+
 @dataclass(frozen=True, slots=True)
 class TargetOf(Generic[AnySocket]):
     """`sockets.Target`, for any class of sockets."""
@@ -78,13 +85,13 @@ class TargetOf(Generic[AnySocket]):
 
         Without any room, as in ``io.to(*[])``, it adds nobody: the target is not all sockets any more.
         """
-        return replace(self, rooms=(self.rooms or frozenset()) | frozenset(rooms))
+        return replace(self, rooms=(self.rooms or frozenset()) | _names(rooms))
 
     in_ = to
 
     def except_(self, *rooms: str) -> Self:
         """Excludes the members of these rooms."""
-        return replace(self, excluded=self.excluded.union(rooms))
+        return replace(self, excluded=self.excluded | _names(rooms))
 
     @property
     def volatile(self) -> Self:

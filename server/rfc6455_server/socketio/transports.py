@@ -5,7 +5,9 @@ Left to others: origins (`cors`), one session (`session`, `engine`), what its me
 """
 
 import json
+import logging
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -17,6 +19,7 @@ from rfc6455_server.http.routes import HttpRequest, HttpResponse, HttpRoute
 from rfc6455_server.limits import Addresses, Limits
 from rfc6455_server.listening.routing import STOPPING as REFUSED_WHILE_STOPPING
 from rfc6455_server.listening.routing import Preparation, Refusal, Route
+from rfc6455_server.logs import log
 from rfc6455_server.socketio.compression import Compressor, choose_coding
 from rfc6455_server.socketio.cors import Cors
 from rfc6455_server.socketio.engine import EngineSession, Transport
@@ -357,11 +360,26 @@ class Transports:
         self.sessions[engine.sid] = session
         return session
 
-    def _closed(self, session: Session) -> None:
+    def _closed(self, session: Session, reason: str) -> None:
         self.sessions.pop(session.sid, None)
+        hub, transport = self._hub(), session.engine.transport
+        hub.stats.session_closes[reason] += 1
+        seconds = hub.clock.time() - session.opened_at
+        log(
+            logging.INFO,
+            "session closed",
+            address=session.address,
+            transport=transport,
+            seconds=seconds,
+            reason=reason,
+        )
         counted = self._opened_by_polling.pop(session, None)
         if counted is not None:
             self._addresses.release(counted)
+
+    def count(self) -> Counter[str]:
+        """Returns the number of open sessions, by transport."""
+        return Counter(session.engine.transport for session in self.sessions.values())
 
     async def drain(self, seconds: float) -> None:
         """Closes the sessions that poll, spread over ``seconds``. The server closes the WebSockets."""
