@@ -272,7 +272,7 @@ async def reconnecting(run: Run) -> None:
 
 async def heartbeats(run: Run) -> None:
     one = await run.open("one", port=run.ports["short"])
-    await asyncio.sleep(2)  # the server would have ended a session that does not answer
+    await asyncio.sleep(3)  # the server would have ended a session that does not answer
     run.say("connected", one.connected)
     run.say("talks", await one.call("echo", 1))
 

@@ -24,7 +24,7 @@ UPGRADE_FIELDS = {
     "Sec-WebSocket-Version": "13",
     "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
 }
-QUIET = 3.0
+QUIET = 4.0
 """Seconds without a message after which a transcript says that nothing came."""
 
 _ID = re.compile(r'((?:sid|pid)\\?":\\?")[^"\\]+')

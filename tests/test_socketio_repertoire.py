@@ -108,5 +108,25 @@ def check(node: Transcript, ours: Transcript, mode: str) -> None:
     assert not vanished, "listed, but the same:\n" + "\n".join(vanished)
 
 
+def test_a_difference_that_is_new_and_one_that_has_vanished_fail() -> None:
+    listed = expected("raw")
+    node: Transcript = {}
+    ours: Transcript = {}
+    for (scenario, step), values in listed.items():
+        for transcript, value in zip((node, ours), values, strict=True):
+            transcript.setdefault(scenario, {})[step] = json.loads(value)
+    check(node, ours, "raw")
+    (scenario, step), *_ = listed
+    node[scenario]["new"], ours[scenario]["new"] = 1, 2
+    with pytest.raises(AssertionError, match="not listed, or otherwise"):
+        check(node, ours, "raw")
+    ours[scenario] |= {"new": 1, step: "otherwise"}
+    with pytest.raises(AssertionError, match="not listed, or otherwise"):
+        check(node, ours, "raw")
+    ours[scenario][step] = node[scenario][step]
+    with pytest.raises(AssertionError, match="listed, but the same"):
+        check(node, ours, "raw")
+
+
 def test_the_page_of_the_differences() -> None:
     assert PAGE.read_text() == page(), "run: python -m tests.socketio_differences --write"

@@ -25,7 +25,7 @@ from rfc6455_server.socketio.session import Session
 from rfc6455_server.socketio.sockets import LEFT_BY_CLIENT, Handshake, Socket
 
 MAX_NAMESPACES: Final = 64
-"""Maximum namespaces that one client is connected to."""
+"""Maximum namespaces that one client is connected to; it is refused in more."""
 
 
 _SMALL: Final = 128  # code points of a message whose objects are not counted: 0.4 of 7 µs of an event
@@ -133,7 +133,10 @@ class Client:
         if name in self._sockets or name in self._connecting:
             return  # the official client sends CONNECT again if its application reconnects before the answer
         if len(self._sockets) + len(self._connecting) >= MAX_NAMESPACES:
-            raise PacketError("too many namespaces", slug="too-many-namespaces")
+            # The official client would come back after the end of its session, and ask for as many again.
+            log(logging.INFO, "too many namespaces", address=self.session.address, namespace=name)
+            self._refuse(name, ConnectError("too many namespaces"))
+            return
         namespace = self._namespaces.get(name)
         if namespace is not None:
             self._enter(namespace, auth, self._make_handshake(auth))
