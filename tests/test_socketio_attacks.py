@@ -344,3 +344,21 @@ async def test_over_the_budget_the_unread_messages_of_engine_sessions_that_have_
         await until(lambda: len(read) == 6)
         assert sorted(read) == [0, 0, 0, 10, 10, 10]
         assert server.queued == 0
+
+
+async def test_requests_that_wait_behind_a_poll_count_against_the_budget() -> None:
+    async with rig() as r:
+        query, transport, recorder = await polled(r)
+        transport.write(request(query, "POST", "40"))
+        transport.write(request(query))
+        await settle()
+        transport.write(request(query) + request(query, "POST", "4" * 40_000)[:-1])
+        await settle()
+        assert 40_000 < r.server.queued < 41_000
+        r.io.emit("answer")
+        await settle()
+        assert b'42["answer"]' in recorder.received
+        assert 39_999 <= r.server.queued < 41_000  # it is the body of the next request now
+        transport.abort()
+        await settle()
+        assert r.server.queued == 0

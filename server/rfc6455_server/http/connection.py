@@ -53,7 +53,7 @@ class HttpConnection:
         self._head_accepted = (
             False  # ``begin`` of the route has accepted the head, and the handler has not run
         )
-        self._early = 0  # bytes that arrived while the request was answered
+        self._early = 0  # bytes that followed the request before it was answered
         self._task: asyncio.Task[None] | None = None  # answers the request
         self._timer: Timer | None = hub.clock.call_later(hub.limits.send_timeout, self.abort)
         self._closing = False
@@ -74,10 +74,7 @@ class HttpConnection:
         if self._closing:
             return
         if self._task is not None:
-            # More requests: they wait in h11, and above `MAX_EARLY` in TCP.
-            self._early += len(data)
-            if self._early > MAX_EARLY:
-                self._protocol.reader.pause()
+            self._take_early(len(data))
         self._connection.receive_data(data)
         if self._task is None:
             self._read_request()
@@ -115,16 +112,26 @@ class HttpConnection:
                     self._start(event)
                 elif isinstance(event, h11.Data):
                     self._body += event.data
-                    self._hub.budget.charge(self, len(self._body))
+                    self._charge()
                     if self._route is not None and len(self._body) > self._route.max_body:
                         self._refuse(413)
                 elif isinstance(event, h11.EndOfMessage):
                     self._stop_timer()
+                    early, _ = self._connection.trailing_data
+                    if early:
+                        self._take_early(len(early))
                     self._answer_with(self._handle)
                 else:
                     return  # needs more bytes
         except h11.RemoteProtocolError as error:
             self._refuse(error.error_status_hint)
+
+    def _take_early(self, size: int) -> None:
+        """Counts bytes of further requests: they wait in h11, and above `MAX_EARLY` in TCP."""
+        self._early += size
+        self._charge()
+        if self._early > MAX_EARLY:
+            self._protocol.reader.pause()
 
     def _start(self, event: Any) -> None:
         headers = Headers([(name.decode(), value.decode("latin-1")) for name, value in event.headers])
@@ -181,7 +188,7 @@ class HttpConnection:
         self._head_accepted = False
         secure = self._writer.get_extra_info("ssl_object") is not None
         body, self._body = bytes(self._body), bytearray()
-        self._hub.budget.release(self)
+        self._charge()
         return await route.handler(HttpRequest(head, body, self._protocol.address, secure))
 
     def _answer_with(self, answer: Callable[[], Awaitable[HttpResponse]]) -> None:
@@ -249,14 +256,20 @@ class HttpConnection:
         """Writes, and waits while the client is behind, for the send timeout at most. Raises `OSError`."""
         self._hub.stats.bytes_out += len(data)
         self._writer.write(data)
-        unwritten = self._writer.transport.get_write_buffer_size()
-        if unwritten:
-            self._hub.budget.charge(self, unwritten)
+        self._charge()
         timer = self._hub.clock.call_later(self._hub.limits.send_timeout, self.abort)
         try:
             await self._writer.drain()
         finally:
             timer.cancel()
+
+    def _charge(self) -> None:
+        """Tells the budget what waits here: the body, further requests, and what the client has not read."""
+        size = len(self._body) + self._early + self._writer.transport.get_write_buffer_size()
+        if size:
+            self._hub.budget.charge(self, size)
+        else:
+            self._hub.budget.release(self)
 
     def disconnect_slow(self, slowness: Slowness) -> None:
         """Ends the connection: of all peers, most bytes wait for this one."""
