@@ -124,7 +124,8 @@ class Mounted:
     def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Runs ``work`` in a task. An exception is logged, with its traceback; awaiting the task raises it.
 
-        When the server stops, it waits for the handlers, and then cancels the work at once.
+        When the server stops, it waits for the handlers, and then cancels the work at once. Raises
+        `RuntimeError` outside of an event loop; ``Server.run`` calls ``started`` when there is one.
         """
         task = _start(work, self._spawned)
         task.add_done_callback(_log_failure)
@@ -180,7 +181,12 @@ class Mounted:
 
 
 def _start(work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> "asyncio.Task[None]":
-    task = asyncio.get_running_loop().create_task(work)
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        work.close()
+        raise RuntimeError("no event loop runs yet: spawn in Server.run(started=…) or a handler") from None
+    task = loop.create_task(work)
     tasks.add(task)
     task.add_done_callback(tasks.discard)
     return task
