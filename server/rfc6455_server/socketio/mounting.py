@@ -85,7 +85,10 @@ class Mounted:
         self._refusal_callbacks: list[Callable[[RefusedRequest], object]] = []
 
     def attach(self, server: MountedOn) -> None:
-        """Adds the routes to a server. `Server.mount` calls it. Raises `RuntimeError` if already mounted."""
+        """Adds the routes to a server. `Server.mount` calls it.
+
+        Raises `RuntimeError` if already mounted, and `ValueError` if the path is taken.
+        """
         if self._mounted_on is not None:
             raise RuntimeError("already mounted")
         self._mounted_on = server
@@ -104,8 +107,8 @@ class Mounted:
             refused=self._refused,
         )
         path = self.options.path.rstrip("/")
+        server.add_http_route(path, transports.http_route())  # raises if the path is taken
         server.add_websocket_route(transports.websocket_route(path))
-        server.add_http_route(path, transports.http_route())
         server.stats.session_counts.append(transports.count)
         server.on_drain(transports.drain)
         server.on_stop(self._stop)
