@@ -469,6 +469,10 @@ def test_an_invalid_prefix_or_a_missing_directory_raises(files: Path) -> None:
             Server().static(prefix, files)
     with pytest.raises(OSError, match="none"):
         Server().static("/files/", files / "none")
+    server = Server()
+    server.static("/files/", files)
+    with pytest.raises(ValueError, match="already served: /files/"):
+        server.static("/files/", files)
 
 
 def test_the_longest_prefix_and_the_exact_path_win() -> None:

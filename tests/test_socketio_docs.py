@@ -301,6 +301,48 @@ async def test_handlers(capsys: pytest.CaptureFixture[str]) -> None:
         assert it.socket(bob).data["drawn"] == 0
 
 
+def test_work_in_the_background() -> None:
+    setting = """
+import os, signal
+from rfc6455_server import Server
+from rfc6455_server.socketio import SocketIO
+
+class Io(SocketIO):
+    def emit(self, event, *args):
+        print(event)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+io, server = Io(), Server()
+server.mount(io)
+"""
+    code = setting + EXAMPLES["background"].replace("8765", "0")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "time\n"
+    assert done.stderr == ""
+
+
+def test_work_that_is_spawned_too_early_is_refused() -> None:
+    async def work() -> None:
+        pass
+
+    coroutine = work()
+    with pytest.raises(RuntimeError, match="started="):
+        SocketIO().spawn(coroutine)
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+
+
+def test_what_targets_have() -> None:
+    text = words("Rooms and targets")
+    named = re.findall(r"`(\w+)`", text.partition("`socket.broadcast` give has ")[2].partition(". `io`")[0])
+    assert len(named) == 9
+    assert all(has(Target, name) for name in named)
+    lacking = re.findall(r"`(\w+)`", text.partition("has them too, but for ")[2].partition(", for which")[0])
+    assert [name for name in named if not has(SocketIO, name)] == lacking
+    assert [name for name in named if has(Socket, name)] == named[:4]
+    for name in ("join", "leave", "disconnect"):
+        assert has(Socket, name)
+
+
 async def test_acknowledgements() -> None:
     converted = asyncio.Event()
 

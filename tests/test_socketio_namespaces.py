@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -701,3 +701,51 @@ def test_options_of_other_servers_are_refused_that_would_mean_something_else(
 
 def test_origins_are_those_that_browsers_name() -> None:
     SocketIO(cors=["*", "null", "https://app.example:8443", "http://[::1]:80", "chrome-extension://abc"])
+
+
+def test_a_second_one_at_the_same_path_is_refused() -> None:
+    server = Server()
+    server.mount(SocketIO())
+    server.mount(SocketIO(path="/chat/"))
+    for path in ("/socket.io", "/chat"):
+        with pytest.raises(ValueError, match=f"already served: {path}"):
+            server.mount(SocketIO(path=path))
+
+
+def test_handlers_of_the_sockets_own_events_must_take_what_they_are_called_with() -> None:
+    def one(socket: Any) -> None: ...
+
+    def two(socket: Any, reason: Any) -> None: ...
+
+    def three(socket: Any, reason: Any, rooms: Any, more: Any = None) -> None: ...
+
+    def any_number(*args: Any) -> None: ...
+
+    def acknowledging(socket: Any, *, ack: Any) -> None: ...
+
+    class Methods:
+        def gone(self, socket: Any, reason: Any) -> None: ...
+
+    taken: list[tuple[str, Callable[..., Any]]] = [
+        ("connect", one),
+        ("connection", acknowledging),
+        ("connect", any_number),
+        ("disconnect", two),
+        ("disconnect", Methods().gone),
+        ("disconnect", print),
+        ("disconnecting", three),
+    ]
+    io = SocketIO()
+    for event, handler in taken:
+        io.on(event)(handler)
+    refused: list[tuple[str, Callable[..., Any], str]] = [
+        ("connect", two, "socket"),  # as in python-socketio, with the environ
+        ("connection", two, "socket"),
+        ("disconnect", one, "socket, reason"),  # as it is often written for Node's server
+        ("disconnect", three, "socket, reason"),
+        ("disconnecting", two, "socket, reason, rooms"),
+    ]
+    for event, handler, arguments in refused:
+        for register in (io.on, io.once):
+            with pytest.raises(TypeError, match=f"is called with {arguments}$"):
+                register(event)(handler)

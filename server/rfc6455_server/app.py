@@ -172,14 +172,15 @@ class Server:
     def static(self, prefix: str, directory: str | Path) -> None:
         """Serves the files in ``directory`` at the paths below ``prefix``, which starts and ends with ``/``.
 
-        Raises `OSError` if the directory does not exist, and `ValueError` for another prefix.
+        Raises `OSError` if the directory does not exist, and `ValueError` for another prefix, or one that is
+        already served.
         """
         if not (prefix.startswith("/") and prefix.endswith("/")):
             raise ValueError(f"a prefix starts and ends with a slash: {prefix!r}")
         self.add_http_route(prefix, HttpRoute(static_files(prefix, Path(directory), PAGE_HEADERS)))
 
     def add_http_route(self, prefix: str, route: HttpRoute) -> None:
-        """Adds the HTTP route of all paths that start with ``prefix``."""
+        """Adds the HTTP route of all paths below ``prefix``. Raises `ValueError` for one that has a route."""
         self._site.http.add_prefix(prefix, route)
 
     def add_websocket_route(self, route: Route) -> None:
@@ -187,7 +188,8 @@ class Server:
         self._site.routes.append(route)
 
     def mount(self, part: Mountable) -> None:
-        """Adds a part with its own routes, such as `socketio.SocketIO`."""
+        """Adds a part with its own routes, such as `socketio.SocketIO`. Raises `ValueError` if another one is
+        at the same path."""
         part.attach(self)
 
     def on_drain(self, callback: Callable[[float], Coroutine[Any, Any, None]]) -> None:

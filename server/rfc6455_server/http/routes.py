@@ -82,7 +82,10 @@ class HttpRoutes:
         """Adds the route of all paths below ``prefix``, and of ``prefix`` itself.
 
         ``/a/`` is the prefix of ``/a/b``; ``/a`` is that of ``/a``, ``/a/`` and ``/a/b``, and not of ``/ab``.
+        Raises `ValueError` for a prefix that has a route.
         """
+        if prefix in self._prefixes:
+            raise ValueError(f"already served: {prefix}")
         self._prefixes[prefix] = route
 
     def find(self, path: str) -> HttpRoute | None:

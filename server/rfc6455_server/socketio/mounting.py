@@ -85,7 +85,10 @@ class Mounted:
         self._refusal_callbacks: list[Callable[[RefusedRequest], object]] = []
 
     def attach(self, server: MountedOn) -> None:
-        """Adds the routes to a server. `Server.mount` calls it. Raises `RuntimeError` if already mounted."""
+        """Adds the routes to a server. `Server.mount` calls it.
+
+        Raises `RuntimeError` if already mounted, and `ValueError` if the path is taken.
+        """
         if self._mounted_on is not None:
             raise RuntimeError("already mounted")
         self._mounted_on = server
@@ -104,8 +107,8 @@ class Mounted:
             refused=self._refused,
         )
         path = self.options.path.rstrip("/")
+        server.add_http_route(path, transports.http_route())  # raises if the path is taken
         server.add_websocket_route(transports.websocket_route(path))
-        server.add_http_route(path, transports.http_route())
         server.stats.session_counts.append(transports.count)
         server.on_drain(transports.drain)
         server.on_stop(self._stop)
@@ -124,7 +127,8 @@ class Mounted:
     def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Runs ``work`` in a task. An exception is logged, with its traceback; awaiting the task raises it.
 
-        When the server stops, it waits for the handlers, and then cancels the work at once.
+        When the server stops, it waits for the handlers, and then cancels the work at once. Raises
+        `RuntimeError` outside of an event loop; ``Server.run`` calls ``started`` when there is one.
         """
         task = _start(work, self._spawned)
         task.add_done_callback(_log_failure)
@@ -180,7 +184,12 @@ class Mounted:
 
 
 def _start(work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> "asyncio.Task[None]":
-    task = asyncio.get_running_loop().create_task(work)
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        work.close()
+        raise RuntimeError("no event loop runs yet: spawn in Server.run(started=…) or a handler") from None
+    task = loop.create_task(work)
     tasks.add(task)
     task.add_done_callback(tasks.discard)
     return task

@@ -17,7 +17,13 @@ _AnyHandler = TypeVar("_AnyHandler", bound=EventHandler)
 
 _CONNECTION_EVENTS: Final = {"connection": "connect"}
 
-OWN_EVENTS: Final = frozenset(("connect", "disconnecting", "disconnect"))
+_OWN_ARGUMENTS: Final = {
+    "connect": ("socket",),
+    "disconnecting": ("socket", "reason", "rooms"),
+    "disconnect": ("socket", "reason"),
+}
+
+OWN_EVENTS: Final = frozenset(_OWN_ARGUMENTS)
 """Events of the socket itself, which no client sends."""
 
 
@@ -78,6 +84,19 @@ def check_event_name(event: object, decorator: str) -> None:
     """Raises `TypeError` if ``event`` is not a name, as in ``@io.on``, which would register nothing."""
     if not isinstance(event, str):
         raise TypeError(f'the name of the event is missing: @{decorator}("name")')
+
+
+def check_own_handler(event: str, handler: EventHandler) -> None:
+    """Raises `TypeError` if a handler of one of `OWN_EVENTS` does not take what it is called with."""
+    arguments = _OWN_ARGUMENTS[event]
+    try:
+        signature = inspect.signature(handler)
+    except (TypeError, ValueError):
+        return  # a callable in C that does not tell
+    try:
+        signature.bind(*arguments, **({"ack": None} if _takes_ack(handler) else {}))
+    except TypeError:
+        raise TypeError(f"a handler of {event!r} is called with {', '.join(arguments)}") from None
 
 
 async def call_handler(handler: EventHandler, *arguments: Any) -> Any:
@@ -221,7 +240,7 @@ class Registering:
         are running, nor for each other. When a client comes back with the same id (``recovery``), its
         ``"connect"`` waits until ``"disconnect"`` has ended. If the client left the namespace, the events
         that it sent before are still handled; after any other end, those that wait are dropped, and counted
-        in the log.
+        in the log. Raises `TypeError` for a handler of these three that does not take these arguments.
         """
         return self._registrar(event, concurrent=concurrent, ack=ack, once=False)
 
@@ -275,7 +294,11 @@ class Registering:
         name = _CONNECTION_EVENTS.get(event, event)
 
         def register(handler: _AnyHandler) -> _AnyHandler:
-            signature = None if name in OWN_EVENTS else signature_of(handler)
+            signature = None
+            if name in OWN_EVENTS:
+                check_own_handler(name, handler)
+            else:
+                signature = signature_of(handler)
             registered = RegisteredHandler(
                 handler, concurrent=concurrent, ack=ack, once=once, signature=signature
             )
