@@ -1038,3 +1038,45 @@ async def test_the_test_client_stops_a_server_whose_handler_hangs() -> None:
         await Client.open(test)
         await settle()
     assert len(ended) == 1
+
+
+async def test_a_wrong_number_of_arguments_is_the_clients_fault_and_no_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with rig() as r:
+
+        @r.io.on("one")
+        def one(socket, argument):  # type: ignore[no-untyped-def]
+            return argument
+
+        @r.io.on("broken")
+        def broken(socket, argument):  # type: ignore[no-untyped-def]
+            raise TypeError("its own")
+
+        client = await r.client()
+        client.say('421["one"]', '42["one",1,2]', '422["one",3]')
+        reason = "wrong arguments: missing a required argument: 'argument'"
+        assert await client.recv() == f'431[{{"error":{{"code":"invalid","message":"{reason}"}}}}]'
+        reason = "wrong arguments: too many positional arguments"
+        answer = f'{{"event":"one","error":{{"code":"invalid","message":"{reason}"}}}}'
+        assert await client.recv() == f'42["error",{answer}]'
+        assert await client.recv() == "432[3]"
+        assert "handler failed" not in caplog.text
+        client.say('42["broken",1]')
+        await settle()
+        assert "its own" in caplog.text
+
+
+async def test_what_a_middleware_emits_is_not_sent_and_the_log_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with rig() as r:
+
+        @r.io.use
+        def greet(socket: Socket) -> None:
+            socket.emit("too early")
+
+        client = await r.client()
+        r.io.emit("next")
+        assert await client.event() == ["next"]
+        assert "not sent: the client is not connected yet" in caplog.text

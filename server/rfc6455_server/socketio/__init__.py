@@ -22,7 +22,6 @@ methods), `cluster` (other servers), `options`, `cors`, `compression` and `trans
 """
 
 import re
-import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -31,7 +30,6 @@ from typing import Any, Unpack, cast, overload
 
 from rfc6455 import Request
 from rfc6455_server.http.routes import HttpHandler
-from rfc6455_server.listening.routing import same_origin
 from rfc6455_server.rooms import Rooms
 from rfc6455_server.socketio.catchup import Turns
 from rfc6455_server.socketio.classes import NamespaceHandlers, handles
@@ -42,6 +40,7 @@ from rfc6455_server.socketio.documents import Declarations, Declaring, describe,
 from rfc6455_server.socketio.engine_packets import EngineError
 from rfc6455_server.socketio.engine_server import Engine
 from rfc6455_server.socketio.engine_socket import EngineSocket
+from rfc6455_server.socketio.handshake import Handshake, handshake_of
 from rfc6455_server.socketio.mounting import Mounted, MountedOn
 from rfc6455_server.socketio.namespaces import Middleware, Namespace
 from rfc6455_server.socketio.options import Cookie, EngineOptions, EngineOptionsDict, RefusedRequest
@@ -53,13 +52,11 @@ from rfc6455_server.socketio.session import Session
 from rfc6455_server.socketio.sockets import (
     Broadcaster,
     DisconnectedError,
-    Handshake,
     Socket,
     SocketTarget,
     Target,
 )
 from rfc6455_server.socketio.targets import AckTimeoutError
-from rfc6455_server.socketio.transports import parse_query
 from rfc6455_server.socketio.typed.annotations import AnnotationError
 from rfc6455_server.socketio.typed.asyncapi import asyncapi_document
 from rfc6455_server.socketio.typed.containers import Bounds
@@ -277,21 +274,7 @@ class SocketIO(Mounted, Registering, Declaring, ServerSide, Broadcaster):
     def _opened(self, session: Session, _: Request) -> None:
         # The request is the one that carries CONNECT, so that a session that never connects keeps none.
         def make_handshake(auth: dict[str, Any]) -> Handshake:
-            request = session.request
-            assert request is not None  # noqa: S101 - it is being received
-            return Handshake(
-                headers=request.headers,
-                query=parse_query(request),
-                auth=self._application_auth(auth),
-                address=session.address,
-                url=request.target,
-                secure=session.secure,
-                time=self.clock.time(),
-                issued=time.time(),
-                xdomain=not same_origin(request),
-                user=session.user,
-                request=request,
-            )
+            return handshake_of(session, self._application_auth(auth), self.clock.time())
 
         Client(
             session,

@@ -14,6 +14,7 @@ from rfc6455_server.clock import Clock
 from rfc6455_server.logs import log
 from rfc6455_server.socketio.catchup import CatchUp
 from rfc6455_server.socketio.encoded import EncodedPacket
+from rfc6455_server.socketio.handshake import Handshake
 from rfc6455_server.socketio.ids import new_id
 from rfc6455_server.socketio.msgpack import JSON_ONLY, refuse_msgpack
 from rfc6455_server.socketio.namespaces import Namespace
@@ -22,7 +23,7 @@ from rfc6455_server.socketio.packets import Decoder, Packet, PacketError, Packet
 from rfc6455_server.socketio.parents import Namespaces
 from rfc6455_server.socketio.registering import ConnectError, call_handler
 from rfc6455_server.socketio.session import Session
-from rfc6455_server.socketio.sockets import LEFT_BY_CLIENT, Handshake, Socket
+from rfc6455_server.socketio.sockets import LEFT_BY_CLIENT, Socket
 
 MAX_NAMESPACES: Final = 64
 """Maximum namespaces that one client is connected to; it is refused in more."""

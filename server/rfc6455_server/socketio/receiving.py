@@ -200,9 +200,28 @@ class EventReceiver(Registering):
         except EventError as error:
             self._refuse_event(packet.data[0], error.answer, ack)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises
+            if self._refuse_arguments(registered, packet.data[1:], packet.data[0], error, ack):
+                return
             if registered.ack and packet.id is not None:
                 ack.fail()
             self._handle_failure(packet.data[0], error)
+
+    def _refuse_arguments(
+        self,
+        registered: RegisteredHandler,
+        arguments: Sequence[Any],
+        event: str,
+        error: Exception,
+        ack: EventAck,
+    ) -> bool:
+        """Tells the client if the handler failed because of the number of its arguments.
+
+        Otherwise any client could fill the log with tracebacks.
+        """
+        mismatch = registered.mismatch(self, *arguments) if isinstance(error, TypeError) else ""
+        if mismatch:
+            self._refuse_event(event, {"code": "invalid", "message": f"wrong arguments: {mismatch}"}, ack)
+        return bool(mismatch)
 
     async def _run_checked(
         self, registered: RegisteredHandler, signature: Signature, packet: Packet, ack: EventAck
@@ -234,7 +253,8 @@ class EventReceiver(Registering):
             except EventError as error:
                 self._refuse_event(packet.data[0], error.answer, ack)
             except Exception as error:  # noqa: BLE001 - whatever a handler raises
-                self._handle_failure(packet.data[0], error)
+                if not self._refuse_arguments(registered, packet.data, packet.data[0], error, ack):
+                    self._handle_failure(packet.data[0], error)
 
     def _handle_failure(self, event: str, error: Exception) -> None:
         """Logs the exception that is being handled. It stops neither the server nor the next handler."""

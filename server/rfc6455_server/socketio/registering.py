@@ -131,6 +131,16 @@ class RegisteredHandler:
         self.signature = signature
         self.takes_ack = _takes_ack(handler)
 
+    def mismatch(self, *arguments: Any) -> str:
+        """Returns why the handler cannot be called with these arguments; an empty text if it can be."""
+        try:
+            inspect.signature(self.handler).bind(*arguments, **({"ack": None} if self.takes_ack else {}))
+        except TypeError as error:
+            return str(error)
+        except ValueError:
+            pass  # a callable in C that does not tell
+        return ""
+
     async def call(self, *arguments: Any, ack: Ack | None = None) -> Any:
         """Calls the handler, and returns its result. ``ack`` is for a handler that takes it."""
         try:

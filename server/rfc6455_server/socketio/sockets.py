@@ -8,18 +8,21 @@ A `Socket` is a member of rooms like any WebSocket, so that policies, limits and
 """
 
 import asyncio
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
-from rfc6455 import ConnectionClosed, Headers, PreparedMessage, Request, WebSocketError
+from rfc6455 import ConnectionClosed, PreparedMessage, Request, WebSocketError
 from rfc6455_server.clock import Clock, wait_for_all
 from rfc6455_server.limits import Limits
+from rfc6455_server.logs import log
 from rfc6455_server.policies import Policy
 from rfc6455_server.rooms import RoomMember, Rooms
 from rfc6455_server.socketio.catchup import Turns
 from rfc6455_server.socketio.engine import Transport
+from rfc6455_server.socketio.handshake import Handshake
 from rfc6455_server.socketio.history import RoomHistory
 from rfc6455_server.socketio.ids import new_id
 from rfc6455_server.socketio.packets import Packet, PacketType
@@ -42,28 +45,6 @@ class DisconnectedError(WebSocketError):
     def __init__(self, reason: str) -> None:
         super().__init__(f"disconnected: {reason}", slug="disconnected")
         self.reason = reason
-
-
-@dataclass(frozen=True, slots=True)
-class Handshake:
-    """The request that opened the client's session, and what the client sent to connect."""
-
-    headers: Headers
-    query: Mapping[str, str]
-    auth: dict[str, Any]
-    address: str
-    url: str
-    secure: bool
-    time: float
-    """Seconds of the server's clock."""
-    issued: float
-    """Seconds since the epoch, as `time.time` returns them (Node's server has milliseconds)."""
-    xdomain: bool
-    """Whether the request came from a page of another origin."""
-    user: Any
-    """What the server's ``authorize`` returned for the request that opened the session."""
-    request: Request
-    """The request itself."""
 
 
 class Target(TargetOf["Socket"]):
@@ -279,7 +260,12 @@ class Socket(RoomMember, EventReceiver):
     # Sending.
 
     def emit(self, event: str, *args: Any) -> None:
-        """Sends an event to this client without waiting; does nothing if the socket is disconnected."""
+        """Sends an event to this client without waiting.
+
+        Does nothing if the socket is disconnected, or, in a middleware, not connected yet, which is logged.
+        """
+        if not self.connected and self.closed is None:
+            log(logging.WARNING, "not sent: the client is not connected yet", id=self.id, handler=event)
         self._target().emit(event, *args)
 
     async def emit_with_ack(self, event: str, *args: Any) -> Any:

@@ -9,9 +9,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qsl
 
 from rfc6455 import CloseCode, HandshakeError, Request
 from rfc6455_server.clock import sleep
@@ -24,6 +22,7 @@ from rfc6455_server.socketio.compression import Compressor, choose_coding
 from rfc6455_server.socketio.cors import Cors
 from rfc6455_server.socketio.engine import EngineSession, Transport
 from rfc6455_server.socketio.engine_packets import DEFAULT_MAX_PACKETS, EngineError, encode_payload
+from rfc6455_server.socketio.handshake import parse_query
 from rfc6455_server.socketio.ids import new_id
 from rfc6455_server.socketio.options import EngineOptions, RefusedRequest
 from rfc6455_server.socketio.reasons import STOPPING
@@ -66,16 +65,6 @@ _BAD_METHOD: Final = (2, "Bad handshake method")
 _BAD_REQUEST: Final = (3, "Bad request")
 _FORBIDDEN: Final = (4, "Forbidden")
 _BAD_PROTOCOL: Final = (5, "Unsupported protocol version")
-
-
-def parse_query(request: Request) -> dict[str, str]:
-    """Returns the parameters of the query. Of several with one name, the last counts."""
-    return _parse(request.query).copy()
-
-
-@lru_cache(maxsize=16)  # the query of one request is needed several times
-def _parse(query: str) -> dict[str, str]:
-    return dict(parse_qsl(query, keep_blank_values=True))
 
 
 def max_poll_packets(request: Request) -> int:
@@ -171,6 +160,10 @@ class Transports:
             return _Error(*_BAD_METHOD, {"method": request.method})
         if named != transport:
             return _Error(*_BAD_REQUEST, {"name": "TRANSPORT_HANDSHAKE_ERROR"})
+        if "j" in query:
+            return _Error(
+                *_BAD_REQUEST, {"name": "JSONP", "j": query["j"]}
+            )  # a script could not read the answer
         protocol = query.get("EIO")
         return None if protocol == PROTOCOL else _Error(*_BAD_PROTOCOL, {"protocol": protocol})
 
