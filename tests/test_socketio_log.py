@@ -26,8 +26,11 @@ def packet(text: str = "x") -> EncodedPacket:
     return EncodedPacket([f'2["{text}"]'])
 
 
-def lost(private_id: str = "pid", rooms: tuple[str, ...] = (), position: int = 0) -> LostSocket:
-    return LostSocket("sid", private_id, dict.fromkeys(rooms), history(*rooms), {}, position)
+def lost(
+    private_id: str = "pid", rooms: tuple[str, ...] = (), position: int = 0, address: str = ""
+) -> LostSocket:
+    own = address or private_id  # each from an address of its own
+    return LostSocket("sid", private_id, dict.fromkeys(rooms), history(*rooms), {}, own, position)
 
 
 def history(*rooms: str) -> RoomHistory:
@@ -206,15 +209,35 @@ def test_the_history_of_rooms_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_lost_sessions_and_their_rooms_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rfc6455_server.socketio.recovery.MAX_LOST_SOCKETS", 2)
-    monkeypatch.setattr("rfc6455_server.socketio.recovery.MAX_LOST_ROOMS", 3)
+    monkeypatch.setattr("rfc6455_server.socketio.recovery.MAX_LOST_ROOMS", 4)
     recovery = Recovery(seconds=60)
     for name in "abc":
         recovery.keep(lost(name, ("x",)), 0.0)
     assert recovery.restore("a", None, 0.0) is None
     assert recovery.restore("b", None, 0.0) is not None
-    recovery.keep(lost("d", ("x", "y", "z")), 0.0)
-    assert recovery.restore("c", None, 0.0) is None
+    monkeypatch.setattr("rfc6455_server.socketio.recovery.MAX_LOST_SOCKETS", 10)
+    for name in "de":
+        recovery.keep(lost(name, ("x", "y")), 0.0)
+    assert recovery.restore("c", None, 0.0) is None  # five rooms were too many
     assert recovery.restore("d", None, 0.0) is not None
+    assert recovery.restore("e", None, 0.0) is not None
+
+
+@pytest.mark.parametrize(("sockets", "rooms"), [(6, 1000), (1000, 6)])
+def test_one_address_cannot_push_out_the_lost_sessions_of_others(
+    sockets: int, rooms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rfc6455_server.socketio.recovery.MAX_LOST_SOCKETS", sockets)
+    monkeypatch.setattr("rfc6455_server.socketio.recovery.MAX_LOST_ROOMS", rooms)
+    recovery = Recovery(seconds=60)
+    recovery.keep(lost("victim", ("x",)), 0.0)
+    for number in range(20):
+        recovery.keep(lost(str(number), ("x",), address="attacker"), 0.0)
+    assert recovery.restore("victim", None, 0.0) is not None
+    kept = [number for number in range(20) if recovery.restore(str(number), None, 0.0)]
+    assert kept == [17, 18, 19]  # half of the limit, the newest
+    assert not recovery._by_address
+    assert recovery._lost_rooms == 0
 
 
 def test_what_was_dropped_meanwhile_is_not_skipped_silently() -> None:

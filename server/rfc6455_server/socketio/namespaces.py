@@ -227,7 +227,15 @@ class Namespace(Declaring, SocketNamespace, ServerSide):
             rooms = {room.name: room.shown(socket) for room in socket.memberships}
             history = socket.history or RoomHistory(socket.id)
             socket.history = None  # it leaves its rooms now, but not for good
-            lost = LostSocket(socket.id, socket.private_id, rooms, history, socket.data, socket.position)
+            lost = LostSocket(
+                id=socket.id,
+                private_id=socket.private_id,
+                rooms=rooms,
+                history=history,
+                data=socket.data,
+                address=socket.handshake.address,
+                position=socket.position,
+            )
             self.keep_lost(lost, reason)
         self.sockets.pop(socket.id, None)
         self.check_soon()

@@ -36,7 +36,10 @@ DEFAULT_MAX_BYTES: Final = 32 << 20
 """Maximum bytes of events that are kept for a namespace, with the objects that hold them."""
 
 MAX_LOST_SOCKETS: Final = 20_000
-"""Maximum lost sessions that are kept for a namespace; the oldest is dropped first."""
+"""Maximum lost sessions that are kept for a namespace; the oldest is dropped first.
+
+Those of one address may be half of them, so that nobody can push out all others.
+"""
 
 MAX_LOST_ROOMS: Final = 1_000_000
 """Maximum rooms of all lost sessions together; the oldest session is dropped first."""
@@ -72,9 +75,19 @@ class LostSocket:
     """The names of its rooms, with what it shows there (`rooms.Room.join`)."""
     history: RoomHistory
     data: dict[str, Any]
+    address: str
+    """The client's address."""
     position: int
     """The last offset before the socket was first connected: its client may have seen no event since."""
     lost_at: float = 0.0
+
+
+@dataclass(slots=True)
+class _Own:
+    """The lost sessions of one address, and how many rooms they were in."""
+
+    sessions: dict[str, LostSocket] = field(default_factory=dict)
+    rooms: int = 0
 
 
 class _Logged(NamedTuple):
@@ -156,6 +169,7 @@ class Recovery:
     _by_room: dict[str | None, _RoomLog] = field(default_factory=dict)
     _sessions: OrderedDict[str, LostSocket] = field(default_factory=OrderedDict)
     _lost_rooms: int = 0
+    _by_address: "dict[str, _Own]" = field(default_factory=dict)
     # The last dropped event of each room, in the order of these; of all other rooms, at most `_forgotten`.
     _dropped: OrderedDict[str | None, int] = field(default_factory=OrderedDict)
     _forgotten: int = 0
@@ -199,7 +213,24 @@ class Recovery:
         session.lost_at = now
         self._sessions[session.private_id] = session
         self._lost_rooms += len(session.history)
+        own = self._by_address.setdefault(session.address, _Own())
+        own.sessions[session.private_id] = session
+        own.rooms += len(session.history)
+        while len(own.sessions) > MAX_LOST_SOCKETS // 2 or own.rooms > MAX_LOST_ROOMS // 2:
+            self._forget(next(iter(own.sessions)))
         self._drop_expired(now)
+
+    def _forget(self, private_id: str) -> LostSocket | None:
+        session = self._sessions.pop(private_id, None)
+        if session is None:
+            return None
+        self._lost_rooms -= len(session.history)
+        own = self._by_address[session.address]
+        del own.sessions[private_id]
+        own.rooms -= len(session.history)
+        if not own.sessions:
+            del self._by_address[session.address]
+        return session
 
     def limit(self, max_bytes: int, now: float) -> None:
         """Changes the maximum bytes of events."""
@@ -217,10 +248,9 @@ class Recovery:
         ``offset`` is what the client sent, whatever that is.
         """
         self._drop_expired(now)
-        session = self._sessions.pop(private_id, None)
+        session = self._forget(private_id)
         if session is None:
             return None
-        self._lost_rooms -= len(session.history)
         seen = session.position if offset is None else self._parse(offset)
         if not 0 <= seen <= self.position:
             return None
@@ -289,8 +319,7 @@ class Recovery:
             many = len(self._sessions) > MAX_LOST_SOCKETS or self._lost_rooms > MAX_LOST_ROOMS
             if not many and session.lost_at >= now - self.seconds:
                 return
-            self._sessions.popitem(last=False)
-            self._lost_rooms -= len(session.history)
+            self._forget(session.private_id)
 
 
 class Missed:
