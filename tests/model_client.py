@@ -120,6 +120,8 @@ class ModelClient:
         self.auth = auth or {}
         self.path = path
         self.address = "192.0.2.1"
+        self.headers: list[tuple[str, str]] = []
+        """Header fields of all its requests."""
         self.reading = True
         # What the official client keeps when it loses its connection.
         self.private_id: str | None = None
@@ -186,7 +188,7 @@ class ModelClient:
 
     def _open_websocket(self, query: str) -> None:
         target = f"{self.path}?EIO=4&transport=websocket{query}"
-        handshake = ClientHandshake("test", target)
+        handshake = ClientHandshake("test", target, headers=self.headers)
         self._codec = None
 
         def receive(data: bytes) -> None:
@@ -345,10 +347,15 @@ class ModelClient:
     def _url(self) -> str:
         return f"{self.path}?EIO=4&transport=polling" + (f"&sid={self._session}" if self._session else "")
 
+    def _head(self, method: str, length: int) -> bytes:
+        fields = [("Host", "test"), ("Content-Length", str(length)), *self.headers]
+        lines = [f"{method} {self._url()} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
+        return "\r\n".join([*lines, "", ""]).encode()
+
     def _poll(self) -> None:
         if self._get is None and self.open and self.upgrading != "pausing" and self.transport == "polling":
             self._get = self._add(_Answer(self._polled).receive)
-            self._get.transport.write(f"GET {self._url()} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+            self._get.transport.write(self._head("GET", 0))
 
     def _polled(self, status: int, body: str) -> None:
         self._drop(self._get)
@@ -369,8 +376,7 @@ class ModelClient:
         messages, self._outgoing = self._outgoing, []
         parts = ["b" + base64.b64encode(m).decode() if isinstance(m, bytes) else m for m in messages]
         body = "\x1e".join(parts).encode()
-        head = f"POST {self._url()} HTTP/1.1\r\nHost: test\r\nContent-Length: {len(body)}\r\n\r\n"
-        return head.encode() + body
+        return self._head("POST", len(body)) + body
 
     def _posted(self, status: int, body: str) -> None:
         self._drop(self._post)

@@ -1,6 +1,7 @@
 """What recovery keeps: the events of a namespace by room, and the sessions whose connection was lost."""
 
 import asyncio
+import weakref
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from rfc6455_server.socketio.encoded import EncodedPacket
 from rfc6455_server.socketio.history import RoomHistory
 from rfc6455_server.socketio.recovery import (
     EVENT_COST,
+    NAMES_COST,
     ROOM_COST,
+    ROOM_LOG_COST,
     LostSocket,
     MissedEventsDroppedError,
     Recovery,
@@ -78,17 +81,34 @@ def test_the_size_is_that_of_what_is_kept_and_never_above_the_limit(
     sent: list[tuple[frozenset[str], frozenset[str]]], kept: int
 ) -> None:
     one = packet().size + EVENT_COST
-    recovery = Recovery(seconds=60, max_bytes=kept * (one + 5 * ROOM_COST))
+    largest = one + 2 * NAMES_COST + 5 * ROOM_COST + 3 * ROOM_LOG_COST
+    recovery = Recovery(seconds=60, max_bytes=kept * largest)
     sizes = []
     for rooms, excluded in sent:
         recovery.log(packet(), rooms, excluded, 0.0)
-        sizes.append(one + ROOM_COST * (len(rooms) + len(excluded)))
+        sizes.append(one + sum(NAMES_COST + ROOM_COST * len(names) for names in (rooms, excluded) if names))
         assert recovery.size <= recovery.max_bytes
     in_log = len(recovery._log)
-    assert recovery.size == sum(sizes[len(sizes) - in_log :])
+    assert recovery.size == sum(sizes[len(sizes) - in_log :]) + ROOM_LOG_COST * len(recovery._by_room)
     assert in_log >= min(kept, len(sent))
     listed = {entry.offset for room in recovery._by_room.values() for entry in room.after(0)}
     assert listed == {entry.offset for entry in recovery._log}
+
+
+def test_an_event_is_freed_as_soon_as_it_is_dropped() -> None:
+    recovery = Recovery(seconds=60)
+
+    class Event(EncodedPacket):
+        __slots__ = ("__weakref__",)
+
+    event = Event(["x"])
+    freed = weakref.ref(event)
+    recovery.log(event, EVERYBODY, EVERYBODY, 0.0)
+    del event
+    recovery.log(packet(), EVERYBODY, EVERYBODY, 30.0)
+    assert freed() is not None
+    recovery.log(packet(), EVERYBODY, EVERYBODY, 61.0)
+    assert freed() is None
 
 
 def test_events_and_sessions_expire() -> None:
@@ -101,7 +121,7 @@ def test_events_and_sessions_expire() -> None:
     assert recovery.restore("new", recovery._tag + "1", 61.0) is not None
     recovery.keep(lost("new"), 61.0)
     assert recovery.restore("new", recovery._tag + "0", 61.0) is None  # the event after it has expired
-    assert recovery.size == packet().size + EVENT_COST + ROOM_COST
+    assert recovery.size == packet().size + EVENT_COST + NAMES_COST + ROOM_COST + ROOM_LOG_COST
     recovery.keep(lost("x"), 200.0)
     assert recovery.size == 0
     assert not recovery._by_room
@@ -166,8 +186,8 @@ def test_an_event_is_for_those_who_were_in_its_rooms_when_it_was_sent() -> None:
 
 
 def test_what_was_dropped_for_others_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rfc6455_server.socketio.recovery.MAX_DROPPED_ROOMS", 3)
-    recovery = Recovery(seconds=60)
+    monkeypatch.setattr("rfc6455_server.socketio.recovery.BYTES_PER_DROPPED_ROOM", 1000)
+    recovery = Recovery(seconds=60, max_bytes=3999)
     offset = recovery.next_offset()
     recovery.log(packet("seen"), frozenset("a"), EVERYBODY, 0.0)
     recovery.log(packet(), frozenset("b"), EVERYBODY, 1.0)
@@ -241,7 +261,7 @@ def test_one_address_cannot_push_out_the_lost_sessions_of_others(
 
 
 def test_what_was_dropped_meanwhile_is_not_skipped_silently() -> None:
-    recovery = Recovery(seconds=60, max_bytes=3 * (packet().size + EVENT_COST))
+    recovery = Recovery(seconds=60, max_bytes=ROOM_LOG_COST + 3 * (packet().size + EVENT_COST))
     for _ in range(3):
         recovery.log(packet(), EVERYBODY, EVERYBODY, 0.0)
     missed = recovery.missed(0, history())

@@ -170,6 +170,12 @@ class Player(ModelClient):
         if self.away_since is None:
             self.away_since = self.machine.now()
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether all events that it or its rooms were sent are those that it has seen."""
+        many = self.machine.config.recovery_bytes >= 1 << 20  # with few bytes, few rooms are remembered
+        return many and self.identity is not None and self.identity.foreign <= self.last_due
+
     def come_back(self, transport: TransportName) -> None:
         machine = self.machine
         machine.observe()
@@ -183,7 +189,7 @@ class Player(ModelClient):
             and not self.identity.ended
             and not self.foreign_offset
             and machine.keeps(self.away_since)
-            and (self.identity.foreign <= self.last_due or machine.keeps(machine.sent[self.last_due]))
+            and (self.is_quiet or machine.keeps(machine.sent[self.last_due]))
         )
         self.forbidden = self.identity is not None and self.identity.ended
         self.spared = True

@@ -7,7 +7,7 @@ import pytest
 from rfc6455 import HandshakeError
 from rfc6455_server import HandshakeRejectedError, Server, WebSocket
 from rfc6455_server.testing import PIPE_SIZE, ManualClock, MemoryTransport, TestClient, settle
-from tests.server_helpers import echo_server
+from tests.server_helpers import Recorder, echo_server
 
 
 async def test_a_conversation_in_memory() -> None:
@@ -119,3 +119,18 @@ async def test_half_a_connection_can_be_closed() -> None:
     ours.close()
     await settle()
     assert ours.is_closing()
+
+
+async def test_writing_to_an_end_that_is_closed_ends_the_connection() -> None:
+    clock = ManualClock()
+    recorders = [Recorder(clock), Recorder(clock)]
+    one, other = MemoryTransport.pair()
+    one.start(recorders[0])
+    other.start(recorders[1])
+    other.pause_reading()  # so that it does not see the EOF
+    one.abort()
+    await settle()
+    assert recorders[1].ended is None
+    other.write(b"x")
+    await settle()
+    assert recorders[1].ended is not None

@@ -129,6 +129,9 @@ class MemoryTransport(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if self._closing or self._eof_written:
             return
+        if self._peer is not None and self._peer._lost:
+            self.abort()  # as after a reset
+            return
         self._buffer += data
         self._schedule()
         self._move()

@@ -126,6 +126,20 @@ const scenarios = {
     }
   },
 
+  // Asks, and sends much behind the question, before the server's own question can be answered.
+  async flood() {
+    const socket = await connected(open());
+    socket.on("disconnect", (reason) => tell("disconnect", reason));
+    socket.on("question", (text, answer) => answer(text + "!"));
+    const asked = socket.emitWithAck("ask", "well");
+    for (let i = 0; i < 4000; i++) socket.emit("noise", i, "x".repeat(400));
+    const heard = socket.emitWithAck("noise", 4000, "");
+    tell("answered", await asked);
+    tell("heard", await heard);
+    socket.off("disconnect").close();
+    await new Promise((resolve) => setTimeout(resolve, 200)); // as above
+  },
+
   // Prints what it receives. Each line of standard input is an event to emit.
   async listen() {
     const socket = open("", { reconnectionDelay: 100, reconnectionDelayMax: 200 });

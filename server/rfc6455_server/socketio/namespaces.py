@@ -7,7 +7,7 @@ Left to others: how a client is connected to a namespace (`clients`), one socket
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from rfc6455 import LocalProtocolError, PreparedMessage
 from rfc6455_server.clock import Clock, Timer
@@ -23,6 +23,8 @@ from rfc6455_server.socketio.recovery import LostSocket, Missed, Recovery
 from rfc6455_server.socketio.registering import Handlers
 from rfc6455_server.socketio.sockets import Socket, SocketNamespace, SocketServer, Target
 from rfc6455_server.socketio.targets import TargetOf
+
+_NO_ROOMS: Final[frozenset[str]] = frozenset()  # one object for all events
 
 Middleware = Callable[[Socket], Any]
 """A function that is called with a socket before it is connected; it may raise `ConnectError`."""
@@ -151,7 +153,7 @@ class Namespace(Declaring, SocketNamespace, ServerSide):
         if recovery is not None and packet.id is None and not to_nobody and self._never_drops(target):
             packet = replace(packet, data=[*packet.data, recovery.next_offset()])
             encoded = EncodedPacket(encode(packet, self.server.packet_options))
-            recovery.log(encoded, target.rooms or frozenset(), target.excluded, self.server.clock.time())
+            recovery.log(encoded, target.rooms or _NO_ROOMS, target.excluded, self.server.clock.time())
         else:
             if recovery is not None and packet.id is None and recovery.resembles_offset(packet.data[-1]):
                 packet = replace(packet, data=[*packet.data, recovery.current_offset()])

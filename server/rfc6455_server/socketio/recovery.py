@@ -44,14 +44,18 @@ Those of one address may be half of them, so that nobody can push out all others
 MAX_LOST_ROOMS: Final = 1_000_000
 """Maximum rooms of all lost sessions together; the oldest session is dropped first."""
 
-MAX_DROPPED_ROOMS: Final = 10_000
-"""Maximum rooms whose last event that was dropped is remembered."""
+BYTES_PER_DROPPED_ROOM: Final = 4096
+"""For each so many bytes of events, one room is remembered whose events were dropped: some 200 bytes."""
 
-EVENT_COST: Final = 660
+EVENT_COST: Final = 300
 """Bytes counted for each kept event besides its frames."""
 
-ROOM_COST: Final = 60
-"""Bytes counted for each room, or excluded room, that a kept event names."""
+NAMES_COST: Final = 220
+ROOM_COST: Final = 120
+"""Bytes counted for the rooms of a kept event, if it names any, and for each; the same for excluded ones."""
+
+ROOM_LOG_COST: Final = 300
+"""Bytes counted for each room that has kept events."""
 
 _EVERYBODY: Final = None  # the key of the events that were sent to all sockets of the namespace
 
@@ -105,7 +109,11 @@ class _Logged(NamedTuple):
 
     @property
     def size(self) -> int:
-        return self.packet.size + EVENT_COST + ROOM_COST * (len(self.rooms) + len(self.excluded))
+        size = self.packet.size + EVENT_COST
+        for names in (self.rooms, self.excluded):
+            if names:
+                size += NAMES_COST + ROOM_COST * len(names)
+        return size
 
     def was_for(self, history: RoomHistory) -> bool:
         """Whether it was sent to a socket with these rooms."""
@@ -119,6 +127,8 @@ class _Logged(NamedTuple):
                 return True
         return not self.rooms
 
+
+_EXPIRED: Final = _Logged(0, 0.0, EncodedPacket([""]), frozenset(), frozenset())
 
 _offset = attrgetter("offset")
 
@@ -136,6 +146,7 @@ class _RoomLog:
         return len(self.entries) - self.start
 
     def drop_oldest(self) -> None:
+        self.entries[self.start] = _EXPIRED  # so that the event is freed now, and its entry later
         self.start += 1
         if self.start > _MIN_STALE and self.start * 2 > len(self.entries):
             del self.entries[: self.start]
@@ -204,6 +215,7 @@ class Recovery:
             room = self._by_room.get(key)
             if room is None:
                 room = self._by_room[key] = _RoomLog()
+                self.size += ROOM_LOG_COST
             room.entries.append(logged)
         self.size += logged.size
         self._drop_expired(now)
@@ -310,9 +322,10 @@ class Recovery:
                 room.drop_oldest()
                 if not room:
                     del self._by_room[key]
+                    self.size -= ROOM_LOG_COST
                 self._dropped[key] = oldest.offset
                 self._dropped.move_to_end(key)
-            while len(self._dropped) > MAX_DROPPED_ROOMS:
+            while len(self._dropped) * BYTES_PER_DROPPED_ROOM > self.max_bytes:
                 _, self._forgotten = self._dropped.popitem(last=False)
         while self._sessions:
             session = next(iter(self._sessions.values()))
