@@ -100,13 +100,13 @@ class EngineSocket:
         """Takes the end of the session."""
         self.reason = reason
         if self._unread:
-            self._session.outlive(self)
+            self._session.outliving.add(self)
         self._wake()
 
     def finish(self) -> None:
         """Closes the session, and drops what is unread: its handler has ended."""
         self.drop()
-        self._session.forget(self)
+        self._session.outliving.discard(self)
         self._session.close()
 
     def drop(self) -> int:

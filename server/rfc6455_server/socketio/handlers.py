@@ -78,7 +78,7 @@ class HandlerQueue:
         """Goes on with what waits, although the socket has ended."""
         if self._waiting:
             self._outlives = True
-            self._session.outlive(self)
+            self._session.outliving.add(self)
 
     def finish(self, call: Call) -> "asyncio.Task[None]":
         """Runs ``call`` when that of `open` has ended."""
@@ -120,7 +120,7 @@ class HandlerQueue:
         finally:
             self._worker = None
             if self._outlives:
-                self._session.forget(self)
+                self._session.outliving.discard(self)
 
     async def _run(self, call: Call, size: int) -> None:
         try:

@@ -69,7 +69,6 @@ class Session:
         "binary",
         "direct",
         "engine",
-        "opened_at",
         "receiver",
         "request",
         "secure",
@@ -90,7 +89,6 @@ class Session:
         """What the server's ``authorize`` returned for the request that opened the session."""
         self.request: Request | None = None
         """The request whose message is being received: the WebSocket's, or a POST."""
-        self.opened_at = hub.clock.time()
         self.receiver: Receiver | None = None
         self._hub = hub
         self._closed = closed
@@ -221,8 +219,7 @@ class Session:
     def _receive_turn(self, packets: Iterator[EnginePacket], request: Request) -> bool:
         """Handles some of the packets of a POST; returns whether there may be more."""
         now = self._hub.clock.time()
-        size = 0
-        more = False
+        size, more = 0, False
         for count, packet in enumerate(packets, 1):
             self.engine.receive_packet(packet, now)
             size += len(packet.data)
@@ -385,13 +382,15 @@ class Session:
         if self._charged:
             self._charge()
 
-    def outlive(self, events: Outliving) -> None:
-        """Records events that go on waiting after the end; over the budget, they are dropped."""
-        self._inflow.outliving.add(events)
+    @property
+    def pending(self) -> int:
+        """Bytes of the events that wait."""
+        return self._inflow.pending
 
-    def forget(self, events: Outliving) -> None:
-        """Ends `outlive`."""
-        self._inflow.outliving.discard(events)
+    @property
+    def outliving(self) -> set[Outliving]:
+        """Events that go on waiting after the end; over the budget, they are dropped."""
+        return self._inflow.outliving
 
     def set_incoming(self, size: int) -> None:
         """Records the bytes of a packet that is not complete."""
