@@ -567,3 +567,22 @@ async def test_a_drain_says_so_on_both_transports() -> None:
         await draining
         await until(lambda: r.reasons)
         assert r.reasons == ["server shutting down"]
+
+
+async def test_a_client_that_is_lost_while_it_is_held_back_is_noticed() -> None:
+    async with rig() as r:
+        go_on = asyncio.Event()
+
+        @r.io.on("slow")
+        async def slow(socket: Socket) -> None:
+            await go_on.wait()
+
+        client = await r.client()
+        client.say('42["slow"]', *['42["slow","' + "x" * 60_000 + '"]'] * 30)
+        await until(lambda: r.server.queued > MAX_PENDING)
+        client.ws.abort()
+        await r.clock.advance(60)
+        assert r.reasons == ["transport close"]
+        assert r.io.sockets == {}
+        go_on.set()
+        await until(lambda: r.server.queued == 0)

@@ -156,6 +156,7 @@ class EngineSession:
         "held_back",
         "max_payload",
         "max_poll_packets",
+        "opened_at",
         "sid",
     )
 
@@ -179,6 +180,7 @@ class EngineSession:
         if min(max_payload, max_packets) < 1:
             raise ValueError("a limit must be at least 1")
         self.sid = sid
+        self.opened_at = now
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
         self._upgrade_timeout = upgrade_timeout
@@ -469,10 +471,8 @@ class EngineSession:
         elif self._state is State.OPEN and now >= self._heartbeat:
             if not self._pongs_due:
                 self._ping(now)
-            elif not self.held_back:
-                self.fail("ping timeout")
-            elif self._queue:
-                self._heartbeat = now + self._ping_timeout  # the client has not fetched the last PING yet
+            elif not self.held_back or self._queue:
+                self.fail("ping timeout")  # or a client that polls has not even fetched the PING
             else:
                 self._ping(now)  # the PONG may be unread, and the client waits for its next PING
 

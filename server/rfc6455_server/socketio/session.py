@@ -103,8 +103,7 @@ class Session:
         self._backlog = SessionBacklog(hub, self._fail_too_slow)
         self._finish_missed: Callable[[], None] | None = None  # while `hold` keeps messages in the backlog
         self._inflow = Inflow(engine, hub.clock, self._awaits_acks)
-        self._incoming = 0  # bytes of a packet that is not complete
-        self._body = 0  # bytes of a POST that is being handled
+        self._incoming = self._body = 0  # bytes of a packet that is not complete, of a POST that is handled
         self._charged = 0
         self._pump()
 
@@ -495,5 +494,7 @@ class Session:
 
     def _check_deadlines(self) -> None:
         self._timer = None
+        if self._websocket is not None and self._websocket.lost:
+            self.engine.lose_websocket()  # nothing is read from it now, not its end either
         self.engine.check_deadlines(self._hub.clock.time())
         self._pump()

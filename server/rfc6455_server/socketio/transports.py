@@ -357,7 +357,7 @@ class Transports:
         self.sessions.pop(session.sid, None)
         hub, transport = self._hub(), session.engine.transport
         hub.stats.session_closes[reason] += 1
-        seconds = hub.clock.time() - session.opened_at
+        seconds = hub.clock.time() - session.engine.opened_at
         log(
             logging.INFO,
             "session closed",

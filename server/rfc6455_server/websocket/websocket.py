@@ -162,6 +162,11 @@ class WebSocket(RoomMember):
         return self._inbox.unread_bytes
 
     @property
+    def lost(self) -> bool:
+        """Whether TCP is closed. While reading is paused, messages, and so the end, may still be unread."""
+        return self._writer.transport.is_closing()
+
+    @property
     def reading_paused(self) -> bool:
         """Whether nothing is read from the peer, because too many of its messages wait for the handler."""
         return self._inbox.paused
