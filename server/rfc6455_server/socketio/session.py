@@ -145,6 +145,7 @@ class Session:
             except EngineError:
                 break
             self._pump()
+            del message  # it may be large, and the next one may take long
             if self._inflow.pending > MAX_PENDING:
                 await self._inflow.wait()
         if self._websocket is websocket:
