@@ -21,12 +21,7 @@ from rfc6455_server.logs import log
 from rfc6455_server.policies import Policy
 from rfc6455_server.socketio.backlog import SessionBacklog
 from rfc6455_server.socketio.encoded import EncodedPacket
-from rfc6455_server.socketio.engine import (
-    EngineSession,
-    Message,
-    SessionClosed,
-    UpgradeFailed,
-)
+from rfc6455_server.socketio.engine import EngineSession, Message, SessionClosed, UpgradeFailed
 from rfc6455_server.socketio.engine_packets import (
     EngineError,
     EnginePacket,
