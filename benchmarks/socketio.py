@@ -71,8 +71,8 @@ class CaseServer:
         return state
 
     def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait(30)
+        self._process.kill()  # it would drain for some seconds
+        self._process.wait()
 
 
 @contextmanager

@@ -146,7 +146,7 @@ def read_commands(call: Callable[[str], object]) -> None:
         call(line)
 
 
-async def main() -> None:
+def main() -> None:
     """Serves until the process is stopped."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--max-total-queue", type=int, default=1 << 28)
@@ -168,14 +168,16 @@ async def main() -> None:
         connect_timeout=60,
     )
     server.mount(io)
-    await server.start()
-    cases = Cases(server, io)
-    loop = asyncio.get_running_loop()
-    threading.Thread(
-        target=read_commands, args=(lambda line: loop.call_soon_threadsafe(cases.run, line),), daemon=True
-    ).start()
-    print(server.port, flush=True)
-    await asyncio.Event().wait()
+
+    def started() -> None:
+        cases = Cases(server, io)
+        loop = asyncio.get_running_loop()
+        threading.Thread(
+            target=read_commands, args=(lambda line: loop.call_soon_threadsafe(cases.run, line),), daemon=True
+        ).start()
+        print(server.port, flush=True)
+
+    server.run("127.0.0.1", 0, started=started)
 
 
-asyncio.run(main())
+main()
