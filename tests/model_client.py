@@ -285,7 +285,8 @@ class ModelClient:
     def _see(self, packet: Packet) -> None:
         name, *arguments = packet.data
         answer = self.on_event(name, arguments)
-        if self.private_id is not None and isinstance(packet.data[-1], str):
+        # With an acknowledgement, the official client's last argument is a function.
+        if self.private_id is not None and packet.id is None and isinstance(packet.data[-1], str):
             self.offset = packet.data[-1]
         if packet.id is not None and self.open:
             self.send(Packet(PacketType.ACK, "/", [answer], packet.id))

@@ -69,8 +69,8 @@ class Emission:
     without: frozenset[str]
     policy: Literal["none", "volatile", "drop_oldest", "drop_newest", "coalesce"]
     binary: bool
-    mimic: bool
-    """Whether an event that may be dropped ends with a string that looks like an offset."""
+    mimic: Literal["", "number", "echo"]
+    """Whether an event that may be dropped ends with a string that looks like an offset, or is an old one."""
 
 
 POLICIES: Final[dict[str, Policy]] = {
@@ -89,7 +89,7 @@ emissions = st.builds(
     without=st.just(frozenset()) | targets,
     policy=st.sampled_from(["none", "none", "none", *POLICIES]),
     binary=st.booleans(),
-    mimic=st.booleans(),
+    mimic=st.sampled_from(["", "number", "echo"]),
 )
 
 
@@ -226,7 +226,8 @@ class Player(ModelClient):
         self.last = number
         if number in machine.droppable:
             machine.check(number in identity.possible, f"{number} was not for it")
-            self.foreign_offset |= isinstance(arguments[-1], str)
+            if isinstance(arguments[-1], str):
+                self.foreign_offset = len(arguments) == 3  # else the server has added an offset
         else:
             due = identity.due[self.position] if self.position < len(identity.due) else None
             machine.check(number == due, f"{number} instead of {due}")
@@ -430,10 +431,12 @@ class Recovery(RuleBasedStateMachine):
         for _ in range(emission.count):
             self.number += 1
             self.aim(to, without, self.number, droppable=droppable, size=emission.size)
+            ending = []
             if emission.mimic and droppable:
-                target.emit("event", filler, self.number, f"{max(1, self.kept - 1):x}")
-            else:
-                target.emit("event", filler, self.number)
+                seen = [player.offset for player in self.players if player.offset]
+                echoes = seen[:1] if emission.mimic == "echo" else []
+                ending = echoes or [f"{max(1, self.kept - 1):x}"]
+            target.emit("event", filler, self.number, *ending)
 
     # Choosing.
 
@@ -680,7 +683,7 @@ class Recovery(RuleBasedStateMachine):
     def change_rooms(
         self, which: int, names: set[str], join: bool, news: Emission | None, how: Loss | None
     ) -> None:
-        """A socket joins or leaves rooms, to which ``news`` is sent before. Its connection may be cut then."""
+        """A socket joins or leaves rooms, to which ``news`` is sent before. Its connection may be cut."""
 
         async def act() -> None:
             self.observe()
