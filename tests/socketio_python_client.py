@@ -259,6 +259,7 @@ async def reconnecting(run: Run) -> None:
         await until(lambda: len(connected) == 1)
         first = one.get_sid()
         await one.call("join", "lobby")
+        await asyncio.sleep(0.5)  # over polling, only a GET that waits shows that the client is lost
         relay.open = False
         relay.cut(server_notices=True)
         await until(lambda: not one.connected)

@@ -604,6 +604,7 @@ const links = {
     const admin = await t.connected(t.open("admin", "/admin", { beside: a }));
     const gone = [t.next(a, "disconnect"), t.next(admin, "disconnect")];
     await a.emitWithAck("join", "x");
+    await new Promise((done) => setTimeout(done, 500)); // over polling, until its next GET waits at the server
     await t.control("close", name);
     t.say("reasons", (await Promise.all(gone)).map(([reason]) => reason));
     const late = t.open("late", "/", { port, reconnection: false });
