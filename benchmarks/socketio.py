@@ -464,7 +464,8 @@ def main() -> None:
                 table.add_row(case, name, *(f"{figures[tree].median:,.4g}" for tree in trees))
                 stored[f"{case}: {name}"] = as_json(figures)
     console.print(table)
-    write_results("socketio", {"unit": "see each case", "cases": stored, "targets": {}}, quick=args.quick)
+    report = {"unit": "see each case", "before": args.before, "cases": stored, "targets": {}}
+    write_results("socketio", report, quick=args.quick)
 
 
 def measure(
