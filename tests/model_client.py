@@ -49,6 +49,7 @@ class Wire(asyncio.Protocol):
         self._receive = receive
         self._held = bytearray()
         self._ended = False
+        self._wanted = 0
         self.open = True
         """False once the client has no more interest in it."""
         self.transport: MemoryTransport = client.test.open(self, client.address)
@@ -59,6 +60,8 @@ class Wire(asyncio.Protocol):
         self._held += data
         if self._client.reading:
             self.take()
+        elif len(self._held) >= self._wanted:
+            self.transport.pause_reading()
 
     def eof_received(self) -> None:
         self._end()
@@ -70,6 +73,12 @@ class Wire(asyncio.Protocol):
         self._ended = True
         if self._client.reading:
             self.take()
+
+    def fetch(self, limit: int) -> None:
+        """Reads as soon as possible until ``limit`` bytes are here, or a little more."""
+        self._wanted = limit
+        if len(self._held) < limit:
+            self.transport.resume_reading()
 
     def take(self, limit: int | None = None) -> None:
         """Handles bytes that have arrived, at most ``limit``; then the end, if all are handled."""
@@ -419,7 +428,7 @@ class ModelClient:
     async def take(self, limit: int) -> None:
         """Handles at most ``limit`` bytes of each connection, without reading on."""
         for wire in list(self.wires):
-            wire.transport.resume_reading()
+            wire.fetch(limit)
         await come_to_rest()
         for wire in list(self.wires):
             if wire.open:
