@@ -241,31 +241,58 @@ async def test_a_client_that_takes_nothing_is_disconnected_as_too_slow(transport
         assert memory.server.queued == 0
 
 
+class Counting(ModelClient):
+    """A client that notes the numbers of the events that it sees."""
+
+    def __init__(self, test: TestClient) -> None:
+        super().__init__(test)
+        self.seen: list[int] = []
+
+    def on_event(self, name: str, arguments: list[Any]) -> None:
+        self.seen.append(arguments[0])
+
+
 @pytest.mark.parametrize("transport", BOTH)
 async def test_a_client_that_takes_a_little_at_a_time_stays(transport: TransportName) -> None:
-    class Counting(ModelClient):
-        seen: list[int]
-
-        def on_event(self, name: str, arguments: list[Any]) -> None:
-            self.seen.append(arguments[0])
-
-    # Pings stand behind what waits.
+    # Without pings, which stand behind what waits.
     memory = Memory.make(SocketIO(ping_interval=3600), ping_interval=3600, max_queue=100_000, send_timeout=20)
     async with memory.test:
         client = Counting(memory.test)
-        client.seen = []
         client.start(transport)
         await come_to_rest()
         client.stall()
         for number in range(100):
             memory.io.emit("news", number, "x" * 10_000)
-        for _ in range(30):
+        for _ in range(10):
             await client.take(80_000)  # more than the 64 KiB that are asked for
             await memory.clock.advance(15)
         assert memory.reasons == []
+        assert len(client.seen) < 90
         client.go_on()
         await come_to_rest()
         assert client.seen == list(range(100))
+
+
+@pytest.mark.parametrize("transport", BOTH)
+async def test_a_ping_behind_much_that_waits_ends_no_session_of_a_client_that_reads(
+    transport: TransportName,
+) -> None:
+    memory = Memory.make(SocketIO(ping_interval=25, ping_timeout=20), max_queue=1 << 23)
+    async with memory.test:
+        client = Counting(memory.test)
+        client.start(transport)
+        await come_to_rest()
+        client.stall()
+        for number in range(500):
+            memory.io.emit("news", number, "x" * 10_000)
+        for _ in range(20):
+            await client.take(200_000)
+            await memory.clock.advance(4)  # 5 MB at 50 KB/s
+        assert memory.reasons == []
+        assert len(client.seen) < 450
+        client.go_on()
+        await come_to_rest()
+        assert client.seen == list(range(500))
 
 
 # Events from clients.
