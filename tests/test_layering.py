@@ -23,9 +23,9 @@ ORDER = {
         "rfc6455_server.http": "extras refusals routes static connection metrics __init__",
         "rfc6455_server.listening": "proxy acceptor routing opening listener __init__",
         "rfc6455_server.socketio": "ids packet_json packets typed engine_packets engine cors compression"
-        " options encoded backlog inflow reasons session handshake history"
-        " recovery catchup registering documents handlers receiving targets"
-        " sockets cluster namespaces parents classes msgpack clients"
+        " options encoded backlog inflow polling reasons session handshake"
+        " history recovery catchup registering documents handlers receiving"
+        " targets sockets cluster namespaces parents classes msgpack clients"
         " client_files transports mounting engine_socket engine_server __init__",
         "rfc6455_server.socketio.typed": "problems definitions shapes containers records pydantic_models"
         " msgspec_models models annotations signatures declared asyncapi page __init__",

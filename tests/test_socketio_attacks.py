@@ -166,10 +166,17 @@ async def test_a_request_that_comes_with_the_answer_to_the_last_one_is_answered_
         await settle()
         (socket,) = r.io.sockets.values()
         (session,) = sessions(r)
-        first = asyncio.ensure_future(session.poll())
+
+        async def fetch() -> str:
+            session.start_poll()
+            await session.wait_poll()
+            return session.take_poll()
+
+        first = asyncio.ensure_future(fetch())
         await settle()
-        second = asyncio.ensure_future(session.poll())
         socket.emit("a")
+        await asyncio.sleep(0)  # the first one takes its answer, which no client has yet
+        second = asyncio.ensure_future(fetch())
         await settle()
         socket.emit("b")
         await settle()

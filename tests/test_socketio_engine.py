@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from rfc6455 import State
 from rfc6455_server.socketio.engine import (
+    NOOP_INTERVAL,
     PACKET_COST,
     EngineEvent,
     EngineSession,
@@ -359,6 +360,29 @@ def test_a_pong_that_may_be_unread_is_not_overdue_and_the_client_still_gets_ping
     assert events(engine) == [SessionClosed("parse error")]
 
 
+def test_a_ping_passes_what_waits_and_its_pong_may_be_given_more_time() -> None:
+    engine = session(ping_interval=25.0, ping_timeout=20.0)
+    engine.send("a" * 100, "b")
+    engine.check_deadlines(25.0)
+    assert poll(engine, 25.0) == "2\x1e4" + "a" * 100 + "\x1e4b"
+    assert not engine.is_pong_overdue(44.9)
+    assert engine.is_pong_overdue(45.0)
+    engine.extend_pong(45.0)
+    assert not engine.is_pong_overdue(45.0)
+    engine.check_deadlines(64.9)
+    assert events(engine) == []
+    engine.check_deadlines(65.0)
+    assert events(engine) == [SessionClosed("ping timeout")]
+    assert not engine.is_pong_overdue(100.0)
+
+
+def test_a_pong_that_is_not_due_has_no_time_to_extend() -> None:
+    engine = session()
+    engine.extend_pong(10.0)
+    assert engine.next_deadline == 25.0
+    assert not engine.is_pong_overdue(25.0)
+
+
 def test_a_client_that_polls_and_does_not_fetch_its_ping_is_gone_though_it_is_not_read() -> None:
     engine = session()
     engine.held_back = True
@@ -546,7 +570,53 @@ def test_messages_are_sent_by_polling_until_the_upgrade_is_complete() -> None:
     engine.send("a")
     assert poll(engine) == "4a"
     assert poll(engine) == "6"
+
+
+def test_gets_during_an_upgrade_do_not_follow_each_other_without_end() -> None:
+    engine = session()
+    engine.start_probe(0.0)
+    engine.receive_message("2probe", 1.0)
+    assert poll(engine, 1.0) == "6"  # the client can stop polling
+    assert poll(engine, 1.05) is None
+    assert not engine.answers_poll
+    assert engine.next_deadline == 1.0 + NOOP_INTERVAL
+    engine.check_deadlines(1.0 + NOOP_INTERVAL)
+    assert engine.answers_poll
+    assert payload(engine) == "6"
+    assert poll(engine, 1.15) is None
+    engine.send("a")
+    assert payload(engine) == "4a"  # what there is to send does not wait
+    assert engine.next_deadline == 10.0  # the upgrade's: no GET waits
+
+
+def test_whether_the_get_that_waits_can_be_answered() -> None:
+    engine = session()
+    assert not engine.answers_poll
+    engine.send("a")
+    assert not engine.answers_poll  # there is no GET
+    assert poll(engine) == "4a"
+    assert poll(engine) is None
+    assert not engine.answers_poll
+    engine.close(0.0)
+    assert engine.answers_poll
+    assert payload(engine) == "1"
+    engine = session()
+    assert poll(engine) is None
+    engine.fail()
+    assert engine.answers_poll
+    engine = upgraded_while_a_get_waits()
+    assert engine.answers_poll
+    assert payload(engine) == "6"
+
+
+def upgraded_while_a_get_waits() -> EngineSession:
+    engine = session()
+    engine.start_probe(0.0)
+    engine.receive_message("2probe", 0.0)
     assert poll(engine) == "6"
+    assert poll(engine) is None
+    engine.receive_message("5", 0.0)
+    return engine
 
 
 def test_a_waiting_get_is_answered_when_the_upgrade_is_complete() -> None:

@@ -28,7 +28,7 @@ from rfc6455_server.socketio import (
     SocketIO,
     client_files,
 )
-from rfc6455_server.socketio.compression import Compressor, choose_coding
+from rfc6455_server.socketio.compression import Coding, Compressor, choose_coding
 from rfc6455_server.socketio.engine import EngineSession
 from rfc6455_server.socketio.engine_packets import EnginePacketType
 from tests.server_helpers import (
@@ -669,10 +669,12 @@ async def test_compression_leaves_the_loop_turns_to_others_and_is_done_one_by_on
             turns += 1
             await asyncio.sleep(0)
 
+    async def compress(coding: Coding) -> bytes:
+        async with compressor.turn:
+            return await compressor.compress(body, coding)
+
     counting = asyncio.create_task(count())
-    first, second = await asyncio.gather(
-        compressor.compress(body, "gzip"), compressor.compress(body, "deflate")
-    )
+    first, second = await asyncio.gather(compress("gzip"), compress("deflate"))
     counting.cancel()
     assert turns >= 30
     assert gzip.decompress(first) == zlib.decompress(second) == body

@@ -34,6 +34,7 @@ from rfc6455_server.socketio import (
     SocketIO,
 )
 from rfc6455_server.socketio.encoded import EncodedPacket
+from rfc6455_server.socketio.session import Session
 from rfc6455_server.testing import ManualClock, TestClient, settle
 from tests.server_helpers import Certificate, RawPeer, all_closed, serving, until
 from tests.test_http import Answer, read_answer
@@ -828,6 +829,10 @@ async def test_the_attributes_of_a_socket() -> None:
         socket.disconnect()
 
 
+def sessions_in_memory() -> list[object]:
+    return [found for found in gc.get_objects() if isinstance(found, Session)]
+
+
 async def test_a_socket_is_freed_with_its_session_without_the_garbage_collector() -> None:
     io, server = SocketIO(), Server()  # with the loop's clock: the manual one keeps cancelled timers
     server.mount(io)
@@ -841,11 +846,13 @@ async def test_a_socket_is_freed_with_its_session_without_the_garbage_collector(
         freed: list[weakref.ref[Any]] = [weakref.ref(socket), weakref.ref(socket._client)]
         del socket
         gc.collect()
+        assert len(sessions_in_memory()) == 1
         gc.disable()
         try:
             await client.ws.close()
             await settle()
             assert [reference() for reference in freed] == [None, None]
+            assert sessions_in_memory() == []
         finally:
             gc.enable()
 

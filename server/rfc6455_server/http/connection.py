@@ -19,6 +19,7 @@ from rfc6455_server.http.refusals import record_refusal
 from rfc6455_server.http.routes import MAX_BODY, HttpRequest, HttpResponse, HttpRoute, HttpRoutes, not_found
 from rfc6455_server.logs import log
 from rfc6455_server.websocket.hub import Hub, Slowness
+from rfc6455_server.websocket.outbox import MIN_PROGRESS
 from rfc6455_server.websocket.streams import LINGER_TIMEOUT, CodecProtocol
 
 MAX_EARLY: Final = 1 << 16
@@ -56,6 +57,7 @@ class HttpConnection:
         self._early = 0  # bytes that followed the request before it was answered
         self._task: asyncio.Task[None] | None = None  # answers the request
         self._timer: Timer | None = hub.clock.call_later(hub.limits.send_timeout, self.abort)
+        self._write_timer: Timer | None = None
         self._closing = False
         self._eof_received = False
         h11 = load_h11()
@@ -206,6 +208,13 @@ class HttpConnection:
             log(logging.ERROR, "HTTP handler failed", exception=True, address=address, path=path)
             response = HttpResponse(b"internal error\n", status=500)
         try:
+            await self._answer_by(response, path)
+        finally:
+            if response.done is not None:
+                response.done()
+
+    async def _answer_by(self, response: HttpResponse, path: str) -> None:
+        try:
             head = self._head_of(response)
         except Exception:  # noqa: BLE001 - whatever h11 raises for what a handler returned
             log(logging.ERROR, "answer is not valid HTTP", exception=True, path=path)
@@ -253,15 +262,29 @@ class HttpConnection:
         await self._write(connection.send(h11.EndOfMessage()))
 
     async def _write(self, data: bytes) -> None:
-        """Writes, and waits while the client is behind, for the send timeout at most. Raises `OSError`."""
+        """Writes, and waits while the client takes it. Raises `OSError`."""
         self._hub.stats.bytes_out += len(data)
         self._writer.write(data)
         self._charge()
-        timer = self._hub.clock.call_later(self._hub.limits.send_timeout, self.abort)
+        self._start_write_timer()
         try:
             await self._writer.drain()
         finally:
-            timer.cancel()
+            if self._write_timer is not None:
+                self._write_timer.cancel()
+
+    def _start_write_timer(self) -> None:
+        unwritten = self._writer.transport.get_write_buffer_size()
+        timeout = self._hub.limits.send_timeout
+        self._write_timer = self._hub.clock.call_later(timeout, self._check_progress, unwritten)
+
+    def _check_progress(self, unwritten: int) -> None:
+        """Ends the connection if the client has taken less than `MIN_PROGRESS`, and not all that was left."""
+        left = self._writer.transport.get_write_buffer_size()
+        if left and unwritten - left < MIN_PROGRESS:
+            self.abort()
+        else:
+            self._start_write_timer()
 
     def _charge(self) -> None:
         """Tells the budget what waits here: the body, further requests, and what the client has not read."""

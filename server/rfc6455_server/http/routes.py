@@ -38,6 +38,8 @@ class HttpResponse:
     """Whether a status of 400 or above is normal, and neither counted nor logged."""
     reason: str = ""
     """Why the request is refused, for the log."""
+    done: Callable[[], object] | None = None
+    """Called when the client has been sent all, or nothing more will be sent."""
 
 
 HttpHandler = Callable[[HttpRequest], Awaitable[HttpResponse]]

@@ -56,8 +56,9 @@ class SessionBacklog:
         assert self._backlog is not None  # noqa: S101 - it is not empty
         return self._backlog.popleft()
 
-    def clear(self) -> None:
-        """Drops everything."""
+    def close(self) -> None:
+        """Drops everything, and the reference to the session, which would keep both alive."""
+        self._too_slow = _do_nothing
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -83,3 +84,7 @@ class SessionBacklog:
             self._too_slow()
         else:
             self._start_timer()
+
+
+def _do_nothing() -> None:
+    """Replaces the function for a client that is too slow, once its session has ended."""

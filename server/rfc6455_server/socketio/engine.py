@@ -29,9 +29,10 @@ The states of the session:
 The states of an upgrade, during which the session polls until the last step:
 
     NONE     to OPENED   `start_probe`: a WebSocket was opened for a session that polls
-    OPENED   to PROBED   the client sent "2probe" on it, which is answered with "3probe"; from now on each GET
-                         is answered at once, with a NOOP if nothing is queued, so that the client can stop
-                         polling
+    OPENED   to PROBED   the client sent "2probe" on it, which is answered with "3probe"; from now on a GET is
+                         answered with a NOOP if nothing is queued, so that the client can stop polling: the
+                         first at once, further ones 100 ms later, so that GETs do not follow each other
+                         without end if the WebSocket is lost now
     PROBED   to NONE     the client sent "5": the WebSocket is the session's transport now
     any      to NONE     the client sent anything else on it, it was lost, or time is up: `UpgradeFailed`
 """
@@ -64,6 +65,8 @@ DEFAULT_UPGRADE_TIMEOUT: Final = 10.0
 DEFAULT_CLOSE_TIMEOUT: Final = 30.0
 DEFAULT_MAX_PAYLOAD: Final = 1_000_000
 """Maximum bytes of a payload; the official server's default."""
+NOOP_INTERVAL: Final = 0.1
+"""Seconds between two GETs that are answered with a NOOP during an upgrade."""
 PACKET_COST: Final = 256
 """Bytes counted for a queued packet besides its payload: for the objects that hold it."""
 
@@ -141,6 +144,8 @@ class EngineSession:
         "_heartbeat",
         "_last_poll_answer",
         "_max_packets",
+        "_next_noop",
+        "_now",
         "_ping_interval",
         "_ping_timeout",
         "_polling",
@@ -197,11 +202,13 @@ class EngineSession:
         self._last_poll_answer = _CLOSE  # answers a GET after the end of the session
         self._upgrade = _Upgrade.NONE
         self._upgrade_deadline = 0.0
+        self._next_noop = 0.0  # when a GET may be answered with a NOOP, once PROBED
         self._probe_answer_due = False
         self._close_deadline = 0.0
         self._close_reason = "forced close"
         # When the next PING is due, or, while `_pongs_due`, the deadline for the PONG.
         self._heartbeat = now + ping_interval
+        self._now = now  # of the last call that passed the time
         self._pongs_due = 0
         self.held_back = False
         """Whether the caller has stopped reading from the client; until it goes on, no PONG is overdue."""
@@ -373,6 +380,7 @@ class EngineSession:
             packet = None
         if packet == _PROBE and self._upgrade is _Upgrade.OPENED:
             self._upgrade = _Upgrade.PROBED
+            self._next_noop = self._now
             self._probe_answer_due = True
         elif packet == _UPGRADE and self._upgrade is _Upgrade.PROBED:
             self._upgrade = _Upgrade.NONE
@@ -443,10 +451,23 @@ class EngineSession:
                 # Alone: the official client drops the messages of a payload that ends with a CLOSE.
                 packets.append(_CLOSE)
                 self._end(self._close_reason)
-            elif not packets and self._upgrade is _Upgrade.PROBED:
+            elif not packets and self._owes_noop:
                 packets.append(_NOOP)
+                self._next_noop = self._now + NOOP_INTERVAL
         self._polling = not packets
         return packets
+
+    @property
+    def answers_poll(self) -> bool:
+        """Whether `packets_to_send` would return something for the GET that waits."""
+        if not self._polling:
+            return False
+        left_polling = self._state is not State.OPEN or self._transport == "websocket"
+        return left_polling or bool(self._queue) or self._owes_noop
+
+    @property
+    def _owes_noop(self) -> bool:
+        return self._upgrade is _Upgrade.PROBED and self._now >= self._next_noop
 
     def _clear_queue(self) -> None:
         self._queue.clear()
@@ -460,10 +481,15 @@ class EngineSession:
         if self._state is State.CLOSED:
             return None
         deadline = self._heartbeat if self._state is State.OPEN else self._close_deadline
-        return deadline if self._upgrade is _Upgrade.NONE else min(deadline, self._upgrade_deadline)
+        if self._upgrade is _Upgrade.NONE:
+            return deadline
+        if self._upgrade is _Upgrade.PROBED and self._polling:
+            deadline = min(deadline, self._next_noop)
+        return min(deadline, self._upgrade_deadline)
 
     def check_deadlines(self, now: float) -> None:
         """Queues a PING, fails the upgrade or ends the session if it is time for that."""
+        self._now = now
         if self._upgrade is not _Upgrade.NONE and now >= self._upgrade_deadline:
             self._fail_upgrade()
         if self._state is State.CLOSING and now >= self._close_deadline:
@@ -477,17 +503,25 @@ class EngineSession:
                 self._ping(now)  # the PONG may be unread, and the client waits for its next PING
 
     def _ping(self, now: float) -> None:
-        self._queue.append((_PING, payload_size(_PING)))
+        self._queue.appendleft((_PING, payload_size(_PING)))  # what waits may take the client long
         self._buffered += payload_size(_PING)
         self._pongs_due += 1
         # Counted from now, not from when the PING was due: our delay is not the client's.
         self._heartbeat = now + self._ping_timeout
 
+    def is_pong_overdue(self, now: float) -> bool:
+        """Whether `check_deadlines` would end the session, unless `extend_pong` is called before."""
+        return self._state is State.OPEN and self._pongs_due > 0 and now >= self._heartbeat
+
+    def extend_pong(self, now: float) -> None:
+        """Gives a PONG that is due its full time from now: the client was still taking other bytes."""
+        if self._pongs_due:
+            self._heartbeat = now + self._ping_timeout
+
     def read_on(self, now: float) -> None:
         """Ends ``held_back``: the caller reads again. A PONG that is due has its full time from now."""
         self.held_back = False
-        if self._pongs_due:
-            self._heartbeat = now + self._ping_timeout
+        self.extend_pong(now)
 
     def close(self, now: float, reason: str = "forced close") -> None:
         """Closes the session: queued packets are still sent, and what the client sends is ignored.

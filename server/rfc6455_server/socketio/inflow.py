@@ -4,7 +4,6 @@ Left to others: the events themselves (`handlers`), reading (`session`).
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import Final, Protocol
 
 from rfc6455 import State
@@ -43,12 +42,13 @@ class Outliving(Protocol):
 class Inflow:
     """How much of one client's events waits."""
 
-    __slots__ = ("_awaits_acks", "_clock", "_engine", "_waiters", "outliving", "pending")
+    __slots__ = ("_clock", "_engine", "_waiters", "outliving", "pending", "receiver")
 
-    def __init__(self, engine: EngineSession, clock: Clock, awaits_acks: Callable[[], bool]) -> None:
+    def __init__(self, engine: EngineSession, clock: Clock) -> None:
         self._engine = engine
         self._clock = clock
-        self._awaits_acks = awaits_acks
+        self.receiver: Receiver | None = None
+        """Takes the messages; ``None`` before and after the session."""
         self._waiters: list[asyncio.Future[None]] = []
         self.pending = 0
         """Bytes of the events that wait."""
@@ -88,6 +88,9 @@ class Inflow:
             await waiter
         if engine.held_back:
             engine.read_on(self._clock.time())
+
+    def _awaits_acks(self) -> bool:
+        return self.receiver is not None and self.receiver.awaits_acks
 
     def _must_wait(self) -> bool:
         if self.pending <= MAX_PENDING:

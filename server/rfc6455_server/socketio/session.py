@@ -10,62 +10,51 @@ the server's budget: messages for the client, events that wait for handlers, a p
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import inf
 from typing import Any, Final
 
-from rfc6455 import CloseCode, PreparedMessage, Request, State
+from rfc6455 import CloseCode, PreparedMessage, State
 from rfc6455_server.clock import Timer
 from rfc6455_server.logs import log
 from rfc6455_server.policies import Policy
 from rfc6455_server.socketio.backlog import SessionBacklog
-from rfc6455_server.socketio.encoded import EncodedPacket
+from rfc6455_server.socketio.encoded import EncodedPacket, post_encoded
 from rfc6455_server.socketio.engine import EngineSession, Message, SessionClosed, UpgradeFailed
 from rfc6455_server.socketio.engine_packets import (
     EngineError,
     EnginePacket,
     EnginePacketType,
     encode_packet,
-    encode_payload,
 )
-from rfc6455_server.socketio.inflow import MAX_PENDING, Inflow, Outliving, Receiver, wake
+from rfc6455_server.socketio.inflow import MAX_PENDING, Outliving, Receiver, wake
+from rfc6455_server.socketio.polling import Polling
 from rfc6455_server.socketio.reasons import CLOSES, TOO_SLOW, reason_of
 from rfc6455_server.websocket.ending import ConnectionClosedError
 from rfc6455_server.websocket.hub import Hub, Slowness
+from rfc6455_server.websocket.outbox import MIN_PROGRESS
 from rfc6455_server.websocket.websocket import WebSocket
 
 _UNCHARGED: Final = 1 << 14  # bytes of events that are not worth telling the budget: 1.6 of 7 µs of an event
 
-_TURN_PACKETS: Final = 64
-_TURN_BYTES: Final = 1 << 16
-"""Packets and bytes of a POST body that are handled before others have their turn."""
 
-
-class Session:
+class Session(Polling):
     """A client's session, over the transports that it has now."""
 
     __slots__ = (
-        "_backlog",
-        "_body",
         "_charged",
         "_closed",
         "_drain_waiters",
         "_finish_missed",
-        "_hub",
         "_incoming",
-        "_inflow",
-        "_poll",
-        "_post_in_progress",
+        "_taken_before_ping",
         "_timer",
         "_timer_due",
         "_websocket",
         "address",
         "binary",
         "direct",
-        "engine",
-        "receiver",
-        "request",
         "secure",
         "user",
     )
@@ -73,7 +62,7 @@ class Session:
     def __init__(
         self, engine: EngineSession, hub: Hub, address: str, closed: Callable[["Session", str], None]
     ) -> None:
-        self.engine = engine
+        super().__init__(engine, hub, SessionBacklog(hub, self._fail_too_slow))
         self.address = address
         """The client's address."""
         self.secure = False
@@ -82,23 +71,16 @@ class Session:
         """Whether the client's WebSocket takes binary messages; otherwise bytes are sent as base64."""
         self.user: Any = None
         """What the server's ``authorize`` returned for the request that opened the session."""
-        self.request: Request | None = None
-        """The request whose message is being received: the WebSocket's, or a POST."""
-        self.receiver: Receiver | None = None
-        self._hub = hub
         self._closed = closed
         self._websocket: WebSocket | None = None
         self.direct: WebSocket | None = None
         """The WebSocket, while messages may be sent over it as they come."""
-        self._poll: asyncio.Future[list[EnginePacket]] | None = None
-        self._post_in_progress = False
+        self._taken_before_ping: int | None = None  # while the client is behind
         self._timer: Timer | None = None
         self._timer_due = 0.0
         self._drain_waiters: list[asyncio.Future[None]] = []
-        self._backlog = SessionBacklog(hub, self._fail_too_slow)
         self._finish_missed: Callable[[], None] | None = None  # while `hold` keeps messages in the backlog
-        self._inflow = Inflow(engine, hub.clock, self._awaits_acks)
-        self._incoming = self._body = 0  # bytes of a packet that is not complete, of a POST that is handled
+        self._incoming = 0  # bytes of a packet that is not complete
         self._charged = 0
         self._pump()
 
@@ -106,6 +88,15 @@ class Session:
     def sid(self) -> str:
         """The session's id. It is a secret between the server and the client."""
         return self.engine.sid
+
+    @property
+    def receiver(self) -> Receiver | None:
+        """Takes the messages; ``None`` before and after the session."""
+        return self._inflow.receiver
+
+    @receiver.setter
+    def receiver(self, receiver: Receiver | None) -> None:
+        self._inflow.receiver = receiver
 
     @property
     def is_open(self) -> bool:
@@ -122,7 +113,7 @@ class Session:
         """Drives the session with a WebSocket until either ends."""
         if probing:
             try:
-                self.engine.start_probe(self._hub.clock.time())
+                self.engine.start_probe(self._time())
             except EngineError as error:
                 websocket.start_close(CloseCode.POLICY_VIOLATION, str(error))
                 return
@@ -136,7 +127,7 @@ class Session:
                 break
             self.request = websocket.request
             try:
-                self.engine.receive_message(message, self._hub.clock.time())
+                self.engine.receive_message(message, self._time())
             except EngineError:
                 break
             self._pump()
@@ -147,84 +138,6 @@ class Session:
             self._websocket = None
             self.engine.lose_websocket(reason_of(websocket))
             self._pump()
-
-    # Polling.
-
-    async def poll(self) -> str:
-        """Waits until there is something to send, and returns the body that answers a GET.
-
-        Raises `EngineError` if the answer is 400.
-        """
-        try:
-            self.engine.start_poll(self._hub.clock.time())
-        finally:
-            self._pump()
-        waiter: asyncio.Future[list[EnginePacket]] = self._hub.loop.create_future()
-        self._poll = waiter
-        self._pump()
-        try:
-            body = encode_payload(await waiter)
-        except asyncio.CancelledError:
-            # The client has left, and what answers this GET is lost: perhaps it was taken out just now.
-            if waiter.cancelled():
-                self.engine.lose_poll()
-            elif any(packet.type is not EnginePacketType.NOOP for packet in waiter.result()):
-                self.engine.fail()
-            self._pump()
-            raise
-        finally:
-            if self._poll is waiter:  # another GET may have come since the answer
-                self._poll = None
-        self._backlog.taken += len(body)
-        return body
-
-    def start_post(self) -> bool:
-        """Handles the head of a POST. If another one is not answered yet, ends the session, returns False."""
-        if self._post_in_progress:
-            self.fail("transport error")
-            return False
-        self._post_in_progress = True
-        return True
-
-    def lose_post(self) -> None:
-        """Ends the session: the body of a POST was refused or broke off, so that its messages are lost."""
-        self._post_in_progress = False
-        self.fail("transport error")
-
-    async def receive_post(self, request: Request, body: bytes) -> None:
-        """Handles a POST, in turns with others. Returns when the client may send the next one.
-
-        Raises `EngineError` if the answer is 400.
-        """
-        self._body = 2 * len(body)  # with its text
-        try:
-            packets = self.engine.start_payload(body, self._hub.clock.time())
-            while self._receive_turn(packets, request):
-                await self._inflow.wait()
-                await asyncio.sleep(0)
-            await self._inflow.wait()
-        except asyncio.CancelledError:
-            self.fail("transport error")  # the client has left, and takes the POST for lost
-            raise
-        finally:
-            self._post_in_progress = False
-            self._body = 0
-            self._pump()
-
-    def _receive_turn(self, packets: Iterator[EnginePacket], request: Request) -> bool:
-        """Handles some of the packets of a POST; returns whether there may be more."""
-        now = self._hub.clock.time()
-        size, more = 0, False
-        for count, packet in enumerate(packets, 1):
-            self.engine.receive_packet(packet, now)
-            size += len(packet.data)
-            more = count == _TURN_PACKETS or size > _TURN_BYTES
-            if more:
-                break
-        self.request = request
-        self._pump()
-        self.request = None
-        return more and self.engine.state is not State.CLOSED
 
     # Sending.
 
@@ -242,7 +155,7 @@ class Session:
         if not self.is_open:
             return
         if not self.held and self.engine.sends_directly:
-            self._write(message, policy)
+            self._post(message, policy)
             return
         if policy == "volatile":
             if not self._writes_at_once():
@@ -252,21 +165,13 @@ class Session:
         self._backlog.post(message, policy)
         self._pump()
 
-    def _write(self, message: EncodedPacket, policy: Policy | None) -> None:
-        """Posts a message to the WebSocket."""
-        websocket = self._websocket
-        assert websocket is not None  # noqa: S101 - the engine says that there is one
-        if self.binary:
-            websocket.post_prepared(message, policy)
-            return
-        parts = message.messages
-        for part in parts:
-            packet = EnginePacket(EnginePacketType.MESSAGE, part)
-            # The parts of one packet are sent together or not at all.
-            websocket.post(encode_packet(packet, binary=False), policy if len(parts) == 1 else "disconnect")
+    def _post(self, message: EncodedPacket, policy: Policy | None) -> None:
+        assert self._websocket is not None  # noqa: S101 - the engine says that there is one
+        post_encoded(self._websocket, message, policy, binary=self.binary)
 
     def _writes_at_once(self) -> bool:
-        return self._poll is not None and not self.held and not self._backlog and not self.engine.buffered
+        # What the GET that waits is answered with is not taken yet.
+        return self._poll is not None and not self.held and self.unsent < self.engine.max_payload
 
     async def drain(self) -> None:
         """Waits until all that was sent has left our queue, or the session has ended."""
@@ -344,18 +249,9 @@ class Session:
         """Passes a message to the WebSocket, or to the engine, which the next GET takes it from."""
         assert isinstance(message, EncodedPacket)  # noqa: S101 - as in `post_indirectly`
         if self.engine.sends_directly:
-            self._write(message, policy)
+            self._post(message, policy)
         elif self.is_open:
             self.engine.send(*message.messages)
-
-    def _feed(self) -> None:
-        """Moves messages from the backlog to where they leave: all to a WebSocket, one answer's to a GET."""
-        if self.held or not self._backlog:
-            return
-        if self.engine.sends_directly:
-            self._move_backlog()
-        elif self._poll is not None and not self._poll.done() and self.is_open:
-            self._move_backlog(self.engine.max_payload)
 
     def _move_backlog(self, room: float = inf) -> None:
         """Passes waiting messages on, until ``room`` bytes wait in the engine."""
@@ -396,15 +292,11 @@ class Session:
         """Goes on reading if there is a reason to: an acknowledgement is awaited."""
         self._inflow.reconsider()
 
-    def _awaits_acks(self) -> bool:
-        return self.receiver is not None and self.receiver.awaits_acks
-
     # The server's budget.
 
     def _charge(self) -> None:
         """Tells the budget how much this session holds now."""
-        size = self._backlog.size + self.engine.buffered
-        size += self._inflow.pending + self._incoming + self._body
+        size = self.unsent + self._answering + self._inflow.pending + self._incoming + self._body
         if size != self._charged:
             self._charged = size
             if size:
@@ -418,7 +310,7 @@ class Session:
             self._fail_too_slow()
         if dropped := self._inflow.drop_outliving():
             log(logging.INFO, "unhandled events dropped", address=self.address, events=dropped)
-        self._inflow.pending = self._body = 0  # only a handler that still runs holds anything now
+        self._inflow.pending = self._body = self._answering = 0  # only a task that still runs holds anything
         self._charge()
 
     # The engine.
@@ -427,15 +319,13 @@ class Session:
         """Handles the engine's events and sends its packets. Must follow each call of the engine."""
         engine = self.engine
         self._handle_events()
-        self._feed()
         if self._websocket is not None:
             for packet in engine.packets_to_send("websocket"):
                 self._send_packet(packet)
-            self._feed()  # the upgrade may just be complete
-        if self._poll is not None and not self._poll.done():
-            packets = engine.packets_to_send("polling")
-            if packets:
-                self._poll.set_result(packets)
+            if engine.sends_directly and not self.held:
+                self._move_backlog()  # the upgrade may just be complete
+        if engine.answers_poll or (self._backlog and not self.held):
+            self._answer_soon()
         self._handle_events()
         direct = self.binary and not self.held and not self._backlog and engine.sends_directly
         self.direct = self._websocket if direct else None
@@ -445,8 +335,14 @@ class Session:
         self._start_timer()
 
     def _send_packet(self, packet: EnginePacket) -> None:
-        if self._websocket is not None:
-            self._websocket.post(encode_packet(packet, binary=self.binary), "disconnect")
+        if self._websocket is None:
+            return
+        text = encode_packet(packet, binary=self.binary)
+        if packet.type is EnginePacketType.PING and isinstance(text, str):
+            self._websocket.post_ahead(text)
+            self._taken_before_ping = self._websocket.taken
+        else:
+            self._websocket.post(text, "disconnect")
 
     def _handle_events(self) -> None:
         for event in self.engine.events():
@@ -467,7 +363,7 @@ class Session:
         websocket, self._websocket = self._websocket, None
         if websocket is not None:
             websocket.start_close(*CLOSES.get(reason, (CloseCode.NORMAL_CLOSURE, reason)))
-        self._backlog.clear()
+        self._backlog.close()
         self._finish_missed = self.direct = None
         self._incoming = 0  # the receiver, which holds the packet that is not complete, goes below
         wake(self._drain_waiters)
@@ -492,5 +388,19 @@ class Session:
         self._timer = None
         if self._websocket is not None and self._websocket.lost:
             self.engine.lose_websocket()  # nothing is read from it now, not its end either
-        self.engine.check_deadlines(self._hub.clock.time())
+        self.engine.check_deadlines(self._time())
         self._pump()
+
+    def _time(self) -> float:
+        """Returns the time. Before that, excuses a PONG if its PING may be behind what the client takes."""
+        now = self._hub.clock.time()
+        if self.engine.is_pong_overdue(now) and self._is_taking():
+            self.engine.extend_pong(now)
+        return now
+
+    def _is_taking(self) -> bool:
+        if self._websocket is None or self.engine.transport == "polling":
+            return self._answering > 0  # for as long as HTTP finds that the client takes its answer
+        before, now = self._taken_before_ping, self._websocket.taken
+        self._taken_before_ping = now
+        return before is not None and now is not None and now - before >= MIN_PROGRESS

@@ -9,6 +9,8 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from rfc6455 import CloseCode, HandshakeError, Request
@@ -18,7 +20,7 @@ from rfc6455_server.limits import Addresses, Limits
 from rfc6455_server.listening.routing import STOPPING as REFUSED_WHILE_STOPPING
 from rfc6455_server.listening.routing import Preparation, Refusal, Route
 from rfc6455_server.logs import log
-from rfc6455_server.socketio.compression import Compressor, choose_coding
+from rfc6455_server.socketio.compression import Coding, Compressor, choose_coding
 from rfc6455_server.socketio.cors import Cors
 from rfc6455_server.socketio.engine import EngineSession, Transport
 from rfc6455_server.socketio.engine_packets import DEFAULT_MAX_PACKETS, EngineError, encode_payload
@@ -256,18 +258,36 @@ class Transports:
         return self._answer(head, b"ok", "text/html")
 
     async def _answer_poll(self, session: Session, request: Request) -> HttpResponse:
-        body = (await session.poll()).encode()
         threshold = self._options.http_compression
-        coding = choose_coding(request) if threshold is not None and len(body) >= threshold else None
+        session.start_poll()
+        while True:
+            await session.wait_poll()
+            compresses = threshold is not None and session.unsent >= threshold
+            coding = choose_coding(request) if compresses else None
+            # Clients that take turns to have their answers compressed hold none while they wait.
+            async with self._compressor.turn if coding else nullcontext():
+                text = session.take_poll()
+                if text:
+                    return await self._make_answer(session, request, text, coding)
+
+    async def _make_answer(
+        self, session: Session, request: Request, text: str, coding: Coding | None
+    ) -> HttpResponse:
+        done = partial(session.end_poll, len(text))
+        fields: list[tuple[str, str]] = []
         try:
-            if coding is None:
-                return self._answer(request, body)
-            fields = [("Content-Encoding", coding), ("Vary", "Accept-Encoding")]
-            return self._answer(request, await self._compressor.compress(body, coding), added=fields)
+            body = text.encode()
+            if coding is not None and len(body) >= (self._options.http_compression or 0):
+                fields = [("Content-Encoding", coding), ("Vary", "Accept-Encoding")]
+                body = await self._compressor.compress(body, coding)
+            response = self._answer(request, body, added=fields)
         except BaseException:
             # The client has left, or a header hook failed: what answers this GET is lost.
             session.fail("transport error")
+            done()
             raise
+        response.done = done
+        return response
 
     def _preflight(self, request: Request) -> HttpResponse:
         try:

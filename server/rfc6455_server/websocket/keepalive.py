@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from rfc6455 import CloseCode, new_mask_key
 from rfc6455_server.clock import Timer
 from rfc6455_server.websocket.hub import Hub
+from rfc6455_server.websocket.outbox import MIN_PROGRESS
 from rfc6455_server.websocket.reports import Cause
 from rfc6455_server.websocket.websocket import WebSocket
 
@@ -34,6 +35,7 @@ class _PingRound(NamedTuple):
     lag_before: float  # total lag of the loop when the Ping was sent
     due: float
     repeated: bool  # the group has had one timeout already, but the loop was late
+    taken: dict[WebSocket, int]  # what those who were behind had taken when the Ping was sent
 
 
 class Keepalive:
@@ -103,11 +105,14 @@ class Keepalive:
     def _ping(self, websockets: list[WebSocket], now: float, *, repeated: bool) -> None:
         data = new_mask_key()
         self._hub.pings[data] = now
+        taken: dict[WebSocket, int] = {}
         for websocket in websockets:
             websocket.heard = False
+            if (bytes_taken := websocket.taken) is not None:
+                taken[websocket] = bytes_taken
             websocket.send_ping(data)
         timeout = self._hub.limits.ping_timeout
-        round_ = _PingRound(data, websockets, self._total_lag, now + timeout, repeated)
+        round_ = _PingRound(data, websockets, self._total_lag, now + timeout, repeated, taken)
         timer: Timer | None = None
 
         def check() -> None:
@@ -121,9 +126,8 @@ class Keepalive:
     def _check_answers(self, round_: _PingRound) -> None:
         """Ends the connections that sent nothing since the Ping, unless the loop was too late to read it."""
         now = self._hub.clock.time()
-        # Silence says nothing while we do not read from the peer: its messages wait for the handler.
         suspects = [ws for ws in round_.websockets if not ws.heard and ws.closed is None]
-        silent = [ws for ws in suspects if not ws.reading_paused]
+        silent = [ws for ws in suspects if not _is_excused(ws, round_)]
         # How late the loop was since the Ping: in the turns that are over, and in this very call.
         lag = self._total_lag - round_.lag_before + max(0.0, now - round_.due)
         lagged = lag > self._hub.limits.ping_timeout / 2
@@ -135,3 +139,14 @@ class Keepalive:
             for websocket in silent:
                 websocket.fail(CloseCode.INTERNAL_ERROR, str(cause), cause=cause)
         del self._hub.pings[round_.data]
+
+
+def _is_excused(websocket: WebSocket, round_: _PingRound) -> bool:
+    """Whether a peer's silence says nothing.
+
+    Its Pong may be unread, because its messages wait for the handler. Or the Ping may still be behind a large
+    message that it is taking.
+    """
+    before, now = round_.taken.get(websocket), websocket.taken
+    is_taking = before is not None and now is not None and now - before >= MIN_PROGRESS
+    return websocket.reading_paused or is_taking

@@ -57,7 +57,7 @@ class Outbox:
         self._scheduled = False
         self._write_first = True
         self._unwritten = 0  # bytes queued in the codec since the last write, approximately
-        self._control_frames = 0  # Pings and Pongs among them that were queued while the peer was behind
+        self._control_frames = 0  # frames among them that were queued ahead of the backlog
         self._backlog: Backlog | None = None
         self._finished = False
         self._lost = False
@@ -97,7 +97,7 @@ class Outbox:
         """
         self._unwritten += size
         if self.behind:
-            # Only control frames: messages wait in the backlog.
+            # Control frames, and heartbeats of a protocol above: messages wait in the backlog.
             self._control_frames += 1
             self._hub.budget.charge(self, self.size)
             return False
@@ -298,6 +298,11 @@ class Outbox:
             self.disconnect_slow("send timeout" if backlog.waiting_calls else "backlog full")
         else:
             self._start_progress_timer(backlog)
+
+    @property
+    def taken(self) -> int | None:
+        """Bytes that the peer has taken since it fell behind; ``None`` if it is not behind."""
+        return self._taken(self._backlog) if self.behind and self._backlog is not None else None
 
     def _taken(self, backlog: Backlog) -> int:
         """Bytes that the peer has taken since it fell behind."""

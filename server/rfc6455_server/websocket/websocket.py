@@ -182,6 +182,11 @@ class WebSocket(RoomMember):
         return self._outbox.behind
 
     @property
+    def taken(self) -> int | None:
+        """Bytes that the peer has taken since it fell behind; ``None`` if it is not behind."""
+        return self._outbox.taken
+
+    @property
     def dropped(self) -> int:
         """Messages that the slow-consumer policy dropped."""
         return self._outbox.dropped
@@ -336,6 +341,16 @@ class WebSocket(RoomMember):
         if self._pings is None:
             self._pings = Pings(self._connection, self._outbox, self._hub)
         return await self._pings.ping()
+
+    def post_ahead(self, message: str) -> None:
+        """Queues a short text ahead of the messages that wait: the heartbeat of a protocol above.
+
+        Does nothing if the connection is closing.
+        """
+        if self._connection.state is State.OPEN:
+            self._hub.stats.messages_out += 1
+            self._connection.send_text(message)
+            self._outbox.schedule(len(message))
 
     def send_ping(self, data: bytes) -> None:
         """Queues a Ping of `keepalive` if the connection is open."""
