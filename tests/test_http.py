@@ -306,6 +306,46 @@ async def test_the_time_to_read_runs_by_the_clock_of_the_server() -> None:
         assert server.make_ready().connections == 0
 
 
+async def test_a_client_has_time_as_long_as_it_takes_64_kib_within_the_send_timeout() -> None:
+    clock = ManualClock()
+    server = page_server(clock=clock, send_timeout=20)
+    server.page("/big", bytes(1_000_000), "text/plain")
+    async with TestClient(server, clock) as client:
+        peer = Recorder(clock)
+        transport = client.open(peer)
+        transport.pause_reading()
+        transport.write(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n")
+        for _ in range(8):  # 64 KiB each
+            await clock.advance(15)
+            transport.resume_reading()
+            await asyncio.sleep(0)
+            transport.pause_reading()
+        assert server.make_ready().connections == 1
+        assert 400_000 < len(peer.received) < 700_000
+        await clock.advance(41)  # the time of the last ones, and its own
+        assert server.make_ready().connections == 0
+        assert server.queued == 0
+
+
+@pytest.mark.parametrize("path", ["/hello", "/nowhere", "/fails", "/invalid"])
+async def test_who_made_an_answer_is_told_when_it_is_done(path: str) -> None:
+    server = page_server()
+    done: list[str] = []
+
+    async def answer(request: HttpRequest) -> HttpResponse:
+        fields = [("X-Bad", "a\nb")] if path == "/invalid" else []
+        return HttpResponse(b"hi", headers=fields, done=lambda: done.append(path))
+
+    server.http(path)(answer)
+    async with serving(server) as url:
+        peer = await RawPeer.connect(url)
+        peer.writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        await read_answer(peer)
+        await until(lambda: done)
+        assert done == [path]
+        await peer.close()
+
+
 async def test_a_client_that_resets_after_its_response() -> None:
     """Health checks of some proxies do this."""
     problems: list[dict[str, object]] = []

@@ -128,3 +128,53 @@ async def test_an_unexpected_pong_is_ignored() -> None:
         ws._outbox.flush()
         await settle()
         assert server.websockets[0].latency is None
+
+
+async def test_a_peer_that_is_still_taking_a_large_message_is_not_silent() -> None:
+    limits = {"ping_interval": 20.0, "ping_timeout": 20.0, "send_timeout": 1000.0}
+    async with rig(**limits) as (server, client, reports):
+        ws = await client.connect("/")
+        server.websockets[0].post(bytes(1_000_000))  # the Ping stands behind it
+        transport = client.transports[0]
+        for _ in range(12):
+            transport.pause_reading()
+            await client.clock.advance(5)
+            transport.resume_reading()
+            await asyncio.sleep(0)  # takes 64 KiB
+        assert reports == []
+        assert server.websockets[0].taken is not None
+        await settle()
+        assert len(await ws.recv()) == 1_000_000
+        assert server.websockets[0].taken is None
+        server.websockets[0].post(bytes(1_000_000))
+        transport.pause_reading()  # now it takes nothing
+        await client.clock.advance(45)
+        assert [report.cause for report in reports] == [Cause.PING_TIMEOUT]
+
+
+async def test_a_peer_from_which_nothing_is_read_is_not_silent() -> None:
+    clock = ManualClock()
+    server = Server(clock=clock, ping_interval=20, ping_timeout=20)
+    reports: list[CloseReport] = []
+    server.on_report(reports.append)
+    go_on = asyncio.Event()
+    received: list[str | bytes] = []
+
+    @server.websocket("/")
+    async def slow(ws: WebSocket) -> None:
+        await go_on.wait()
+        received.extend([message async for message in ws])
+
+    async with TestClient(server, clock) as client:
+        ws = await client.connect("/")
+        for _ in range(20):
+            ws._connection.send_binary(bytes(50_000))
+        ws._outbox.flush()
+        await settle()
+        assert server.websockets[0].reading_paused
+        await clock.advance(300)
+        assert reports == []
+        go_on.set()
+        await settle()
+        await ws.close()
+        assert len(received) == 20

@@ -586,3 +586,72 @@ async def test_a_client_that_is_lost_while_it_is_held_back_is_noticed() -> None:
         assert r.io.sockets == {}
         go_on.set()
         await until(lambda: r.server.queued == 0)
+
+
+async def test_a_ping_passes_what_waits_for_a_websocket() -> None:
+    async with rig() as r:
+        client = await r.client()
+        (socket,) = r.io.sockets.values()
+        client.ws._protocol.reader.pause()
+        for _ in range(30):
+            socket.emit("x", "x" * 20_000)
+        await r.clock.advance(25)
+        client.ws._protocol.reader.resume()
+        messages = [await client.ws.recv() for _ in range(31)]
+        assert "2" in messages[:15]
+        assert messages[-1] != "2"
+
+
+async def test_answers_for_many_clients_that_poll_are_held_once_until_their_requests_run() -> None:
+    io = SocketIO()
+    server = Server()
+    server.mount(io)
+    async with serving(server) as url:
+        queries = [await opened(url) for _ in range(40)]
+        polls = [asyncio.create_task(ask(url, query)) for query in queries]
+        assert io._transports is not None
+        sessions = list(io._transports.sessions.values())
+        await until(lambda: all(session._poll is not None for session in sessions))
+        io.emit("big", "x" * 500_000)
+        assert 500_000 < server.queued < 600_000
+        assert len(io.sockets) == 40
+        answers = await asyncio.gather(*polls)
+        assert all(answer.body.count(b"x") == 500_000 for answer in answers)
+        await until(lambda: server.queued == 0)
+        assert all(session._answering == 0 for session in sessions)
+
+
+async def test_an_answer_counts_until_its_client_has_taken_it() -> None:
+    io = SocketIO(http_compression=None)
+    server = Server()
+    server.mount(io)
+    async with serving(server) as url:
+        await opened(url)
+        io.emit("big", "x" * 900_000)
+        assert io._transports is not None
+        (session,) = io._transports.sessions.values()
+        session.start_poll()
+        await session.wait_poll()
+        body = session.take_poll()
+        assert server.queued == 2 * len(body)
+        session.end_poll(len(body))
+        assert server.queued == 0
+        assert session._backlog.taken >= len(body)
+
+
+async def test_over_the_budget_an_answer_that_is_made_does_not_hold_up_the_server() -> None:
+    io = SocketIO()
+    server = Server(max_total_queue=1 << 20)
+    server.mount(io)
+    async with serving(server) as url:
+        await opened(url)
+        assert io._transports is not None
+        (session,) = io._transports.sessions.values()
+        io.emit("big", "x" * 900_000)
+        session.start_poll()
+        await session.wait_poll()
+        body = session.take_poll()  # its text and its bytes are more than the budget
+        assert io.sockets == {}
+        assert server.queued == 0
+        session.end_poll(len(body))
+        assert server.queued == 0
