@@ -11,8 +11,9 @@ from rfc6455_server.rooms import Room
 from rfc6455_server.socketio import Socket, SocketIO
 from rfc6455_server.socketio.handlers import EVENT_OVERHEAD
 from rfc6455_server.socketio.inflow import MAX_PENDING, MAX_PENDING_BEFORE_ACK
-from rfc6455_server.testing import ManualClock, settle
-from tests.server_helpers import RawPeer, serving, until
+from rfc6455_server.testing import ManualClock, MemoryTransport, settle
+from tests.server_helpers import RawPeer, Recorder, serving, until
+from tests.test_socketio_attacks import polled, request
 from tests.test_socketio_server import Client, Rig, ask, opened, rig
 
 
@@ -655,3 +656,60 @@ async def test_over_the_budget_an_answer_that_is_made_does_not_hold_up_the_serve
         assert server.queued == 0
         session.end_poll(len(body))
         assert server.queued == 0
+
+
+async def take_a_little(r: Rig, transport: MemoryTransport, seconds: float) -> None:
+    """Takes 64 KiB of what waits, after some seconds."""
+    await r.clock.advance(seconds)
+    transport.resume_reading()
+    await asyncio.sleep(0)
+    transport.pause_reading()
+
+
+async def test_a_client_that_is_taking_a_large_event_has_time_for_its_pong() -> None:
+    async with rig() as r:
+        client = await r.client()
+        (socket,) = r.io.sockets.values()
+        transport = r.test.transports[0]
+        transport.pause_reading()
+        socket.emit("large", "x" * 900_000)
+        for _ in range(13):
+            await take_a_little(r, transport, 5)
+        assert r.reasons == []
+        transport.resume_reading()
+        assert len((await client.event())[1]) == 900_000
+        assert await client.ws.recv() == "2"
+        client.say("3")
+        await r.clock.advance(24)
+        transport.pause_reading()
+        socket.emit("large", "x" * 900_000)
+        await r.clock.advance(46)  # now it takes nothing
+        await until(lambda: r.reasons)
+
+
+async def test_a_client_that_is_taking_a_large_answer_has_time_for_its_pong() -> None:
+    async with rig() as r:
+        query, transport, recorder = await polled(r)
+        transport.write(request(query, "POST", "40"))
+        transport.write(request(query))
+        await settle()
+        (socket,) = r.io.sockets.values()
+        socket.emit("large", "x" * 1_050_000)
+        transport.pause_reading()
+        transport.write(request(query))
+        for _ in range(16):  # the PING comes after 25 s, and would be overdue after 45
+            await take_a_little(r, transport, 5)
+        transport.resume_reading()
+        await settle()
+        assert recorder.received.count(b"x") > 1_050_000
+        assert r.clock.time() == 1080
+        await r.clock.advance(12)  # its time began when it had taken all, and not when it last was extended
+        again = Recorder(r.clock)
+        transport = r.test.open(again)
+        transport.write(request(query))
+        transport.write(request(query, "POST", "3"))
+        await settle()
+        assert b"\r\n\r\n2HTTP/1.1" in again.received
+        assert again.received.endswith(b"ok")
+        await r.clock.advance(24)
+        assert r.reasons == []
