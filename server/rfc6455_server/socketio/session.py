@@ -297,10 +297,7 @@ class Session(Polling):
         size = self.unsent + self._answering + self._inflow.pending + self._incoming + self._body
         if size != self._charged:
             self._charged = size
-            if size:
-                self._hub.budget.charge(self, size)
-            else:
-                self._hub.budget.release(self)
+            self._hub.budget.charge(self, size)
 
     def disconnect_slow(self, slowness: Slowness) -> None:
         """Ends the session: of all peers, most bytes wait for this one, or for its handlers."""
