@@ -289,10 +289,7 @@ class HttpConnection:
     def _charge(self) -> None:
         """Tells the budget what waits here: the body, further requests, and what the client has not read."""
         size = len(self._body) + self._early + self._writer.transport.get_write_buffer_size()
-        if size:
-            self._hub.budget.charge(self, size)
-        else:
-            self._hub.budget.release(self)
+        self._hub.budget.charge(self, size)
 
     def disconnect_slow(self, slowness: Slowness) -> None:
         """Ends the connection: of all peers, most bytes wait for this one."""

@@ -16,8 +16,8 @@ from rfc6455_server.socketio.reasons import TOO_SLOW
 from rfc6455_server.socketio.recovery import Missed, MissedEventsDroppedError
 from rfc6455_server.socketio.session import Session
 
-TURN_EVENTS: Final = 64
-TURN_BYTES: Final = 1 << 16
+_TURN_EVENTS: Final = 64
+_TURN_BYTES: Final = 1 << 16
 """Events, and bytes of events, that a client is sent before others have their turn."""
 
 _CLIENTS_PER_TURN: Final = 8
@@ -63,17 +63,17 @@ class CatchUp:
 
     async def _send_rest(self) -> None:
         session = self._session
-        await session.drain_missed()
+        await session.drain_transport()
         await self._turns.take()
         while session.held and self._send_turn():
-            await session.drain_missed()
+            await session.drain_transport()
             await self._turns.take()
 
-    def _send_turn(self, count: int = TURN_EVENTS, size: int = TURN_BYTES) -> bool:
+    def _send_turn(self) -> bool:
         """Sends some events; returns whether there are more. After the last, the session goes on."""
         session = self._session
         try:
-            events = self._missed.take(count, size)
+            events = self._missed.take(_TURN_EVENTS, _TURN_BYTES)
         except MissedEventsDroppedError as error:
             log(logging.INFO, "client too slow", address=session.address, reason=str(error))
             session.fail(TOO_SLOW)

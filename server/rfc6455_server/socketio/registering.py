@@ -15,7 +15,7 @@ EventHandler = Callable[..., Any]
 
 _AnyHandler = TypeVar("_AnyHandler", bound=EventHandler)
 
-_CONNECTION_EVENTS: Final = {"connection": "connect"}
+_ALIASES: Final = {"connection": "connect"}
 
 _OWN_ARGUMENTS: Final = {
     "connect": ("socket",),
@@ -86,19 +86,6 @@ def check_event_name(event: object, decorator: str) -> None:
         raise TypeError(f'the name of the event is missing: @{decorator}("name")')
 
 
-def check_own_handler(event: str, handler: EventHandler) -> None:
-    """Raises `TypeError` if a handler of one of `OWN_EVENTS` does not take what it is called with."""
-    arguments = _OWN_ARGUMENTS[event]
-    try:
-        signature = inspect.signature(handler)
-    except (TypeError, ValueError):
-        return  # a callable in C that does not tell
-    try:
-        signature.bind(*arguments, **({"ack": None} if _takes_ack(handler) else {}))
-    except TypeError:
-        raise TypeError(f"a handler of {event!r} is called with {', '.join(arguments)}") from None
-
-
 async def call_handler(handler: EventHandler, *arguments: Any) -> Any:
     """Calls ``handler``, async or not, and returns its result."""
     try:
@@ -134,15 +121,18 @@ class RegisteredHandler:
     def mismatch(self, *arguments: Any) -> str:
         """Returns why the handler cannot be called with these arguments; an empty text if it can be."""
         try:
-            inspect.signature(self.handler).bind(*arguments, **({"ack": None} if self.takes_ack else {}))
+            signature = inspect.Signature(parameters_of(self.handler))
+        except (TypeError, ValueError):
+            return ""  # a callable in C that does not tell
+        try:
+            signature.bind(*arguments, **({"ack": None} if self.takes_ack else {}))
         except TypeError as error:
             return str(error)
-        except ValueError:
-            pass  # a callable in C that does not tell
         return ""
 
     async def call(self, *arguments: Any, ack: Ack | None = None) -> Any:
         """Calls the handler, and returns its result. ``ack`` is for a handler that takes it."""
+        # Not by `call_handler`: passing the arguments on to it would add 0.5 to some 7 µs of an event.
         try:
             result = self.handler(*arguments, ack=ack) if self.takes_ack else self.handler(*arguments)
             return await result if inspect.isawaitable(result) else result
@@ -262,7 +252,7 @@ class Registering:
 
     def off(self, event: str, handler: EventHandler | None = None) -> None:
         """Removes a handler of an event, or all of them; does nothing if there is none."""
-        self._own_handlers().remove(_CONNECTION_EVENTS.get(event, event), handler)
+        self._own_handlers().remove(_ALIASES.get(event, event), handler)
 
     def on_any(self, handler: _AnyHandler) -> _AnyHandler:
         """Registers a function of the socket, an event's name and its arguments, for every event of clients.
@@ -301,17 +291,16 @@ class Registering:
         self, event: str, *, concurrent: bool, ack: bool, once: bool
     ) -> Callable[[_AnyHandler], _AnyHandler]:
         check_event_name(event, "once" if once else "on")
-        name = _CONNECTION_EVENTS.get(event, event)
+        name = _ALIASES.get(event, event)
 
         def register(handler: _AnyHandler) -> _AnyHandler:
-            signature = None
-            if name in OWN_EVENTS:
-                check_own_handler(name, handler)
-            else:
-                signature = signature_of(handler)
+            own = _OWN_ARGUMENTS.get(name)
+            signature = signature_of(handler) if own is None else None
             registered = RegisteredHandler(
                 handler, concurrent=concurrent, ack=ack, once=once, signature=signature
             )
+            if own is not None and registered.mismatch(*own):
+                raise TypeError(f"a handler of {name!r} is called with {', '.join(own)}")
             self._own_handlers().add(name, registered)
             return handler
 

@@ -175,7 +175,13 @@ class Session(Polling):
 
     async def drain(self) -> None:
         """Waits until all that was sent has left our queue, or the session has ended."""
-        while self.is_open and (self.held or self._backlog or self.engine.buffered):
+        while self.is_open and (self.held or self._backlog):
+            await self._wait_drained()
+        await self.drain_transport()
+
+    async def drain_transport(self) -> None:
+        """Waits until all has left but what is held back or in the backlog, or the session has ended."""
+        while self.is_open and self.engine.buffered:
             await self._wait_drained()
         if self._websocket is not None and self.engine.transport == "websocket":
             with suppress(ConnectionClosedError):
@@ -226,14 +232,6 @@ class Session(Polling):
             self._send(message, "disconnect")
             self._backlog.taken += message.size
         self._pump()
-
-    async def drain_missed(self) -> None:
-        """Waits until what `send_missed` sent has left, or the session has ended."""
-        while self.is_open and self.engine.buffered:
-            await self._wait_drained()
-        if self._websocket is not None and self.engine.transport == "websocket":
-            with suppress(ConnectionClosedError):
-                await self._websocket.drain()
 
     async def wait_released(self) -> None:
         """Waits until nothing is held back, or the session has ended."""
@@ -299,10 +297,7 @@ class Session(Polling):
         size = self.unsent + self._answering + self._inflow.pending + self._incoming + self._body
         if size != self._charged:
             self._charged = size
-            if size:
-                self._hub.budget.charge(self, size)
-            else:
-                self._hub.budget.release(self)
+            self._hub.budget.charge(self, size)
 
     def disconnect_slow(self, slowness: Slowness) -> None:
         """Ends the session: of all peers, most bytes wait for this one, or for its handlers."""

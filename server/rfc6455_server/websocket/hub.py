@@ -118,6 +118,9 @@ class Budget:
 
         Over the limit, the peer for which most bytes wait is disconnected.
         """
+        if not size:
+            self.release(holder)
+            return
         self._total += size - self._sizes.get(holder, 0)
         self._sizes[holder] = size
         if self._trimming:
