@@ -643,20 +643,30 @@ def two_chats(kind: str, *arguments: str) -> Iterator[list[Process]]:
         yield [one, two]
 
 
+@asynccontextmanager
+async def chatters_before(
+    processes: list[Process], kind: str, tmp_path: Path, certificate: Certificate
+) -> AsyncIterator[tuple[Chatters, Process, Process]]:
+    """Runs a proxy before two processes; yields its clients, the process they are in, and the other one."""
+    running = running_haproxy if kind == "HAProxy" else running_nginx
+    addresses = [process.address for process in processes]
+    async with (
+        running(tmp_path, certificate, addresses, {}) as public,
+        Chatters.opened(public, certificate) as clients,
+    ):
+        (where,) = await clients.where()
+        first, second = sorted(processes, key=lambda process: process.process.pid != where)
+        yield clients, first, second
+
+
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize("kind", ["nginx", "HAProxy"])
 async def test_all_of_socketio_is_in_one_process_and_moves_together(
     kind: str, ending: signal.Signals, tmp_path: Path, certificate: Certificate
 ) -> None:
-    running = running_haproxy if kind == "HAProxy" else running_nginx
     with two_chats(kind, "--drain-time", "2") as processes:
-        addresses = [process.address for process in processes]
-        async with (
-            running(tmp_path, certificate, addresses, {}) as public,
-            Chatters.opened(public, certificate) as clients,
-        ):
-            (where,) = await clients.where()
-            first, second = sorted(processes, key=lambda process: process.process.pid != where)
+        together = chatters_before(processes, kind, tmp_path, certificate)
+        async with together as (clients, first, second):
             await clients.hear_each_other("hello")
             before = await clients.ids()
             first.process.send_signal(ending)
@@ -670,33 +680,27 @@ async def test_all_of_socketio_is_in_one_process_and_moves_together(
 async def test_a_process_that_comes_back_divides_the_clients_until_the_other_one_drains(
     kind: str, tmp_path: Path, certificate: Certificate
 ) -> None:
-    running = running_haproxy if kind == "HAProxy" else running_nginx
     with ExitStack() as stack:
         processes = stack.enter_context(two_chats(kind))
-        addresses = [process.address for process in processes]
-        async with (
-            running(tmp_path, certificate, addresses, {}) as public,
-            Chatters.opened(public, certificate) as clients,
-        ):
-            (where,) = await clients.where()
-            first, second = sorted(processes, key=lambda process: process.process.pid != where)
+        together = chatters_before(processes, kind, tmp_path, certificate)
+        async with together as (clients, first, second):
             first.process.kill()
             await until(lambda: clients.are_in(second))
-            first = stack.enter_context(chats(kind, "--port", first.address.rsplit(":", 1)[1]))
+            back = stack.enter_context(chats(kind, "--port", first.address.rsplit(":", 1)[1]))
             # Clients that poll go back at once. Those that have a WebSocket stay, and no longer meet them.
-            await until(lambda: clients.is_in(first, "polls"))
+            await until(lambda: clients.is_in(back, "polls"))
             assert await clients.is_in(second, "websocket")
             assert await clients.is_in(second, "upgrades")
 
             async def are_apart() -> bool:
                 await clients.ask("polls", "heard")
                 await clients.ask("websocket", "call", "say", "is anybody there?")
-                return await clients.is_in(first, "polls") and await clients.ask("polls", "heard") == []
+                return await clients.is_in(back, "polls") and await clients.ask("polls", "heard") == []
 
             # Not at once: each of nginx's workers has yet to notice that the process is back.
             await until(are_apart)
             second.process.terminate()
-            await until(lambda: clients.are_in(first))
+            await until(lambda: clients.are_in(back))
             await clients.hear_each_other("all together")
 
 
@@ -747,7 +751,7 @@ def test_the_options_on_the_page_exist() -> None:
         assert f"  {option} " in shown
 
 
-async def test_the_server_program_runs(tmp_path: Path) -> None:
+async def test_the_server_program_runs() -> None:
     ports = [free_port(), free_port()]
     text = replaced(block("python"), {"8765": str(ports[0]), "8766": str(ports[1])})
     process = subprocess.Popen([sys.executable, "-c", text], stderr=subprocess.PIPE)  # noqa: ASYNC220 - starting it does not block

@@ -125,6 +125,15 @@ def request(query: str, method: str = "GET", body: str = "") -> bytes:
     return (head + body).encode()
 
 
+async def connect(r: Rig, query: str, transport: MemoryTransport) -> Socket:
+    """Connects a session that has only been opened, and fetches the answer; returns the socket."""
+    transport.write(request(query, "POST", "40"))
+    transport.write(request(query))
+    await settle()
+    (socket,) = r.io.sockets.values()
+    return socket
+
+
 async def test_the_second_probe_is_not_closed_for_the_end_of_the_first() -> None:
     async with rig() as r:
         query, _, _ = await polled(r)
@@ -142,13 +151,10 @@ async def test_the_second_probe_is_not_closed_for_the_end_of_the_first() -> None
 async def test_a_session_ends_if_its_client_leaves_while_it_is_answered() -> None:
     async with rig() as r:
         query, transport, recorder = await polled(r)
-        transport.write(request(query, "POST", "40"))
-        transport.write(request(query))
-        await settle()
+        socket = await connect(r, query, transport)
         assert b'40{"sid"' in recorder.received
         transport.write(request(query))
         await settle()
-        (socket,) = r.io.sockets.values()
         assert r.server._listener is not None
         (connection,) = r.server._listener._http.values()
         socket.emit("lost")
@@ -161,10 +167,7 @@ async def test_a_session_ends_if_its_client_leaves_while_it_is_answered() -> Non
 async def test_a_request_that_comes_with_the_answer_to_the_last_one_is_answered_too() -> None:
     async with rig() as r:
         query, transport, _ = await polled(r)
-        transport.write(request(query, "POST", "40"))
-        transport.write(request(query))
-        await settle()
-        (socket,) = r.io.sockets.values()
+        socket = await connect(r, query, transport)
         (session,) = sessions(r)
 
         async def fetch() -> str:
@@ -356,9 +359,7 @@ async def test_over_the_budget_the_unread_messages_of_engine_sessions_that_have_
 async def test_requests_that_wait_behind_a_poll_count_against_the_budget() -> None:
     async with rig() as r:
         query, transport, recorder = await polled(r)
-        transport.write(request(query, "POST", "40"))
-        transport.write(request(query))
-        await settle()
+        await connect(r, query, transport)
         transport.write(request(query) + request(query, "POST", "4" * 40_000)[:-1])
         await settle()
         assert 40_000 < r.server.queued < 41_000

@@ -13,7 +13,7 @@ from rfc6455_server.socketio.handlers import EVENT_OVERHEAD
 from rfc6455_server.socketio.inflow import MAX_PENDING, MAX_PENDING_BEFORE_ACK
 from rfc6455_server.testing import ManualClock, MemoryTransport, settle
 from tests.server_helpers import RawPeer, Recorder, serving, until
-from tests.test_socketio_attacks import polled, request
+from tests.test_socketio_attacks import connect, polled, request
 from tests.test_socketio_server import Client, Rig, ask, opened, rig
 
 
@@ -323,16 +323,22 @@ async def test_a_client_that_does_not_acknowledge_but_sends_without_end_loses_it
         assert r.server.queued == 0
 
 
+async def with_much_to_handle(r: Rig) -> tuple[Client, asyncio.Event]:
+    """Returns a client that has sent more than is read while a handler waits, and what ends that wait."""
+    go_on = asyncio.Event()
+
+    @r.io.on("slow")
+    async def slow(socket: Socket) -> None:
+        await go_on.wait()
+
+    client = await r.client()
+    client.say('42["slow"]', *['42["slow","' + "x" * 60_000 + '"]'] * 30)
+    return client, go_on
+
+
 async def test_a_client_whose_handler_takes_long_keeps_its_session_and_gets_its_pings() -> None:
     async with rig() as r:
-        go_on = asyncio.Event()
-
-        @r.io.on("slow")
-        async def slow(socket: Socket) -> None:
-            await go_on.wait()
-
-        client = await r.client()
-        client.say('42["slow"]', *['42["slow","' + "x" * 60_000 + '"]'] * 30)
+        client, go_on = await with_much_to_handle(r)
         pings = 0
         for _ in range(10):
             await r.clock.advance(25)
@@ -572,14 +578,7 @@ async def test_a_drain_says_so_on_both_transports() -> None:
 
 async def test_a_client_that_is_lost_while_it_is_held_back_is_noticed() -> None:
     async with rig() as r:
-        go_on = asyncio.Event()
-
-        @r.io.on("slow")
-        async def slow(socket: Socket) -> None:
-            await go_on.wait()
-
-        client = await r.client()
-        client.say('42["slow"]', *['42["slow","' + "x" * 60_000 + '"]'] * 30)
+        client, go_on = await with_much_to_handle(r)
         await until(lambda: r.server.queued > MAX_PENDING)
         client.ws.abort()
         await r.clock.advance(60)
@@ -690,10 +689,7 @@ async def test_a_client_that_is_taking_a_large_event_has_time_for_its_pong() -> 
 async def test_a_client_that_is_taking_a_large_answer_has_time_for_its_pong() -> None:
     async with rig() as r:
         query, transport, recorder = await polled(r)
-        transport.write(request(query, "POST", "40"))
-        transport.write(request(query))
-        await settle()
-        (socket,) = r.io.sockets.values()
+        socket = await connect(r, query, transport)
         socket.emit("large", "x" * 1_050_000)
         transport.pause_reading()
         transport.write(request(query))

@@ -388,16 +388,22 @@ async def test_connect_of_a_recovered_socket_waits_for_disconnect_of_its_predece
         assert r.io.of("/")._endings == {}
 
 
+def slow_handler(r: Rig) -> tuple[Gate, list[int]]:
+    """Registers a handler of "slow"; returns the gate at which it waits, and what it has handled."""
+    gate = Gate()
+    handled: list[int] = []
+
+    @r.io.on("slow")
+    async def slow(socket: Socket, n: int) -> None:
+        await gate.wait()
+        handled.append(n)
+
+    return gate, handled
+
+
 async def test_what_a_client_sent_before_it_left_is_still_handled() -> None:
     async with rig() as r:
-        gate = Gate()
-        handled: list[Any] = []
-
-        @r.io.on("slow")
-        async def slow(socket: Socket, n: int) -> None:
-            await gate.wait()
-            handled.append(n)
-
+        gate, handled = slow_handler(r)
         client = await r.client()
         client.say(*(f'42["slow",{n}]' for n in range(3)), "41")
         await settle()
@@ -411,14 +417,7 @@ async def test_what_a_client_sent_before_it_left_is_still_handled() -> None:
 async def test_what_waits_is_dropped_with_the_connection(way: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     async with rig() as r:
-        gate = Gate()
-        handled: list[Any] = []
-
-        @r.io.on("slow")
-        async def slow(socket: Socket, n: int) -> None:
-            await gate.wait()
-            handled.append(n)
-
+        gate, handled = slow_handler(r)
         client = await r.client()
         client.say(*(f'42["slow",{n}]' for n in range(4)))
         await settle()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from rfc6455_server.socketio.typed.definitions import Definitions, Schema, plain_name
+from rfc6455_server.socketio.typed.definitions import Definitions, Schema, free_name, plain_name
 from rfc6455_server.socketio.typed.signatures import Signature
 
 _PROBLEM: Final[Schema] = {
@@ -42,7 +42,6 @@ _ERROR: Final[Schema] = {
 _ERROR_KEY: Final = object()
 
 _PARAMETER: Final = re.compile(r"\{(\w+)\}")
-
 
 _OFFSET: Final[Schema] = {
     "type": "string",
@@ -126,15 +125,6 @@ def _server(url: str, path: str) -> dict[str, Any]:
     return {"host": parts.netloc, "protocol": parts.scheme, "pathname": parts.path.rstrip("/") + path}
 
 
-def _unique(name: str, taken: Mapping[str, Any]) -> str:
-    name = plain_name(name)
-    free, number = name, 1
-    while free in taken:
-        number += 1
-        free = f"{name}_{number}"
-    return free
-
-
 class _Builder:
     """Collects the parts of the document."""
 
@@ -145,7 +135,7 @@ class _Builder:
         self.operations: dict[str, Any] = {}
 
     def add(self, namespace: NamespaceDocument) -> None:
-        channel_id = _unique(namespace.name.strip("/") or "main", self.channels)
+        channel_id = free_name(namespace.name.strip("/") or "main", self.channels)
         address = namespace.address
         channel: dict[str, Any] = {"address": address, "messages": {}}
         self.channels[channel_id] = channel
@@ -167,7 +157,7 @@ class _Builder:
         self, channel_id: str, channel: dict[str, Any], event: EventDocument, *, outgoing: bool
     ) -> None:
         action = "send" if outgoing else "receive"
-        operation_id = _unique(f"{action}.{channel_id}.{event.name}", self.operations)
+        operation_id = free_name(f"{action}.{channel_id}.{event.name}", self.operations)
         message = {"name": event.name, "title": event.name, "payload": self._arguments(event, outgoing)}
         if event.description:
             message["description"] = event.description
@@ -190,7 +180,7 @@ class _Builder:
     def _message(
         self, channel_id: str, channel: dict[str, Any], name: str, message: dict[str, Any]
     ) -> dict[str, str]:
-        name = _unique(name, self.messages)
+        name = free_name(name, self.messages)
         self.messages[name] = message
         channel["messages"][name] = {"$ref": f"#/components/messages/{name}"}
         return {"$ref": f"#/channels/{channel_id}/messages/{name}"}
@@ -233,7 +223,7 @@ class _Builder:
             "description": "An event was refused that asked for no acknowledgement.",
             "payload": {"type": "array", "items": [payload], "minItems": 1, "additionalItems": False},
         }
-        operation_id = _unique(f"send.{channel_id}.error", self.operations)
+        operation_id = free_name(f"send.{channel_id}.error", self.operations)
         self.operations[operation_id] = {
             "action": "send",
             "channel": {"$ref": f"#/channels/{channel_id}"},

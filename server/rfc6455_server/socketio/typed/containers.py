@@ -236,20 +236,19 @@ class UnionShape(Shape):
         return all(alternative.contradicts(value) for alternative in self.alternatives)
 
     def convert(self, value: Any, path: Path, problems: Problems) -> Any:
-        fits, shape, result = self.choose(value, problems, encoding=False)
-        if fits:
-            return result
-        if shape is None:
-            return self._refuse(value, path, problems)
-        return shape.convert(value, path, problems)
+        return self._check(value, path, problems, encoding=False)
 
     def encode(self, value: Any, path: Path, problems: Problems) -> Any:
-        fits, shape, result = self.choose(value, problems, encoding=True)
+        return self._check(value, path, problems, encoding=True)
+
+    def _check(self, value: Any, path: Path, problems: Problems, *, encoding: bool) -> Any:
+        fits, shape, result = self.choose(value, problems, encoding=encoding)
         if fits:
             return result
         if shape is None:
-            return self._refuse(value, path, problems)
-        return shape.encode(value, path, problems)
+            problems.add(path, f"got {describe(value)} that is none of these", self.label)
+            return value
+        return shape.check(encoding)(value, path, problems)
 
     def choose(self, value: Any, problems: Problems, *, encoding: bool) -> tuple[bool, Shape | None, Any]:
         """Returns the type that a value is of. The first part says that it is certain, and the third is the
@@ -257,17 +256,12 @@ class UnionShape(Shape):
         claiming = [shape for shape in self.alternatives if shape.claims(value, encoding=encoding)]
         if len(claiming) > 1:
             for shape in claiming:
-                check = shape.encode if encoding else shape.convert
-                fits, result = problems.attempt(shape, check, value)
+                fits, result = problems.attempt(shape, shape.check(encoding), value)
                 if fits:
                     return True, shape, result
             if not encoding:
                 claiming = [shape for shape in claiming if not shape.contradicts(value)]
         return False, claiming[0] if len(claiming) == 1 else None, None
-
-    def _refuse(self, value: Any, path: Path, problems: Problems) -> Any:
-        problems.add(path, f"got {describe(value)} that is none of these", self.label)
-        return value
 
     def schema(self, definitions: Definitions, *, outgoing: bool) -> Schema:
         return {"anyOf": [one.schema(definitions, outgoing=outgoing) for one in self.alternatives]}

@@ -7,7 +7,7 @@ Left to others: the schema of each type (`shapes`, `records`, `models`).
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any, Final
 
 Schema = dict[str, Any]
@@ -37,6 +37,16 @@ def plain_name(name: str) -> str:
     return _FOREIGN.sub("_", name).strip("_") or "_"
 
 
+def free_name(name: str, taken: Container[str]) -> str:
+    """Returns a name that AsyncAPI allows as a key and that is not taken: this one, or with a number."""
+    name = plain_name(name)
+    free, number = name, 1
+    while free in taken:
+        number += 1
+        free = f"{name}_{number}"
+    return free
+
+
 class Definitions:
     """Schemas by name. ``prefix`` and the name are a reference to one."""
 
@@ -49,7 +59,7 @@ class Definitions:
         """Returns a reference to the schema of ``owner``, which ``make`` returns when it is needed first."""
         known = self._of.get(owner)
         if known is None:
-            known = self._of[owner] = self._free(name)
+            known = self._of[owner] = free_name(name, self.schemas)
             self.schemas[known] = {}  # `make` may refer to it
             self.schemas[known] = make()
         return {"$ref": self._prefix + known}
@@ -62,7 +72,7 @@ class Definitions:
         for name in own:
             identity = _identity(own, name)
             if identity not in self._of:
-                self._of[identity] = self._free(name)
+                self._of[identity] = free_name(name, self.schemas)
                 self.schemas[self._of[identity]] = {}
                 added.append(name)
             names[name] = self._of[identity]
@@ -79,14 +89,6 @@ class Definitions:
 
         renamed: Schema = transform(schema, rename)
         return renamed
-
-    def _free(self, name: str) -> str:
-        name = plain_name(name)
-        free, number = name, 1
-        while free in self.schemas:
-            number += 1
-            free = f"{name}_{number}"
-        return free
 
 
 def transform(schema: Any, change: Callable[[Schema], Schema]) -> Any:

@@ -21,11 +21,11 @@ def model_shape(annotation: Any, metadata: tuple[Any, ...]) -> Shape | None:
     whole = Annotated[(annotation, *metadata)] if metadata else annotation
     label = getattr(type_, "__name__", str(type_))
     if "pydantic" in packages or _is_pydantic(type_):
-        from rfc6455_server.socketio.typed.pydantic_models import PydanticShape  # noqa: PLC0415
+        from rfc6455_server.socketio.typed.pydantic_models import PydanticShape  # noqa: PLC0415 - see above
 
         return PydanticShape(whole, type_, label)
     if "msgspec" in packages or _is_struct(type_):
-        from rfc6455_server.socketio.typed.msgspec_models import MsgspecShape  # noqa: PLC0415
+        from rfc6455_server.socketio.typed.msgspec_models import MsgspecShape  # noqa: PLC0415 - see above
 
         return MsgspecShape(whole, type_, label)
     return None

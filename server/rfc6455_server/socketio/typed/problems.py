@@ -41,9 +41,9 @@ class InvalidDataError(ValueError):
     ``more``: whether there may be others.
     """
 
-    def __init__(self, message: str, problems: "list[Problem]", *, more: bool = False) -> None:
-        first = f": {problems[0].path}: {problems[0].reason}, expected {problems[0].expected}"
-        super().__init__(message + (first if problems else ""))
+    def __init__(self, message: str, problems: list[Problem], *, more: bool = False) -> None:
+        first = [f": {one.path}: {one.reason}, expected {one.expected}" for one in problems[:1]]
+        super().__init__(message + "".join(first))
         self.message = message
         self.problems = problems
         self.more = more
@@ -107,7 +107,7 @@ class Problems:
         return known[1], known[2]
 
 
-def run(message: str, work: "Callable[[Problems], _Result]") -> _Result:
+def run(message: str, work: Callable[[Problems], _Result]) -> _Result:
     """Returns what ``work`` returns. Raises `InvalidDataError` if it adds a problem."""
     problems = Problems()
     more = False

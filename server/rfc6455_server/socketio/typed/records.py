@@ -59,11 +59,13 @@ class RecordShape(Shape):
             tag.name in value and tag.shape.contradicts(value[tag.name]) for tag in self._tags
         )
 
-    def _convert_fields(self, value: dict[Any, Any], path: Path, problems: Problems, method: str) -> Any:
+    def _check_fields(
+        self, value: dict[Any, Any], path: Path, problems: Problems, *, encoding: bool
+    ) -> dict[str, Any]:
         result = {}
         for name, field in self.fields.items():
             if name in value:
-                result[name] = getattr(field.shape, method)(value[name], (path, name), problems)
+                result[name] = field.shape.check(encoding)(value[name], (path, name), problems)
             elif field.required:
                 problems.add((path, name), "missing", field.shape.label)
         if len(result) < len(value):
@@ -109,7 +111,7 @@ class DataclassShape(RecordShape):
             wrong(value, path, self.label, problems)
             return value
         before = len(problems.found)
-        fields = self._convert_fields(value, path, problems, "convert")
+        fields = self._check_fields(value, path, problems, encoding=False)
         if len(problems.found) > before:
             return value
         return self._make(lambda: self._type(**fields), path, problems)
@@ -134,13 +136,13 @@ class TypedDictShape(RecordShape):
         if not isinstance(value, dict):
             wrong(value, path, self.label, problems)
             return value
-        return self._convert_fields(value, path, problems, "convert")
+        return self._check_fields(value, path, problems, encoding=False)
 
     def encode(self, value: Any, path: Path, problems: Problems) -> Any:
         if not isinstance(value, dict):
             wrong(value, path, self.label, problems)
             return value
-        return self._convert_fields(value, path, problems, "encode")
+        return self._check_fields(value, path, problems, encoding=True)
 
 
 class NamedTupleShape(RecordShape):

@@ -18,7 +18,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from rfc6455_server.socketio.typed.definitions import Definitions, Schema
-from rfc6455_server.socketio.typed.problems import Path, Problems, describe, wrong
+from rfc6455_server.socketio.typed.problems import Checker, Path, Problems, describe, wrong
 
 _BYTES: Final = (bytes, bytearray, memoryview)
 
@@ -48,6 +48,10 @@ class Shape(ABC):
     @abstractmethod
     def encode(self, value: Any, path: Path, problems: Problems) -> Any:
         """Returns the JSON value, with bytes as they are, that stands for a value of this type."""
+
+    def check(self, encoding: bool) -> Checker:
+        """Returns `encode` or `convert`."""
+        return self.encode if encoding else self.convert
 
     @abstractmethod
     def schema(self, definitions: Definitions, *, outgoing: bool) -> Schema:

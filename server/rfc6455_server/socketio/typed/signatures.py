@@ -59,7 +59,9 @@ class Signature:
 
     def _check(self, values: Sequence[Any], checks: Sequence[_Check], rest: Checker | None) -> list[Any]:
         def work(problems: Problems) -> list[Any]:
-            result = [check(value, path, problems) for (check, path), value in zip(checks, values)]  # noqa: B905
+            result = [
+                check(value, path, problems) for (check, path), value in zip(checks, values, strict=False)
+            ]
             if len(values) < self._required:
                 for parameter in self.parameters[len(values) : self._required]:
                     problems.add((None, parameter.name), "missing", parameter.shape.label)
