@@ -4,7 +4,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.hostile.flaws import PAGE, link, modules, page, flaws_by_test
+from tests.hostile.flaws import PAGE, flaws_by_test, link, modules, page
 
 
 def test_the_page_is_current() -> None:
