@@ -90,7 +90,7 @@ class HttpConnection:
         elif self._task is None:
             self._close()
         elif self._route is not None and self._route.long:
-            self._task.cancel()
+            self._cancel(self._task)
             self._close()
 
     def abort(self) -> None:
@@ -99,9 +99,16 @@ class HttpConnection:
         self._abandon()
         self._hub.budget.release(self)
         if self._task is not None:
-            self._task.cancel()
+            self._cancel(self._task)
         self._closing = True
         self._writer.transport.abort()
+
+    def _cancel(self, task: asyncio.Task[None]) -> None:
+        task.cancel()
+        task.add_done_callback(self._forget_task)
+
+    def _forget_task(self, _: asyncio.Task[None]) -> None:
+        self._task = None  # its exception refers to this object, and would keep both alive
 
     # The request.
 
@@ -207,17 +214,21 @@ class HttpConnection:
             address = self._protocol.address
             log(logging.ERROR, "HTTP handler failed", exception=True, address=address, path=path)
             response = HttpResponse(b"internal error\n", status=500)
+        sent = False
         try:
-            await self._answer_by(response, path)
+            sent = await self._answer_by(response, path)
         finally:
             if response.done is not None:
-                response.done()
+                response.done(sent)
 
-    async def _answer_by(self, response: HttpResponse, path: str) -> None:
+    async def _answer_by(self, response: HttpResponse, path: str) -> bool:
+        """Answers; returns whether that was with ``response``, and all of it was sent."""
+        valid = True
         try:
             head = self._head_of(response)
         except Exception:  # noqa: BLE001 - whatever h11 raises for what a handler returned
             log(logging.ERROR, "answer is not valid HTTP", exception=True, path=path)
+            valid = False
             response = HttpResponse(b"internal error\n", status=500)
             head = self._head_of(response)
         if response.status >= 400 and not response.expected:
@@ -232,6 +243,8 @@ class HttpConnection:
             self.abort()
         else:
             self._finish()
+            return valid
+        return False
 
     def _head_of(self, response: HttpResponse) -> Any:
         """Returns the head of an answer; raises whatever h11 does for fields that are not valid."""
