@@ -58,6 +58,7 @@ class HttpConnection:
         self._task: asyncio.Task[None] | None = None  # answers the request
         self._timer: Timer | None = hub.clock.call_later(hub.limits.send_timeout, self.abort)
         self._write_timer: Timer | None = None
+        self._last_write = False  # whether the last part of the answer was passed to the transport
         self._closing = False
         self._eof_received = False
         h11 = load_h11()
@@ -89,7 +90,7 @@ class HttpConnection:
             self._writer.transport.close()  # the client has read the answer
         elif self._task is None:
             self._close()
-        elif self._route is not None and self._route.long:
+        elif self._route is not None and self._route.long and not self._is_written:
             self._cancel(self._task)
             self._close()
 
@@ -268,11 +269,14 @@ class HttpConnection:
         with_body = length and (self._head is None or self._head.method != "HEAD")
         if with_body and response.pieces is None:
             data += connection.send(h11.Data(data=response.body))
-        await self._write(data)
         if with_body and response.pieces is not None:
+            await self._write(data)
             async for piece in response.pieces:
                 await self._write(connection.send(h11.Data(data=piece)))
-        await self._write(connection.send(h11.EndOfMessage()))
+            data = b""
+        data += connection.send(h11.EndOfMessage())
+        self._last_write = True
+        await self._write(data)
 
     async def _write(self, data: bytes) -> None:
         """Writes, and waits while the client takes it. Raises `OSError`."""
@@ -285,6 +289,11 @@ class HttpConnection:
         finally:
             if self._write_timer is not None:
                 self._write_timer.cancel()
+
+    @property
+    def _is_written(self) -> bool:
+        """Whether all of the answer has left, although the task may not know it yet."""
+        return self._last_write and not self._writer.transport.get_write_buffer_size()
 
     def _start_write_timer(self) -> None:
         unwritten = self._writer.transport.get_write_buffer_size()

@@ -31,13 +31,17 @@ class Answer(NamedTuple):
     """What is known of an answer to a GET when its text has been freed."""
 
     size: int
-    cost: int
-    """Bytes that it takes in memory: the text, and that in UTF-8."""
+    """Bytes that the client is sent, before compression."""
     is_noop: bool
 
     @classmethod
     def of(cls, body: str) -> "Answer":
-        return cls(len(body), len(body) * (2 if body.isascii() else 8), body == _NOOP)
+        return cls(len(body) if body.isascii() else len(body.encode()), body == _NOOP)
+
+    @property
+    def cost(self) -> int:
+        """Bytes that it takes in memory: HTTP holds the body, and a copy with a head."""
+        return 2 * self.size
 
 
 class Polling(ABC):
