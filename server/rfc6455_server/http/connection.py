@@ -58,6 +58,7 @@ class HttpConnection:
         self._task: asyncio.Task[None] | None = None  # answers the request
         self._timer: Timer | None = hub.clock.call_later(hub.limits.send_timeout, self.abort)
         self._write_timer: Timer | None = None
+        self._last_write = False  # whether the last part of the answer was passed to the transport
         self._closing = False
         self._eof_received = False
         h11 = load_h11()
@@ -89,8 +90,8 @@ class HttpConnection:
             self._writer.transport.close()  # the client has read the answer
         elif self._task is None:
             self._close()
-        elif self._route is not None and self._route.long:
-            self._task.cancel()
+        elif self._route is not None and self._route.long and not self._is_written:
+            self._cancel(self._task)
             self._close()
 
     def abort(self) -> None:
@@ -99,9 +100,16 @@ class HttpConnection:
         self._abandon()
         self._hub.budget.release(self)
         if self._task is not None:
-            self._task.cancel()
+            self._cancel(self._task)
         self._closing = True
         self._writer.transport.abort()
+
+    def _cancel(self, task: asyncio.Task[None]) -> None:
+        task.cancel()
+        task.add_done_callback(self._forget_task)
+
+    def _forget_task(self, _: asyncio.Task[None]) -> None:
+        self._task = None  # its exception refers to this object, and would keep both alive
 
     # The request.
 
@@ -207,17 +215,21 @@ class HttpConnection:
             address = self._protocol.address
             log(logging.ERROR, "HTTP handler failed", exception=True, address=address, path=path)
             response = HttpResponse(b"internal error\n", status=500)
+        sent = False
         try:
-            await self._answer_by(response, path)
+            sent = await self._answer_by(response, path)
         finally:
             if response.done is not None:
-                response.done()
+                response.done(sent)
 
-    async def _answer_by(self, response: HttpResponse, path: str) -> None:
+    async def _answer_by(self, response: HttpResponse, path: str) -> bool:
+        """Answers; returns whether that was with ``response``, and all of it was sent."""
+        valid = True
         try:
             head = self._head_of(response)
         except Exception:  # noqa: BLE001 - whatever h11 raises for what a handler returned
             log(logging.ERROR, "answer is not valid HTTP", exception=True, path=path)
+            valid = False
             response = HttpResponse(b"internal error\n", status=500)
             head = self._head_of(response)
         if response.status >= 400 and not response.expected:
@@ -232,6 +244,8 @@ class HttpConnection:
             self.abort()
         else:
             self._finish()
+            return valid
+        return False
 
     def _head_of(self, response: HttpResponse) -> Any:
         """Returns the head of an answer; raises whatever h11 does for fields that are not valid."""
@@ -255,11 +269,14 @@ class HttpConnection:
         with_body = length and (self._head is None or self._head.method != "HEAD")
         if with_body and response.pieces is None:
             data += connection.send(h11.Data(data=response.body))
-        await self._write(data)
         if with_body and response.pieces is not None:
+            await self._write(data)
             async for piece in response.pieces:
                 await self._write(connection.send(h11.Data(data=piece)))
-        await self._write(connection.send(h11.EndOfMessage()))
+            data = b""
+        data += connection.send(h11.EndOfMessage())
+        self._last_write = True
+        await self._write(data)
 
     async def _write(self, data: bytes) -> None:
         """Writes, and waits while the client takes it. Raises `OSError`."""
@@ -272,6 +289,11 @@ class HttpConnection:
         finally:
             if self._write_timer is not None:
                 self._write_timer.cancel()
+
+    @property
+    def _is_written(self) -> bool:
+        """Whether all of the answer has left, although the task may not know it yet."""
+        return self._last_write and not self._writer.transport.get_write_buffer_size()
 
     def _start_write_timer(self) -> None:
         unwritten = self._writer.transport.get_write_buffer_size()
