@@ -562,6 +562,51 @@ async def test_metrics_show_the_counters_of_the_server() -> None:
     assert float(re.findall(r'rfc6455_bytes_total{direction="in"} (\S+)', text)[0]) > 11
 
 
+async def test_codes_that_applications_choose_are_one_label() -> None:
+    """A peer chooses the code that we send back: it must not make up a time series for each connection."""
+    server = echo_server()
+    async with serving(server) as url:
+        for code in (3000, 4000, 4999):
+            ws = await connect(url + "/echo")
+            await ws.close(code)
+        await connect(url + "/echo")
+        server.websockets[0].abort()
+        await until(lambda: not server.websockets)
+        text = (await ask(url, "GET /metrics HTTP/1.1\nHost: a\n")).body.decode()
+    assert 'rfc6455_closes_total{cause="peer",code="private"} 3.0' in text
+    assert 'rfc6455_closes_total{cause="connection lost",code="none"} 1.0' in text
+
+
+async def test_connections_are_counted_until_tcp_is_closed_and_handlers_while_they_run() -> None:
+    server = Server()
+    go_on = asyncio.Event()
+
+    @server.websocket("/returns")
+    async def returns(ws: WebSocket) -> None:
+        await ws.recv()
+
+    @server.websocket("/stays")
+    async def stays(ws: WebSocket) -> None:
+        await go_on.wait()
+
+    async def gauges() -> list[str]:
+        text = (await ask(url, "GET /metrics HTTP/1.1\nHost: a\n")).body.decode()
+        return re.findall(r"^rfc6455_(?:connections|handlers) (\S+)$", text, re.MULTILINE)
+
+    async with serving(server) as url:
+        peer = await RawPeer.upgraded(url, "/returns")
+        peer.send(1, b"x")
+        await peer.read(4)  # our Close, which the peer does not answer
+        assert await gauges() == ["1.0", "0.0"]
+        peer.writer.transport.abort()
+        await until(lambda: server.make_ready().open_websockets == 0)
+        peer = await RawPeer.upgraded(url, "/stays")
+        peer.writer.transport.abort()
+        await until(lambda: server.make_ready().open_websockets == 0)
+        assert await gauges() == ["0.0", "1.0"]
+        go_on.set()
+
+
 async def test_metrics_without_prometheus_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rfc6455_server.http.metrics.load_prometheus", lambda: None)
     async with serving(page_server()) as url:

@@ -144,4 +144,4 @@ async def test_a_byte_rate_disconnects_only_a_client_that_exceeds_it() -> None:
         assert ws.closed is not None
         assert ws.closed.code == 1008
         assert taken < 8000
-        assert server.stats.closes[1006, Cause.LIMIT.value] == 1
+        assert server.stats.closes[1008, Cause.LIMIT.value] == 1

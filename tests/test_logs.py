@@ -1,5 +1,7 @@
 import json
 import logging
+import re
+from datetime import datetime
 
 import pytest
 
@@ -46,6 +48,13 @@ def test_json_lines(caplog: pytest.LogCaptureFixture) -> None:
     assert "ZeroDivisionError: 100 %s" in first["exception"]
     assert second["event"] == "by others"
     assert set(second) == {"time", "level", "event"}
+
+
+def test_json_times_have_milliseconds_and_the_distance_from_utc() -> None:
+    record = logging.makeLogRecord({"msg": "x", "created": 1_700_000_000.0625})
+    time = json.loads(JsonFormatter().format(record))["time"]
+    assert re.fullmatch(r"2023-11-1[45]T\d\d:\d\d:20\.062[+-]\d\d:\d\d", time)
+    assert datetime.fromisoformat(time).timestamp() == 1_700_000_000.062
 
 
 def test_a_record_below_the_level_is_not_formatted(caplog: pytest.LogCaptureFixture) -> None:

@@ -221,7 +221,8 @@ class Server:
     def _gauges(self) -> dict[str, tuple[str, float]]:
         listener = self._listener
         return {
-            "connections": ("Open WebSockets.", len(self.websockets)),
+            "connections": ("WebSockets whose TCP is open.", listener.open_websockets if listener else 0),
+            "handlers": ("Handlers of WebSockets that run.", len(self.websockets)),
             "tcp_connections": ("Open TCP connections.", listener.connections if listener else 0),
             "rooms": ("Rooms that have members.", sum(map(len, self.registries))),
             "queued_bytes": ("Bytes queued for peers that are behind.", self.queued),

@@ -7,6 +7,7 @@ line. Queries and header fields are never logged, because they may hold tokens.
 import json
 import logging
 import re
+from datetime import UTC, datetime
 from typing import Final
 
 logger: Final = logging.getLogger("rfc6455_server")
@@ -40,11 +41,11 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as a JSON object: ``time``, ``level``, ``event``, and the fields."""
+    """Formats a record as a JSON object: ``time`` (RFC 3339, milliseconds), ``level``, ``event``, and the fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "time": _time(record),
             "level": record.levelname.lower(),
             "event": getattr(record, "event", None) or record.getMessage(),
             **getattr(record, "fields", {}),
@@ -52,3 +53,8 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
+
+
+def _time(record: logging.LogRecord) -> str:
+    """Returns local time with its distance from UTC."""
+    return datetime.fromtimestamp(record.created, UTC).astimezone().isoformat(timespec="milliseconds")

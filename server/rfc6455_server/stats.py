@@ -52,8 +52,8 @@ class Stats:
         self.bytes_out = 0
         self.dropped: Counter[str] = Counter()
         """Messages dropped for peers that were behind, by policy."""
-        self.closes: Counter[tuple[int, str]] = Counter()
-        """Ended connections, by close code and cause."""
+        self.closes: Counter[tuple[int | None, str]] = Counter()
+        """Ended WebSockets, by the code that we sent (``None`` without a Close) and cause."""
         self.refused: Counter[int] = Counter()
         """Connections and requests refused, by HTTP status."""
         self.latency = Histogram()

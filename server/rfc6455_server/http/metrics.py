@@ -49,8 +49,11 @@ class Metrics:
         yield self._counter(core, "accepted", "Opened WebSockets.", [], {(): stats.connections})
         dropped = {(policy,): count for policy, count in stats.dropped.items()}
         yield self._counter(core, "dropped", "Messages dropped for slow consumers.", ["policy"], dropped)
-        closes = {(str(code), cause): count for (code, cause), count in stats.closes.items()}
-        yield self._counter(core, "closes", "Closed WebSockets.", ["code", "cause"], closes)
+        closes: Counter[tuple[str, str]] = Counter()
+        for (code, cause), count in stats.closes.items():
+            closes[_code_label(code), cause] += count
+        closed = "Ended WebSockets, by the code that we sent."
+        yield self._counter(core, "closes", closed, ["code", "cause"], closes)
         refused = {(str(status),): count for status, count in stats.refused.items()}
         yield self._counter(core, "refused", "Refused requests and connections.", ["status"], refused)
         if stats.session_counts:
@@ -87,3 +90,13 @@ class Metrics:
         bounds = [*map(str, histogram.bounds), "+Inf"]
         buckets = list(zip(bounds, accumulate(histogram.counts), strict=True))
         return core.HistogramMetricFamily(f"rfc6455_{name}", text, buckets=buckets, sum_value=histogram.total)
+
+
+def _code_label(code: int | None) -> str:
+    """Returns the label of a close code that we sent: one for all codes of applications, 3000 to 4999.
+
+    We send a peer's code back, so a peer could make up 2000 labels.
+    """
+    if code is None:
+        return "none"
+    return str(code) if code < 3000 else "private"

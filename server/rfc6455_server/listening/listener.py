@@ -53,6 +53,11 @@ class Listener:
         """The number of TCP connections."""
         return len(self._protocols)
 
+    @property
+    def open_websockets(self) -> int:
+        """The number of connections that are WebSockets, until TCP is closed, whether or not a handler runs."""
+        return sum(protocol.websocket is not None for protocol in self._protocols)
+
     # TCP connections.
 
     def make_protocol(self, address: str, deadline: float) -> CodecProtocol | bytes:

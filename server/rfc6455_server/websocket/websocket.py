@@ -236,8 +236,8 @@ class WebSocket(RoomMember):
                 self._outbox.schedule(len(data))
             case Pong(data=data):
                 self._receive_pong(data)
-            case CloseReceived(code=code):
-                self._get_ending().receive_close(code)
+            case CloseReceived(code=code, reason=reason):
+                self._get_ending().receive_close(code, reason)
             case ConnectionFailed():
                 self._get_ending().receive_failure(event)
             case ConnectionClosed():
