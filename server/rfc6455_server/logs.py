@@ -41,7 +41,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as a JSON object: ``time`` (RFC 3339, milliseconds), ``level``, ``event``, and the fields."""
+    """Formats a record as a JSON object: ``time`` (RFC 3339), ``level``, ``event``, and the fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {

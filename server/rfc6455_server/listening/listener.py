@@ -55,7 +55,7 @@ class Listener:
 
     @property
     def open_websockets(self) -> int:
-        """The number of connections that are WebSockets, until TCP is closed, whether or not a handler runs."""
+        """The number of WebSockets whose TCP is open, whether or not their handler runs."""
         return sum(protocol.websocket is not None for protocol in self._protocols)
 
     # TCP connections.
@@ -78,6 +78,7 @@ class Listener:
         protocol = CodecProtocol(self._loop, partial(self._openings.start, deadline))
         protocol.peer = protocol.address = address
         protocol.on_lost = self._connection_lost
+        self._keepalive.lag.start()
         self._protocols[protocol] = counted
         return protocol
 
@@ -99,6 +100,8 @@ class Listener:
         counted = self._protocols.pop(protocol, None)
         if counted is not None:
             self._addresses.release(counted)
+        if not self._protocols:
+            self._keepalive.lag.stop()
         if self._all_lost is not None and not self._protocols and not self._all_lost.done():
             self._all_lost.set_result(None)
 

@@ -54,7 +54,7 @@ class CloseReport:
     code_received: int | None
     """The code of the peer's Close, in the same form."""
     reason: str
-    """Why, in the words of the side that closed: those of its Close, or of the Close that it failed to send."""
+    """The reason of the side that closed, also if its Close could not be sent."""
     cause: Cause
     seconds: float
     """How long the connection was open."""
