@@ -555,11 +555,36 @@ async def test_metrics_show_the_counters_of_the_server() -> None:
     assert "rfc6455_connections 0.0" in text
     assert "rfc6455_accepted_total 2.0" in text
     assert 'rfc6455_closes_total{cause="peer",code="1000"} 2.0' in text
-    assert 'rfc6455_refused_total{status="404"} 1.0' in text
+    assert 'rfc6455_refused_total{reason="not found",status="404"} 1.0' in text
     for name in ("latency", "loop_lag"):
         assert re.search(rf'rfc6455_{name}_seconds_bucket{{le="\+Inf"}} \d', text)
         assert f"rfc6455_{name}_seconds_sum" in text
     assert float(re.findall(r'rfc6455_bytes_total{direction="in"} (\S+)', text)[0]) > 11
+
+
+async def test_metrics_show_failures_and_the_process() -> None:
+    server = echo_server()
+
+    @server.http("/broken")
+    async def broken(_: HttpRequest) -> HttpResponse:
+        raise ZeroDivisionError
+
+    async def metrics() -> dict[str, float]:
+        text = (await ask(url, "GET /metrics HTTP/1.1\nHost: a\n")).body.decode()
+        return {name: float(value) for name, value in re.findall(r"^([^# ].*) (\S+)$", text, re.MULTILINE)}
+
+    async with serving(server) as url:
+        failures = 'rfc6455_errors_total{event="HTTP handler failed"}'
+        before = (await metrics()).get(failures, 0)
+        for _ in range(2):
+            assert (await ask(url, "GET /broken HTTP/1.1\nHost: a\n")).status == 500
+        after = await metrics()
+    assert after[failures] == before + 2
+    assert after['rfc6455_refused_total{reason="handler failed",status="500"}'] == 2
+    assert after["process_resident_memory_bytes"] > 1 << 20
+    assert after["process_open_fds"] > 3
+    assert after["process_cpu_seconds_total"] > 0
+    assert 'python_gc_collections_total{generation="0"}' in after
 
 
 async def test_codes_that_applications_choose_are_one_label() -> None:

@@ -1,11 +1,14 @@
+import ast
 import json
 import logging
 import re
+from collections import Counter
 from datetime import datetime
 
 import pytest
 
-from rfc6455_server.logs import JsonFormatter, TextFormatter, log
+from rfc6455_server.logs import JsonFormatter, TextFormatter, errors, log
+from tests.server_helpers import ROOT
 
 
 def line(formatter: logging.Formatter, caplog: pytest.LogCaptureFixture) -> str:
@@ -64,3 +67,23 @@ def test_a_record_below_the_level_is_not_formatted(caplog: pytest.LogCaptureFixt
 
     with caplog.at_level(logging.WARNING, logger="rfc6455_server"):
         log(logging.INFO, "quiet", field=Loud())
+
+
+def test_an_event_is_a_literal() -> None:
+    """Events are labels of the metrics, and a peer must not make up labels."""
+    calls = 0
+    for path in (ROOT / "server" / "rfc6455_server").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "log":
+                assert isinstance(node.args[1], ast.Constant), f"{path}:{node.lineno}"
+                calls += 1
+    assert calls > 20
+
+
+def test_errors_are_counted_although_the_log_is_off(caplog: pytest.LogCaptureFixture) -> None:
+    before = dict(errors)
+    with caplog.at_level(logging.CRITICAL + 1, logger="rfc6455_server"):
+        log(logging.ERROR, "a test failed", id=1)
+        log(logging.WARNING, "a test warned")
+    assert caplog.records == []
+    assert errors - Counter(before) == {"a test failed": 1}

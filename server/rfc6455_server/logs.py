@@ -7,16 +7,25 @@ line. Queries and header fields are never logged, because they may hold tokens.
 import json
 import logging
 import re
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Final
 
 logger: Final = logging.getLogger("rfc6455_server")
 
+errors: Final[Counter[str]] = Counter()
+"""How often each event was logged as an error in this process: here, so that no failure is forgotten."""
+
 _UNQUOTED: Final = re.compile(r"[A-Za-z0-9_.:/@%+~-]+")
 
 
 def log(level: int, event: str, *, exception: bool | BaseException = False, **fields: object) -> None:
-    """Logs ``event`` and its fields; with ``exception``, also that one; True is the one being handled."""
+    """Logs ``event`` and its fields; with ``exception``, also that one; True is the one being handled.
+
+    ``event`` is a literal: it becomes a label of the metrics.
+    """
+    if level >= logging.ERROR:
+        errors[event] += 1
     if logger.isEnabledFor(level):
         extra = {"event": event, "fields": fields}
         logger.log(level, "%s", _render(event, fields), extra=extra, exc_info=exception)

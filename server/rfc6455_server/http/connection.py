@@ -25,6 +25,8 @@ from rfc6455_server.websocket.streams import LINGER_TIMEOUT, CodecProtocol
 MAX_EARLY: Final = 1 << 16
 """Reading pauses when a client sends more bytes of further requests than this before it has its answer."""
 
+_TOO_LARGE: Final = "body too large"
+
 
 class HttpConnection:
     """Answers one HTTP request.
@@ -116,7 +118,7 @@ class HttpConnection:
                     self._body += event.data
                     self._charge()
                     if self._route is not None and len(self._body) > self._route.max_body:
-                        self._refuse(413)
+                        self._refuse(413, _TOO_LARGE)
                 elif isinstance(event, h11.EndOfMessage):
                     self._stop_timer()
                     early, _ = self._connection.trailing_data
@@ -126,7 +128,7 @@ class HttpConnection:
                 else:
                     return  # needs more bytes
         except h11.RemoteProtocolError as error:
-            self._refuse(error.error_status_hint)
+            self._refuse(error.error_status_hint, "malformed")
 
     def _take_early(self, size: int) -> None:
         """Counts bytes of further requests: they wait in h11, and above `MAX_EARLY` in TCP."""
@@ -151,13 +153,13 @@ class HttpConnection:
             self._head_accepted = True
         declared = headers.get("Content-Length") or "0"
         if int(declared) > (self._route.max_body if self._route else MAX_BODY):
-            self._refuse(413)
+            self._refuse(413, _TOO_LARGE)
         elif self._connection.they_are_waiting_for_100_continue:
             interim = self._h11.InformationalResponse(status_code=100, headers=[])
             self._writer.write(self._connection.send(interim))
 
-    def _refuse(self, status: int) -> None:
-        self._refuse_with(HttpResponse(b"request refused\n", status=status))
+    def _refuse(self, status: int, reason: str) -> None:
+        self._refuse_with(HttpResponse(b"request refused\n", status=status, reason=reason))
 
     def _refuse_with(self, refusal: HttpResponse) -> None:
         """Answers without reading the rest of the request."""
@@ -186,7 +188,8 @@ class HttpConnection:
             return not_found()
         if not route.takes(head.method):
             allowed = ", ".join(route.methods or ())
-            return HttpResponse(b"method not allowed\n", status=405, headers=[("Allow", allowed)])
+            fields = [("Allow", allowed)]
+            return HttpResponse(b"method not allowed\n", status=405, headers=fields, reason="method")
         self._head_accepted = False
         secure = self._writer.get_extra_info("ssl_object") is not None
         body, self._body = bytes(self._body), bytearray()
@@ -206,7 +209,7 @@ class HttpConnection:
         except Exception:  # noqa: BLE001 - whatever a handler raises
             address = self._protocol.address
             log(logging.ERROR, "HTTP handler failed", exception=True, address=address, path=path)
-            response = HttpResponse(b"internal error\n", status=500)
+            response = HttpResponse(b"internal error\n", status=500, reason="handler failed")
         try:
             await self._answer_by(response, path)
         finally:
@@ -218,7 +221,7 @@ class HttpConnection:
             head = self._head_of(response)
         except Exception:  # noqa: BLE001 - whatever h11 raises for what a handler returned
             log(logging.ERROR, "answer is not valid HTTP", exception=True, path=path)
-            response = HttpResponse(b"internal error\n", status=500)
+            response = HttpResponse(b"internal error\n", status=500, reason="invalid answer")
             head = self._head_of(response)
         if response.status >= 400 and not response.expected:
             address, reason = self._protocol.address, response.reason

@@ -11,6 +11,7 @@ from typing import Any
 
 from rfc6455_server.http.extras import load_prometheus
 from rfc6455_server.http.routes import HttpRequest, HttpResponse
+from rfc6455_server.logs import errors
 from rfc6455_server.stats import Histogram, Stats
 
 Gauges = Callable[[], dict[str, tuple[str, float]]]
@@ -23,14 +24,23 @@ class Metrics:
     def __init__(self, stats: Stats, gauges: Gauges) -> None:
         self._stats = stats
         self._gauges = gauges
+        self._registry: Any = None  # made by the first request
 
     async def __call__(self, _: HttpRequest) -> HttpResponse:
         prometheus = load_prometheus()
         if prometheus is None:
-            return HttpResponse(b"needs prometheus-client: install rfc6455[server]\n", status=501)
-        registry = prometheus.CollectorRegistry()
-        registry.register(self)
-        text = prometheus.generate_latest(registry)
+            return HttpResponse(
+                b"needs prometheus-client: install rfc6455[server]\n",
+                status=501,
+                reason="no prometheus-client",
+            )
+        if self._registry is None:
+            self._registry = registry = prometheus.CollectorRegistry()
+            registry.register(self)
+            # Memory, descriptors and CPU time of the process, its garbage collector, and its Python.
+            for collector in ("ProcessCollector", "GCCollector", "PlatformCollector"):
+                getattr(prometheus, collector)(registry=registry)
+        text = prometheus.generate_latest(self._registry)
         return HttpResponse(text, prometheus.exposition.CONTENT_TYPE_LATEST)
 
     def collect(self) -> Iterator[Any]:
@@ -54,8 +64,14 @@ class Metrics:
             closes[_code_label(code), cause] += count
         closed = "Ended WebSockets, by the code that we sent."
         yield self._counter(core, "closes", closed, ["code", "cause"], closes)
-        refused = {(str(status),): count for status, count in stats.refused.items()}
-        yield self._counter(core, "refused", "Refused requests and connections.", ["status"], refused)
+        refused = {(str(status), reason): count for (status, reason), count in stats.refused.items()}
+        text = "Refused requests and connections."
+        yield self._counter(core, "refused", text, ["status", "reason"], refused)
+        unanswered = {(reason,): count for reason, count in stats.unanswered.items()}
+        text = "Connections that ended without an answer to their first request."
+        yield self._counter(core, "unanswered", text, ["reason"], unanswered)
+        failures = {(event,): count for event, count in errors.items()}
+        yield self._counter(core, "errors", "Errors that the process logged.", ["event"], failures)
         if stats.session_counts:
             yield from self._sessions(core)
         yield self._histogram(core, "latency_seconds", "Seconds from a Ping to its Pong.", stats.latency)

@@ -263,6 +263,7 @@ class Acceptor:
             # The TLS handshake failed, the peer left, or the PROXY header is wrong.
             reason = str(error) or type(error).__name__
             log(logging.INFO, "connection failed", address=address, reason=reason)
+            self._hub.stats.unanswered[_failure(error)] += 1
             self._abandon(connection, protocol)
         except asyncio.CancelledError:
             self._abandon(connection, protocol)
@@ -304,3 +305,12 @@ class Acceptor:
                 raise ProxyHeaderError("the connection ended inside the PROXY header")
             data += piece
         return data
+
+
+def _failure(error: Exception) -> str:
+    """Returns what failed before the first request, for the metrics."""
+    if isinstance(error, ProxyHeaderError):
+        return "proxy header"
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    return "tls" if isinstance(error, ssl.SSLError) else "connection lost"

@@ -67,13 +67,13 @@ class Listener:
         """
         # A proxy's connections are those of many clients, and count for each of them once it is known.
         counted = None if address in self._site.trusted else address
-        status = 0
+        status, reason = 0, ""
         if len(self._protocols) >= self.hub.limits.max_connections:
-            status = 503
+            status, reason = 503, "too many connections"
         elif counted is not None and not self._addresses.admit(counted, self.hub.clock.time()):
-            status = 429
+            status, reason = 429, "too many of the address"
         if status:
-            record_refusal(self.hub.stats, status, address=address, path="")
+            record_refusal(self.hub.stats, status, address=address, path="", reason=reason)
             return Response(status, Headers([("Connection", "close"), ("Content-Length", "0")])).encode()
         protocol = CodecProtocol(self._loop, partial(self._openings.start, deadline))
         protocol.peer = protocol.address = address

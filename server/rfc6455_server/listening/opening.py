@@ -165,6 +165,7 @@ class Opening:
         """Ends the connection at its deadline."""
         if self._data and not self._answered:
             log(logging.INFO, "opening handshake timed out", address=self._protocol.address)
+            self._openings.hub.stats.unanswered["timeout"] += 1
         self.abort()
 
     def abort(self) -> None:
@@ -175,7 +176,7 @@ class Opening:
     def _judge(self, request: Request) -> None:
         openings = self._openings
         if not openings.owner.identify_client(request, self._protocol):
-            self._refuse(request, Refusal(429, b"too many connections\n"))
+            self._refuse(request, Refusal(429, b"too many connections\n", reason="too many of the address"))
             return
         verdict: Refusal | Match
         try:
@@ -200,7 +201,7 @@ class Opening:
         except Exception:  # noqa: BLE001 - whatever a hook raises
             address = self._protocol.address
             log(logging.ERROR, "authorize failed", exception=True, address=address, path=request.path)
-            verdict = Refusal(500, b"internal error\n")
+            verdict = Refusal(500, b"internal error\n", reason="authorize failed")
         if self._answered:
             return  # the deadline has passed, and the hook has swallowed its cancellation
         self._task = None
@@ -224,7 +225,7 @@ class Opening:
         except Exception:  # noqa: BLE001 - whatever a route's preparation raises
             address = self._protocol.address
             log(logging.ERROR, "accepting failed", exception=True, address=address, path=request.path)
-            self._refuse(request, Refusal(500, b"internal error\n"))
+            self._refuse(request, Refusal(500, b"internal error\n", reason="accepting failed"))
             return
         self._finish()
         self._writer.write(self._handshake.data_to_send())

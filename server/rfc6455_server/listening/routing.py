@@ -29,10 +29,10 @@ class Refusal:
     body: bytes = b"refused\n"
     headers: Sequence[tuple[str, str]] = ()
     reason: str = ""
-    """Why the request is refused, for the log."""
+    """Why the request is refused, for the log and the metrics: one of a few short texts."""
 
 
-STOPPING: Final = Refusal(503, b"the server is stopping\n", [("Retry-After", "5")])
+STOPPING: Final = Refusal(503, b"the server is stopping\n", [("Retry-After", "5")], "stopping")
 """The answer to everyone while the server drains."""
 
 Authorize = Callable[[Request], Awaitable[Any]]
@@ -160,10 +160,10 @@ class Router:
             return match.route.check(request) or match
         if not self._is_allowed_origin(request):
             # RFC 6455 §10.2: SHOULD answer 403.
-            return Refusal(403, b"origin not allowed\n")
+            return Refusal(403, b"origin not allowed\n", reason="origin")
         if match is None:
             # RFC 6455 §4.2.2: MUST answer with an error when the service is not available.
-            return Refusal(404, b"not found\n")
+            return Refusal(404, b"not found\n", reason="not found")
         return match
 
     def choose_subprotocol(self, request: Request) -> str | None:

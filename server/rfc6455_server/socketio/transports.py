@@ -349,9 +349,9 @@ class Transports:
             return HttpResponse(user.body, status=user.status, headers=fields, reason=user.reason)
         counted = None if self._is_proxy(request.address) else request.address
         if len(self._opened_by_polling) >= self._limits.max_connections:
-            return HttpResponse(b"too many sessions\n", status=503)
+            return HttpResponse(b"too many sessions\n", status=503, reason="too many sessions")
         if counted is not None and not self._addresses.admit(counted, self._hub().clock.time()):
-            return HttpResponse(b"too many sessions\n", status=429)
+            return HttpResponse(b"too many sessions\n", status=429, reason="too many of the address")
         session = self._open(head, "polling", request.address)
         session.secure = request.secure
         session.user = user
