@@ -1,18 +1,21 @@
 import asyncio
 import json
+import re
 import signal
 import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+from dataclasses import replace
 
 import pytest
 
 from rfc6455 import ConnectionClosed, PerMessageDeflate
-from rfc6455_server import Endpoint, connect
+from rfc6455_server import Endpoint, Limits, Server, connect
 from rfc6455_server.command import cli
 from rfc6455_server.command.cli import main, make_server
+from rfc6455_server.command.limit_options import limits_help
 from tests.server_helpers import Certificate, running_command, serving
 
 
@@ -203,3 +206,53 @@ def test_help_fits_on_one_screen() -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
     for option in ("--host", "--port", "--max-message-size"):
         assert option in done.stdout
+
+
+@pytest.mark.parametrize("name", Limits.__dataclass_fields__)
+def test_every_limit_can_be_set(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Server] = []
+
+    def run(server: Server, **_: object) -> None:
+        made.append(server)
+
+    monkeypatch.setattr(Server, "run", run)
+    option = "--" + name.replace("_", "-")
+    assert main([option, "77"]) == 0
+    monkeypatch.setenv("RFC6455_" + name.upper(), "78")
+    assert main([]) == 0
+    assert main([f"{option}=79"]) == 0
+    assert [server.limits for server in made] == [replace(Limits(), **{name: n}) for n in (77, 78, 79)]
+    for wrong in ("0", "-1", "x", "nan", "inf"):
+        with pytest.raises(SystemExit) as caught:
+            main([f"{option}={wrong}"])
+        assert caught.value.code == 2
+
+
+def test_the_short_name_of_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli._parse(["--max-per-address", "5"]).max_connections_per_address == 5
+    monkeypatch.setenv("RFC6455_MAX_PER_ADDRESS", "6")
+    assert cli._parse([]).max_connections_per_address == 6
+
+
+def test_the_help_about_limits(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help-limits"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) < 80
+    options = re.split(r"^  --", text, flags=re.MULTILINE)[1:]
+    assert len(options) == len(Limits.__dataclass_fields__)
+    for option, (name, field) in zip(options, Limits.__dataclass_fields__.items(), strict=True):
+        head, _, described = option.partition("\n")
+        assert head.startswith(name.replace("_", "-") + " N  (")
+        value = head.rpartition("(")[2].rstrip(")")
+        assert (None if value == "none" else float(value)) == field.default
+        assert len(described.split()) > 3
+
+
+def test_without_its_source_the_help_has_names_and_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> str:
+        raise OSError
+
+    monkeypatch.setattr("inspect.getsource", fail)
+    assert limits_help().count("\n") == len(Limits.__dataclass_fields__) + 1

@@ -30,7 +30,7 @@ ORDER = {
         "rfc6455_server.socketio.typed": "problems definitions shapes containers records pydantic_models"
         " msgspec_models models annotations signatures declared asyncapi page __init__",
         "rfc6455_server.pages": "chat game status ticker __init__",
-        "rfc6455_server.command": "terminal cli __init__",
+        "rfc6455_server.command": "limit_options terminal cli __init__",
     }.items()
 }
 FOLDERS = {"rfc6455": ROOT / "rfc6455", "rfc6455_server": ROOT / "server" / "rfc6455_server"}

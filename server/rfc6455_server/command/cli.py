@@ -11,15 +11,14 @@ from urllib.parse import urlsplit
 
 from rfc6455 import PerMessageDeflate
 from rfc6455_server.app import DRAIN_TIME, Server
+from rfc6455_server.command.limit_options import limit_options, limits_help
 from rfc6455_server.command.terminal import chat
-from rfc6455_server.limits import Limits
 from rfc6455_server.listening.acceptor import Endpoint, make_ssl_context
 from rfc6455_server.logs import JsonFormatter, TextFormatter
 from rfc6455_server.pages import add_pages
 from rfc6455_server.websocket.websocket import WebSocket
 
 _PREFIX: Final = "RFC6455_"
-_DEFAULTS: Final = Limits()
 
 
 class _Option(NamedTuple):
@@ -31,6 +30,11 @@ class _Option(NamedTuple):
     text: str
     parse: Callable[[str], Any] = str
     repeatable: bool = False
+    target: str = ""  # what it sets, if that has another name
+
+    @property
+    def destination(self) -> str:
+        return self.target or self.name.replace("-", "_")
 
     @property
     def variable(self) -> str:
@@ -44,25 +48,11 @@ def _port(text: str) -> int:
     return port
 
 
-def _size(text: str) -> int:
-    size = int(text)
-    if size < 1:
-        raise ValueError
-    return size
-
-
 def _seconds(text: str) -> float:
     seconds = float(text)
     if not 0 <= seconds < float("inf"):
         raise ValueError
     return seconds
-
-
-def _rate(text: str) -> float:
-    rate = float(text)
-    if not 0 < rate < float("inf"):
-        raise ValueError
-    return rate
 
 
 def _policy(text: str) -> str:
@@ -93,23 +83,21 @@ _OPTIONS: Final = (
     _Option("trust", "NET", [], "trusted proxies: IPs, networks, unix", repeatable=True),
     _Option("proxy-protocol", "", False, "require PROXY headers, version 2"),
     _Option("reuse-port", "", False, "let several processes use the port"),
-    _Option(
-        "max-message-size", "BYTES", _DEFAULTS.max_message_size, "maximum of a message; larger: 1009", _size
-    ),
-    _Option("max-queue", "BYTES", _DEFAULTS.max_queue, "limit of a slow peer's backlog", _size),
     _Option("slow-consumer", "POLICY", "disconnect", "or drop_oldest, drop_newest", _policy),
-    _Option("max-connections", "N", _DEFAULTS.max_connections, "maximum connections; more: 503", _size),
-    _Option(
-        "max-per-address", "N", _DEFAULTS.max_connections_per_address, "maximum per address; more: 429", _size
-    ),
-    _Option("message-rate", "N", None, "messages per second; above: 1008", _rate),
-    _Option("ping-interval", "S", _DEFAULTS.ping_interval, "seconds between Pings", _rate),
-    _Option("ping-timeout", "S", _DEFAULTS.ping_timeout, "seconds to wait for data after one", _rate),
     _Option("drain-time", "S", DRAIN_TIME, "seconds over which to close all", _seconds),
     _Option("compression", "", False, "permessage-deflate: 300 KiB each"),
     _Option("no-pages", "", False, "no web pages and no Socket.IO"),
     _Option("log-format", "FORMAT", "text", "or json", _format),
     _Option("log-level", "LEVEL", "info", "or debug, warning, error", _level),
+)
+
+_LIMITS: Final = {option.field: option for option in limit_options()}
+_PER_ADDRESS: Final = _LIMITS["max_connections_per_address"]
+_ALL_OPTIONS: Final = (
+    *_OPTIONS,
+    *(_Option(limit.name, "N", limit.default, "", limit.parse) for limit in _LIMITS.values()),
+    # A shorter name.
+    _Option("max-per-address", "N", _PER_ADDRESS.default, "", _PER_ADDRESS.parse, target=_PER_ADDRESS.field),
 )
 
 _DESCRIPTION: Final = "usage: rfc6455-server [OPTION]...   or: rfc6455-server connect --help\n"
@@ -152,6 +140,7 @@ class _Parser(argparse.ArgumentParser):
                 default = f"{default:g}"
             shown = f"--{option.name} {option.metavar}".rstrip()
             lines.append(f"  {shown:<25} {option.text} ({default})\n")
+        lines.append("Limits, such as --max-message-size: rfc6455-server --help-limits\n")
         lines.append(f"Environment variables: {_PREFIX}PORT=80 means --port 80; lists take commas.\n")
         return "".join(lines)
 
@@ -159,7 +148,7 @@ class _Parser(argparse.ArgumentParser):
 def _from_environment(environment: Mapping[str, str], arguments: Sequence[str], parser: _Parser) -> list[str]:
     """Returns the options that the environment sets, as arguments, unless the command line sets them."""
     found = []
-    for option in _OPTIONS:
+    for option in _ALL_OPTIONS:
         value = environment.get(option.variable)
         given = any(argument.split("=")[0] == f"--{option.name}" for argument in arguments)
         if value is None or given:
@@ -174,9 +163,18 @@ def _from_environment(environment: Mapping[str, str], arguments: Sequence[str], 
     return found
 
 
+class _HelpLimits(argparse.Action):
+    """Prints the limits."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        print(limits_help(), end="")
+        parser.exit()
+
+
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = _Parser(allow_abbrev=False)
-    for option in _OPTIONS:
+    parser.add_argument("--help-limits", action=_HelpLimits, nargs=0)
+    for option in _ALL_OPTIONS:
         if not option.metavar:
             parser.add_argument(f"--{option.name}", action="store_true")
         else:
@@ -187,7 +185,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
                 type=_named(option.parse, option.name),
                 action=action,
                 default=default,
-                dest=option.name.replace("-", "_"),
+                dest=option.destination,
             )
     return parser.parse_args([*_from_environment(os.environ, arguments, parser), *arguments])
 
@@ -237,17 +235,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         endpoints = _endpoints(options)
         server = make_server(
             pages=not options.no_pages,
-            max_message_size=options.max_message_size,
-            max_queue=options.max_queue,
-            max_connections=options.max_connections,
-            max_connections_per_address=options.max_per_address,
-            message_rate=options.message_rate,
-            ping_interval=options.ping_interval,
-            ping_timeout=options.ping_timeout,
             slow_consumer=options.slow_consumer,
             origins=options.origin,
             trusted=options.trust or (),
             compression=PerMessageDeflate() if options.compression else None,
+            **{name: getattr(options, name) for name in _LIMITS},
         )
     except ssl.SSLError as error:
         return _fail(f"cannot use the certificate: {error.reason or error}")
