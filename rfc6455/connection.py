@@ -72,6 +72,7 @@ class Connection:
     `data_to_send()` to the socket after each round. The peer's violations are events, never exceptions; the
     caller's misuse raises `LocalProtocolError` before anything has changed.
 
+    ``subprotocol``: the agreed one, or ``None``.
     ``deflate``: the agreed parameters of permessage-deflate, or ``None``.
     ``max_message_size``: bytes of one message, all fragments together, after inflation.
     ``max_control_frames``: control frames that may arrive between two calls of `data_to_send`.

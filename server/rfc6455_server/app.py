@@ -68,7 +68,8 @@ class Server:
     ``origins``: origins whose pages may connect, such as ``https://example.com``; ``["*"]`` for all, ``None``
     for the server's own. ``subprotocols``: those that the server speaks. ``slow_consumer``: what happens to a
     message that is broadcast or posted to a peer that is behind (`Policy`). ``trusted``: addresses and
-    networks of proxies that may report the client's address. The other keyword arguments are `Limits`.
+    networks of proxies that may report the client's address. ``clock``: that of a test
+    (`testing.ManualClock`), instead of the event loop. The other keyword arguments are `Limits`.
     Raises `ValueError` for a value that is out of range.
 
     ``compression``: accepts permessage-deflate if the client offers it. It is off by default because of its
@@ -342,8 +343,9 @@ class Server:
     ) -> None:
         """Serves until SIGINT or SIGTERM, then drains and stops. A second signal ends everything at once.
 
-        ``endpoints`` replace ``host`` and ``port``. ``started`` is called when the server listens. Meanwhile,
-        full garbage collections are rarer than by default (`collector`). Raises as `start` does.
+        ``endpoints`` replace ``host`` and ``port``. ``drain_time``: the seconds of `drain`. ``started`` is
+        called when the server listens. Meanwhile, full garbage collections are rarer than by default
+        (`collector`). Raises as `start` does.
         """
         with rare_full_collections():
             asyncio.run(self._run(endpoints or [Endpoint(host, port)], drain_time, started))

@@ -8,6 +8,7 @@ import inspect
 import textwrap
 from collections.abc import Callable
 from dataclasses import fields
+from itertools import pairwise
 from typing import Any, Final, NamedTuple, get_type_hints
 
 from rfc6455_server.limits import Limits
@@ -56,23 +57,19 @@ def limit_options() -> list[LimitOption]:
 
 
 def attribute_docs(owner: type[Any]) -> dict[str, str]:
-    """Returns what the source of a class says about each of its attributes, in one line each.
+    """Returns the text below each attribute in the source of a class, in one line each.
 
     It is empty if the source is not there: Python does not keep these texts.
     """
     try:
-        source = textwrap.dedent(inspect.getsource(owner))
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
     except OSError:
         return {}
-    (definition,) = ast.parse(source).body
     assert isinstance(definition, ast.ClassDef)  # noqa: S101 - it is the source of a class
     docs = {}
-    name = ""
-    for node in definition.body:
-        match node:
-            case ast.AnnAssign(target=ast.Name(id=name)):
-                pass
-            case ast.Expr(value=ast.Constant(value=str(text))) if name:
+    for attribute, below in pairwise(definition.body):
+        match attribute, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                 docs[name] = " ".join(text.split())
     return docs
 
