@@ -15,7 +15,7 @@ import pytest
 
 from rfc6455 import ClientHandshake, Opcode, encode_frame
 from rfc6455_server import Endpoint, Server, WebSocket, connect
-from rfc6455_server.listening.acceptor import make_ssl_context
+from rfc6455_server.listening.certificates import make_ssl_context
 from tests.server_helpers import PATIENCE, Certificate, RawPeer, all_closed, echo_server, serving, until
 
 PROXY = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes([203, 0, 113, 9, 10, 0, 0, 1]) + b"\x12\x34\0\x50"

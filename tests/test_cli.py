@@ -15,6 +15,7 @@ from rfc6455 import ConnectionClosed, PerMessageDeflate
 from rfc6455_server import Endpoint, Limits, Server, connect
 from rfc6455_server.command import cli
 from rfc6455_server.command.cli import main, make_server
+from rfc6455_server.command.endpoints import make_endpoints
 from rfc6455_server.command.limit_options import limits_help
 from tests.server_helpers import Certificate, running_command, serving
 
@@ -127,17 +128,17 @@ def test_options_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_endpoints_of_the_options(certificate: Certificate) -> None:
     def endpoints(*arguments: str) -> list[Endpoint]:
-        return cli._endpoints(cli._parse(arguments))
+        return make_endpoints(cli._parse(arguments))
 
     assert endpoints() == [Endpoint("127.0.0.1", 8765)]
     files = ["--cert", str(certificate.certificate), "--key", str(certificate.key)]
     (secure,) = endpoints("--port", "1", *files)
-    assert secure.ssl_context is not None
+    assert secure.tls is not None
     several = ["http://0.0.0.0", "https://[::1]:444/", "unix:/run/x.sock"]
     plain, secure, unix = endpoints(*files, *(f"--listen={url}" for url in several), "--reuse-port")
     assert plain == Endpoint("0.0.0.0", 80, reuse_port=True)
     assert secure[:2] == ("::1", 444)
-    assert secure.ssl_context is not None
+    assert secure.tls is not None
     assert unix == Endpoint(path="/run/x.sock", reuse_port=True)
 
 

@@ -40,7 +40,8 @@ from rfc6455_server import (
     connect,
 )
 from rfc6455_server.app import DRAIN_TIME
-from rfc6455_server.command.cli import _endpoints, _parse, make_server
+from rfc6455_server.command.cli import _parse, make_server
+from rfc6455_server.command.endpoints import make_endpoints
 from rfc6455_server.limits import Limits
 from rfc6455_server.websocket.streams import LINGER_TIMEOUT
 from tests.server_helpers import (
@@ -739,7 +740,7 @@ def test_the_commands_are_valid(certificate: Certificate, monkeypatch: pytest.Mo
     for command in COMMANDS:
         files = {"fullchain.pem": str(certificate.certificate), "privkey.pem": str(certificate.key)}
         options = _parse([files.get(word, word) for word in shlex.split(command)])
-        for endpoint in _endpoints(options):
+        for endpoint in make_endpoints(options):
             assert endpoint.path or endpoint.port in (443, 8765)
 
 

@@ -7,18 +7,25 @@ import ssl
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
-from urllib.parse import urlsplit
 
-from rfc6455 import PerMessageDeflate
+from rfc6455 import PerMessageDeflate, __version__
 from rfc6455_server.app import DRAIN_TIME, Server
+from rfc6455_server.command.endpoints import make_endpoints
 from rfc6455_server.command.limit_options import limit_options, limits_help
 from rfc6455_server.command.terminal import chat
-from rfc6455_server.listening.acceptor import Endpoint, make_ssl_context
+from rfc6455_server.listening.acceptor import Endpoint
 from rfc6455_server.logs import JsonFormatter, TextFormatter
 from rfc6455_server.pages import add_pages
+from rfc6455_server.systemd import passed_sockets
 from rfc6455_server.websocket.websocket import WebSocket
 
 _PREFIX: Final = "RFC6455_"
+
+
+def _nonempty(text: str) -> str:
+    if not text:
+        raise ValueError
+    return text
 
 
 class _Option(NamedTuple):
@@ -28,17 +35,17 @@ class _Option(NamedTuple):
     metavar: str  # empty for a flag
     default: Any
     text: str
-    parse: Callable[[str], Any] = str
+    parse: Callable[[str], Any] = _nonempty
     repeatable: bool = False
     target: str = ""  # what it sets, if that has another name
 
     @property
-    def destination(self) -> str:
-        return self.target or self.name.replace("-", "_")
-
-    @property
     def variable(self) -> str:
         return _PREFIX + self.name.upper().replace("-", "_")
+
+    @property
+    def attribute(self) -> str:
+        return self.target or self.name.replace("-", "_")
 
 
 def _port(text: str) -> int:
@@ -141,7 +148,7 @@ class _Parser(argparse.ArgumentParser):
             shown = f"--{option.name} {option.metavar}".rstrip()
             lines.append(f"  {shown:<25} {option.text} ({default})\n")
         lines.append("Limits, such as --max-message-size: rfc6455-server --help-limits\n")
-        lines.append(f"Environment variables: {_PREFIX}PORT=80 means --port 80; lists take commas.\n")
+        lines.append(f"--check and --version exit. {_PREFIX}PORT=80 means --port 80; lists take commas.\n")
         return "".join(lines)
 
 
@@ -154,6 +161,8 @@ def _from_environment(environment: Mapping[str, str], arguments: Sequence[str], 
         if value is None or given:
             continue
         if option.metavar:
+            if not value:
+                parser.error(f"{option.variable} is empty")
             parts = value.split(",") if option.repeatable else [value]
             found += [f"--{option.name}={part}" for part in parts]
         elif value.lower() in ("1", "true", "yes", "on"):
@@ -172,22 +181,28 @@ class _HelpLimits(argparse.Action):
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(allow_abbrev=False)
+    """Returns the options, and as ``given`` the names of those that the arguments or the environment set."""
+    parser = _Parser(allow_abbrev=False, argument_default=argparse.SUPPRESS)
     parser.add_argument("--help-limits", action=_HelpLimits, nargs=0)
     for option in _ALL_OPTIONS:
         if not option.metavar:
-            parser.add_argument(f"--{option.name}", action="store_true")
+            parser.add_argument(f"--{option.name}", action="store_true", default=argparse.SUPPRESS)
         else:
             action = "append" if option.repeatable else "store"
-            default = None if option.repeatable else option.default
             parser.add_argument(
                 f"--{option.name}",
                 type=_named(option.parse, option.name),
                 action=action,
-                default=default,
-                dest=option.destination,
+                dest=option.attribute,
             )
-    return parser.parse_args([*_from_environment(os.environ, arguments, parser), *arguments])
+    parser.add_argument("--check", action="store_true", default=False)
+    parser.add_argument("--version", action="version", version=f"rfc6455-server {__version__}")
+    options = parser.parse_args([*_from_environment(os.environ, arguments, parser), *arguments])
+    options.given = set(vars(options))
+    for option in _ALL_OPTIONS:
+        if option.attribute not in options.given:
+            setattr(options, option.attribute, None if option.repeatable else option.default)
+    return options
 
 
 def _named(parse: Callable[[str], Any], name: str) -> Callable[[str], Any]:
@@ -200,28 +215,6 @@ def _named(parse: Callable[[str], Any], name: str) -> Callable[[str], Any]:
     return named
 
 
-def _endpoints(options: argparse.Namespace) -> list[Endpoint]:
-    """Returns the endpoints to listen on. Raises `ValueError` for a wrong URL, `OSError` for a wrong file."""
-    context = make_ssl_context(options.cert, options.key or None) if options.cert else None
-    common = {"reuse_port": options.reuse_port, "proxy_protocol": options.proxy_protocol}
-    if not options.listen:
-        return [Endpoint(options.host, options.port, None, context, **common)]
-    endpoints = []
-    for url in options.listen:
-        parts = urlsplit(url)
-        if parts.scheme == "unix" and parts.path:
-            endpoints.append(Endpoint(path=parts.path, **common))
-            continue
-        if parts.scheme not in ("http", "https") or parts.path not in ("", "/") or not parts.hostname:
-            raise ValueError(f"cannot listen on {url!r}: use http://H:P, https://H:P or unix:PATH")
-        secure = parts.scheme == "https"
-        if secure and context is None:
-            raise ValueError(f"{url} needs --cert")
-        port = parts.port if parts.port is not None else 443 if secure else 80
-        endpoints.append(Endpoint(parts.hostname, port, None, context if secure else None, **common))
-    return endpoints
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -232,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     handler.setFormatter(JsonFormatter() if options.log_format == "json" else TextFormatter())
     logging.basicConfig(handlers=[handler], level=options.log_level.upper())
     try:
-        endpoints = _endpoints(options)
+        endpoints = make_endpoints(options, passed_sockets())
         server = make_server(
             pages=not options.no_pages,
             slow_consumer=options.slow_consumer,
@@ -242,12 +235,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             **{name: getattr(options, name) for name in _LIMITS},
         )
     except ssl.SSLError as error:
-        return _fail(f"cannot use the certificate: {error.reason or error}")
+        return _fail(f"cannot use the certificate: {getattr(error, 'reason', None) or error}")
     except OSError as error:
         files = " or ".join(filter(None, [options.cert, options.key]))
         return _fail(f"cannot read {files}: {error.strerror or error}")
     except ValueError as error:
         return _fail(str(error))
+
+    if options.check:
+        print("rfc6455-server: the options are valid")
+        return 0
 
     def started() -> None:
         for url in server.urls:
@@ -261,7 +258,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _shown(endpoints: Sequence[Endpoint]) -> str:
-    return ", ".join(endpoint.path or f"{endpoint.host}:{endpoint.port}" for endpoint in endpoints)
+    return ", ".join(
+        endpoint.path or (f"{endpoint.host}:{endpoint.port}" if endpoint.host else "a passed socket")
+        for endpoint in endpoints
+    )
 
 
 def _fail(message: str) -> int:

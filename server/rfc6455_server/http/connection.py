@@ -73,6 +73,11 @@ class HttpConnection:
             h11.SERVER, max_incomplete_event_size=DEFAULT_MAX_HEAD_SIZE
         )
 
+    @property
+    def answer(self) -> asyncio.Task[None] | None:
+        """What answers the request; ``None`` while it arrives."""
+        return self._task
+
     def receive_data(self, data: bytes) -> None:
         """Takes bytes from the network."""
         if self._closing:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from rfc6455_server.asyncio_private import shrink_tls_buffer, socket_transport_maker
+from rfc6455_server.listening.certificates import Certificate
 from rfc6455_server.listening.proxy import (
     PREFIX_SIZE,
     UNIX,
@@ -48,10 +49,13 @@ _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Endpoint(NamedTuple):
-    """Where a server listens: at the ``path`` of a Unix socket, or at ``host`` and ``port``.
+    """Where a server listens: at ``host`` and ``port``, at the ``path`` of a Unix socket, or ``listening``.
 
-    ``ssl_context`` turns on TLS. ``reuse_port`` lets several processes listen on one port. ``proxy_protocol``
-    requires a PROXY header of version 2 at the start of each connection, from a trusted address.
+    ``host`` is a name or an address; ``None`` stands for all addresses. ``ssl_context`` turns on TLS, and so
+    does ``certificate``, which `Server.reload_certificates` reads again. ``reuse_port`` lets several
+    processes listen on one port. ``proxy_protocol`` requires a PROXY header of version 2 at the start of each
+    connection, from a trusted address. ``listening`` is a socket that listens already, and that other
+    processes may have too; the server closes it, and does not remove its path.
     """
 
     host: str | None = None
@@ -60,27 +64,38 @@ class Endpoint(NamedTuple):
     ssl_context: ssl.SSLContext | None = None
     reuse_port: bool = False
     proxy_protocol: bool = False
+    certificate: Certificate | None = None
+    listening: socket.socket | None = None
 
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """The context for a new connection; ``None`` without TLS."""
+        return self.ssl_context if self.certificate is None else self.certificate.context
 
-def make_ssl_context(certificate: str, key: str | None = None) -> ssl.SSLContext:
-    """Returns a server's context for TLS 1.2 or later.
-
-    Raises `OSError` if a file cannot be read, and `ssl.SSLError` if it has no usable certificate or key.
-    """
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate, key)
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may accept the connections that this one does not."""
+        return self.listening is not None or (self.reuse_port and self.path is None)
 
 
 async def open_sockets(endpoint: Endpoint, send_timeout: float) -> list[socket.socket]:
-    """Opens the listening sockets of an endpoint: one for each address of the host. Raises `OSError`."""
+    """Opens the listening sockets of an endpoint: one for each address of the host.
+
+    Raises `OSError`, and `ValueError` for an empty host.
+    """
+    if endpoint.listening is not None:
+        if endpoint.listening.family != socket.AF_UNIX:
+            _set_options(endpoint.listening, send_timeout)
+        endpoint.listening.setblocking(False)
+        return [endpoint.listening]
     if endpoint.path is not None:
         return [_listen_unix(endpoint.path)]
+    if not endpoint.host and endpoint.host is not None:
+        # It may be a variable that is not set. Other libraries take it for all addresses.
+        raise ValueError("the host is empty: 0.0.0.0 and :: are all addresses")
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(
-        endpoint.host or None, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
     sockets: list[socket.socket] = []
     try:
@@ -102,20 +117,24 @@ def _listen(  # noqa: PLR0917 - what getaddrinfo returns
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        # Accepted sockets inherit both. The first ends connections whose peer acknowledges nothing.
-        values = {"TCP_USER_TIMEOUT": int(send_timeout * 1000), "TCP_NOTSENT_LOWAT": UNSENT_SIZE}
-        for name, value in values.items():
-            option = getattr(socket, name, None)
-            if option is not None:
-                listening.setsockopt(socket.IPPROTO_TCP, option, value)
+        _set_options(listening, send_timeout)
         _bind(listening, address)
     return listening
+
+
+def _set_options(listening: socket.socket, send_timeout: float) -> None:
+    # Accepted sockets inherit both. The first ends connections whose peer acknowledges nothing.
+    values = {"TCP_USER_TIMEOUT": int(send_timeout * 1000), "TCP_NOTSENT_LOWAT": UNSENT_SIZE}
+    for name, value in values.items():
+        option = getattr(socket, name, None)
+        if option is not None:
+            listening.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _listen_unix(path: str) -> socket.socket:
     """Listens at a path; replaces the socket of a process that has ended."""
     with _closed_on_error(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as listening:
-        if Path(path).exists() and stat.S_ISSOCK(os.stat(path).st_mode) and not _answers(path):
+        if Path(path).exists() and stat.S_ISSOCK(os.stat(path).st_mode) and _is_stale(path):
             Path(path).unlink()
         _bind(listening, path)
     return listening
@@ -136,13 +155,11 @@ def _bind(listening: socket.socket, address: object) -> None:
     listening.setblocking(False)
 
 
-def _answers(path: str) -> bool:
+def _is_stale(path: str) -> bool:
+    """Whether no process listens at the path. One that hangs does, even if its queue is full."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(path)
-        except OSError:
-            return False
-    return True
+        probe.setblocking(False)
+        return probe.connect_ex(path) == errno.ECONNREFUSED
 
 
 class Acceptor:
@@ -162,12 +179,17 @@ class Acceptor:
         self._hub = hub
         self._make_protocol = make_protocol  # of an address and a deadline; returns bytes to refuse
         self._loop = asyncio.get_running_loop()
-        needs_task = endpoint.proxy_protocol or endpoint.ssl_context is not None
+        needs_task = endpoint.proxy_protocol or endpoint.tls is not None
         self._make_transport = None if needs_task else socket_transport_maker(self._loop)
         self._retry: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._refused: set[socket.socket] = set()
         self._loop.add_reader(listening, self._accept)
+        self.is_listening = True
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self._endpoint
 
     @property
     def url(self) -> str:
@@ -175,25 +197,38 @@ class Acceptor:
         address = self.socket.getsockname()
         if not isinstance(address, tuple):
             return f"unix:{address}"
-        scheme = "https" if self._endpoint.ssl_context else "http"
+        scheme = "https" if self._endpoint.tls else "http"
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
         return f"{scheme}://{host}:{address[1]}"
 
     def close(self) -> None:
-        """Stops listening. Connections stay open."""
-        self._loop.remove_reader(self.socket)
-        if self._retry is not None:
-            self._retry.cancel()
+        """Stops listening, and ends the connections that are still starting. Others stay open."""
+        self._stop_listening()
         for task in self._tasks:
             task.cancel()
         for refused in self._refused:
             refused.close()
+
+    def leave_to_others(self) -> None:
+        """Stops listening if other processes accept the connections. The server drains."""
+        if self._endpoint.shared:
+            if self._endpoint.listening is None:
+                self._accept(LISTEN_BACKLOG)  # the operating system would reset those in our own queue
+            self._stop_listening()
+
+    def _stop_listening(self) -> None:
+        if not self.is_listening:
+            return
+        self.is_listening = False
+        self._loop.remove_reader(self.socket)
+        if self._retry is not None:
+            self._retry.cancel()
         self.socket.close()
         if self._endpoint.path is not None:
             Path(self._endpoint.path).unlink(missing_ok=True)
 
-    def _accept(self) -> None:
-        for _ in range(_MAX_ACCEPTED):
+    def _accept(self, count: int = _MAX_ACCEPTED) -> None:
+        for _ in range(count):
             try:
                 connection, address = self.socket.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -236,7 +271,10 @@ class Acceptor:
         reason = os.strerror(error.errno or 0)
         log(logging.ERROR, "accepting paused", reason=reason, seconds=ACCEPT_RETRY)
         self._loop.remove_reader(self.socket)
-        self._retry = self._loop.call_later(ACCEPT_RETRY, self._loop.add_reader, self.socket, self._accept)
+        self._retry = self._loop.call_later(ACCEPT_RETRY, self._resume_accepting)
+
+    def _resume_accepting(self) -> None:
+        self._loop.add_reader(self.socket, self._accept)
 
     async def _start(self, connection: socket.socket, address: str) -> None:
         """Starts a connection after its PROXY header and its TLS handshake."""
@@ -246,7 +284,7 @@ class Acceptor:
             connection.setblocking(False)
             if self._endpoint.proxy_protocol:
                 address = await self._read_proxy_header(connection, address)
-            context = self._endpoint.ssl_context
+            context = self._endpoint.tls
             protocol = made = self._make_protocol(address, deadline)
             if isinstance(made, bytes):
                 self._refuse(connection, made if context is None else b"")

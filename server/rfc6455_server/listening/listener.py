@@ -8,9 +8,10 @@ import asyncio
 import logging
 from collections.abc import Collection
 from functools import partial
+from typing import Final
 
 from rfc6455 import CloseCode, Headers, Request, Response
-from rfc6455_server.clock import sleep
+from rfc6455_server.clock import spread, wait_for_all
 from rfc6455_server.http.connection import HttpConnection
 from rfc6455_server.http.refusals import record_refusal
 from rfc6455_server.limits import Addresses, LimitExceededError
@@ -24,6 +25,9 @@ from rfc6455_server.websocket.keepalive import Keepalive
 from rfc6455_server.websocket.reports import Cause
 from rfc6455_server.websocket.streams import LINGER_TIMEOUT, CodecProtocol
 from rfc6455_server.websocket.websocket import WebSocket
+
+CANCEL_TIMEOUT: Final = 2.0
+"""Seconds of the server's clock that handlers have to end when they were cancelled."""
 
 
 class Listener:
@@ -162,32 +166,37 @@ class Listener:
     # Stopping.
 
     async def drain(self, seconds: float) -> None:
-        """Refuses new WebSockets and closes the open ones with 1001, spread over ``seconds``."""
+        """Refuses new WebSockets and closes the open ones with 1001, spread over ``seconds``.
+
+        It takes all of them, even if no WebSocket is open: load balancers need time to notice that the server
+        is not ready.
+        """
         self.draining = True
-        websockets = list(self._tasks)
-        for websocket in websockets:
-            websocket.start_close(CloseCode.GOING_AWAY, "the server is stopping", cause=Cause.GOING_AWAY)
-            # After the last one, too: load balancers need time to notice that the server is not ready.
-            await sleep(self.hub.clock, seconds / len(websockets))
+        await spread(self.hub.clock, seconds, list(self._tasks), _say_goodbye)
 
     async def close(self) -> None:
-        """Closes every connection, WebSockets with 1001, and waits for the handlers.
+        """Closes every connection, WebSockets with 1001, and waits for the handlers and for HTTP answers.
 
-        Handlers that run for longer than the close timeout (`Limits`) are cancelled.
+        Those that take longer than the close timeout (`Limits`) are cancelled. A handler that does not end
+        then, `CANCEL_TIMEOUT` later, is left behind.
         """
         self.draining = True
         self._openings.abort()
+        answers: list[asyncio.Task[None]] = []
         for connection in list(self._http.values()):
-            connection.abort()
+            if connection.answer is None:
+                connection.abort()
+            else:
+                answers.append(connection.answer)  # such as a CLOSE for a client that polls
         for websocket in list(self._tasks):
-            websocket.start_close(CloseCode.GOING_AWAY, "the server is stopping", cause=Cause.GOING_AWAY)
-        if self._tasks:
-            tasks = list(self._tasks.values())
-            _, late = await asyncio.wait(tasks, timeout=self.hub.limits.close_timeout)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
+            _say_goodbye(websocket)
+        clock = self.hub.clock
+        late = await wait_for_all([*self._tasks.values(), *answers], self.hub.limits.close_timeout, clock)
+        for task in late:
+            task.cancel()
+        late = await wait_for_all(late, CANCEL_TIMEOUT, clock)
+        if late:
+            log(logging.WARNING, "handlers did not end when the server stopped", tasks=len(late))
         self._keepalive.stop()
         if self._protocols:
             self._all_lost = self._loop.create_future()
@@ -199,3 +208,7 @@ class Listener:
         """Ends every connection at once."""
         for protocol in list(self._protocols):
             protocol.reader.abort()
+
+
+def _say_goodbye(websocket: WebSocket) -> None:
+    websocket.start_close(CloseCode.GOING_AWAY, "the server is stopping", cause=Cause.GOING_AWAY)

@@ -22,7 +22,7 @@ from rfc6455 import (
 )
 from rfc6455_server.clock import Timer
 from rfc6455_server.http.refusals import record_refusal
-from rfc6455_server.listening.routing import Authorize, Match, Refusal, Router
+from rfc6455_server.listening.routing import STOPPING, Authorize, Match, Refusal, Router
 from rfc6455_server.logs import log
 from rfc6455_server.websocket.hub import Hub
 from rfc6455_server.websocket.streams import LINGER_TIMEOUT, CodecProtocol
@@ -202,6 +202,8 @@ class Opening:
             address = self._protocol.address
             log(logging.ERROR, "authorize failed", exception=True, address=address, path=request.path)
             verdict = Refusal(500, b"internal error\n", reason="authorize failed")
+        if self._openings.owner.draining:
+            verdict = STOPPING  # since the hook was asked
         if self._answered:
             return  # the deadline has passed, and the hook has swallowed its cancellation
         self._task = None

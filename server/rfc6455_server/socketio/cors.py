@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from typing import Final, TypeAlias
 
 from rfc6455 import HandshakeError, Request, ascii_lower
+from rfc6455_server.listening.origins import is_origin
 from rfc6455_server.listening.routing import same_origin
 from rfc6455_server.logs import log
 
@@ -23,8 +24,6 @@ Fields: TypeAlias = list[tuple[str, str]]
 
 MAX_REQUESTED_HEADERS: Final = 1024
 """Maximum bytes of an ``Access-Control-Request-Headers`` field."""
-
-_ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]+")
 
 # 1#token
 _ELEMENT: Final = r"[ \t]*[!#$%&'*+\-.^_`|~0-9A-Za-z]+[ \t]*"
@@ -46,7 +45,7 @@ class Cors:
         if not all(isinstance(rule, str | re.Pattern) for rule in rules):
             raise ValueError("an origin is a string or a pattern")
         for rule in rules:
-            if isinstance(rule, str) and rule not in ("*", "null") and not _ORIGIN.fullmatch(rule):
+            if isinstance(rule, str) and rule not in ("*", "null") and not is_origin(rule):
                 raise ValueError(f"not an origin, such as https://example.com: {rule!r}")
         self._exact = {ascii_lower(rule) for rule in rules if isinstance(rule, str)}
         self._patterns = [rule for rule in rules if isinstance(rule, re.Pattern)]
