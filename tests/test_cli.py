@@ -235,6 +235,32 @@ def test_the_short_name_of_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli._parse([]).max_connections_per_address == 6
 
 
+def test_the_listener_for_metrics(certificate: Certificate) -> None:
+    def endpoints(*arguments: str) -> list[Endpoint]:
+        return make_endpoints(cli._parse(arguments))
+
+    options = ["--trust=127.0.0.1", "--proxy-protocol", "--reuse-port", "--metrics=http://127.0.0.1:9100"]
+    public, internal = endpoints(*options)
+    assert (public.metrics, public.proxy_protocol, public.reuse_port) == (False, True, True)
+    assert internal == Endpoint("127.0.0.1", 9100, metrics=True)
+    assert endpoints("--metrics=unix:/run/m")[1] == Endpoint(path="/run/m", metrics=True)
+    files = ["--cert", str(certificate.certificate), "--key", str(certificate.key)]
+    public, internal = endpoints("--metrics=https://127.0.0.1:9100", *files)
+    assert internal.tls is public.tls is not None
+    with pytest.raises(ValueError, match="cannot listen on 'ftp:"):
+        endpoints("--metrics=ftp://127.0.0.1")
+
+
+def test_metrics_at_an_address_of_their_own() -> None:
+    with running_command("--metrics=http://127.0.0.1:0") as (process, url):
+        assert process.stdout is not None
+        internal = process.stdout.readline().split()[-1] + "/metrics"
+        with urllib.request.urlopen(internal) as answer:
+            assert b"rfc6455_connections 0.0" in answer.read()
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(url + "/metrics")
+
+
 def test_the_help_about_limits(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--help-limits"])

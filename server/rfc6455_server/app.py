@@ -16,7 +16,14 @@ from rfc6455_server.clock import Clock, sleep
 from rfc6455_server.collector import rare_full_collections
 from rfc6455_server.http import extras
 from rfc6455_server.http.metrics import Metrics
-from rfc6455_server.http.routes import HttpHandler, HttpRequest, HttpResponse, HttpRoute, fixed
+from rfc6455_server.http.routes import (
+    HttpHandler,
+    HttpRequest,
+    HttpResponse,
+    HttpRoute,
+    fixed,
+    not_found,
+)
 from rfc6455_server.http.static import static_files
 from rfc6455_server.limits import LimitOptions, Limits
 from rfc6455_server.listening.acceptor import Acceptor, Endpoint, open_sockets
@@ -38,7 +45,7 @@ from rfc6455_server.rooms import Rooms
 from rfc6455_server.stats import Stats
 from rfc6455_server.systemd import passed_sockets
 from rfc6455_server.websocket.hub import Hub
-from rfc6455_server.websocket.reports import CloseReport
+from rfc6455_server.websocket.reports import CloseReport, log_report
 from rfc6455_server.websocket.websocket import WebSocket
 
 _AnyHandler = TypeVar("_AnyHandler", bound=WebSocketHandler)
@@ -116,9 +123,11 @@ class Server:
         """The rooms that the metrics count: the server's, and those of its mounted parts."""
         self._listener: Listener | None = None
         self._acceptors: list[Acceptor] = []
+        self._metrics = Metrics(self.stats, self.limits, self._gauges)
+        self._metrics_listener: Listener | None = None  # if an endpoint is for metrics
         self.http("/healthz")(self._health)
         self.http("/readyz")(self._readiness)
-        self.http("/metrics")(Metrics(self.stats, self._gauges))
+        self.http("/metrics")(self._public_metrics)
 
     # Routes and hooks.
 
@@ -232,6 +241,9 @@ class Server:
             return HttpResponse(STOPPING.body, status=STOPPING.status, expected=True)
         return HttpResponse(b"ready\n")
 
+    async def _public_metrics(self, request: HttpRequest) -> HttpResponse:
+        return not_found() if self._metrics_listener else await self._metrics(request)
+
     def _gauges(self) -> dict[str, tuple[str, float]]:
         listener = self._listener
         return {
@@ -240,6 +252,10 @@ class Server:
             "tcp_connections": ("Open TCP connections.", listener.connections if listener else 0),
             "rooms": ("Rooms that have members.", sum(map(len, self.registries))),
             "queued_bytes": ("Bytes queued for peers that are behind.", self.queued),
+            "incoming_bytes": (
+                "Bytes of received messages that wait for handlers.",
+                sum(websocket.unread_bytes for websocket in self.websockets),
+            ),
         }
 
     # State.
@@ -299,7 +315,7 @@ class Server:
     async def listen(self, endpoint: Endpoint) -> None:
         """Listens at one more endpoint; raises as `start` does."""
         sockets = await open_sockets(endpoint, self.limits.send_timeout)
-        listener = self.make_ready()
+        listener = self._make_metrics_ready() if endpoint.metrics else self.make_ready()
         for listening in sockets:
             self._acceptors.append(
                 Acceptor(listening, endpoint, self._site.trusted, listener.hub, listener.make_protocol)
@@ -324,6 +340,20 @@ class Server:
             )
             self._listener = Listener(self._site, hub)
         return self._listener
+
+    def _make_metrics_ready(self) -> Listener:
+        """Prepares for connections to endpoints for metrics, which have limits and counters of their own."""
+        if self._metrics_listener is None:
+            self.make_ready()
+            site = Site()
+            for path, handler in (
+                ("/healthz", self._health),
+                ("/readyz", self._readiness),
+                ("/metrics", self._metrics),
+            ):
+                site.http.add(path, HttpRoute(handler))
+            self._metrics_listener = Listener(site, Hub(self.limits, clock=self._clock))
+        return self._metrics_listener
 
     async def drain(self, seconds: float = DRAIN_TIME) -> None:
         """Prepares for `stop`: from now on, ``/readyz`` and requests for a WebSocket are answered with 503.
@@ -361,13 +391,17 @@ class Server:
         if self._listener is not None:
             await self._listener.close()
             self._listener = None
+        if self._metrics_listener is not None:
+            await self._metrics_listener.close()
+            self._metrics_listener = None
         _raise_group("callbacks of on_stop failed", errors)
 
     def abort(self) -> None:
         """Stops listening, and ends every connection without a Close, at once."""
         self._stop_listening()
-        if self._listener is not None:
-            self._listener.abort()
+        for listener in (self._listener, self._metrics_listener):
+            if listener is not None:
+                listener.abort()
 
     def _stop_listening(self) -> None:
         for acceptor in self._acceptors:
@@ -406,6 +440,8 @@ class Server:
         passed = [] if endpoints else [Endpoint(listening=listening) for listening in passed_sockets()]
 
         async def listen() -> None:
+            if any(endpoint.metrics for endpoint in endpoints):
+                self._make_metrics_ready()  # first, so that no other endpoint ever answers with metrics
             for endpoint in endpoints or passed or [Endpoint(host, port)]:
                 await self.listen(endpoint)
             started()
@@ -414,7 +450,7 @@ class Server:
             run_process(self, listen, drain_time)
 
     def _report(self, report: CloseReport) -> None:
-        _log_report(report)
+        log_report(report)
         for callback in self._report_callbacks:
             try:
                 callback(report)
@@ -442,21 +478,3 @@ def _raise_group(message: str, errors: Iterable[Exception | None]) -> None:
     raised = [error for error in errors if error is not None]
     if raised:
         raise ExceptionGroup(message, raised)
-
-
-def _log_report(report: CloseReport) -> None:
-    log(
-        logging.INFO,
-        "connection closed",
-        id=report.id,
-        address=report.address,
-        path=report.path,
-        seconds=report.seconds,
-        closed_by=report.closed_by,
-        sent=report.code_sent,
-        received=report.code_received,
-        cause=report.cause.value,
-        reason=report.reason,
-        dropped=report.dropped,
-        loop_lag=report.loop_lag,
-    )

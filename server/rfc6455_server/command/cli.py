@@ -84,6 +84,7 @@ _OPTIONS: Final = (
     _Option("host", "H", "127.0.0.1", "address to listen on"),
     _Option("port", "P", 8765, "TCP port, 0 for a free one", _port),
     _Option("listen", "URL", [], "http://H:P, https://H:P, unix:PATH instead", repeatable=True),
+    _Option("metrics", "URL", "", "a listener for /metrics, and only there"),
     _Option("cert", "FILE", "", "certificate chain for TLS, in PEM"),
     _Option("key", "FILE", "", "its private key, if in another file"),
     _Option("origin", "ORIGIN", [], "origins to allow, * for all", repeatable=True),

@@ -23,12 +23,16 @@ def make_endpoints(options: Namespace, passed: Sequence[socket.socket] = ()) -> 
         endpoints = [_endpoint_of_url(url, certificate) for url in options.listen]
     else:
         endpoints = [Endpoint(options.host, options.port, certificate=certificate)]
-    if certificate is not None and not any(endpoint.tls for endpoint in endpoints):
-        raise ValueError("--cert has no effect: no --listen starts with https://")
-    return [
+    endpoints = [
         endpoint._replace(reuse_port=options.reuse_port, proxy_protocol=options.proxy_protocol)
         for endpoint in endpoints
     ]
+    if options.metrics:
+        # Each process has its own figures, and Prometheus sends no PROXY header.
+        endpoints.append(_endpoint_of_url(options.metrics, certificate)._replace(metrics=True))
+    if certificate is not None and not any(endpoint.tls for endpoint in endpoints):
+        raise ValueError("--cert has no effect: no --listen starts with https://")
+    return endpoints
 
 
 def _check(options: Namespace) -> None:

@@ -55,7 +55,9 @@ class Endpoint(NamedTuple):
     does ``certificate``, which `Server.reload_certificates` reads again. ``reuse_port`` lets several
     processes listen on one port. ``proxy_protocol`` requires a PROXY header of version 2 at the start of each
     connection, from a trusted address. ``listening`` is a socket that listens already, and that other
-    processes may have too; the server closes it, and does not remove its path.
+    processes may have too; the server closes it, and does not remove its path. ``metrics``: answers
+    ``/metrics``, ``/healthz`` and ``/readyz`` and nothing else, also while the server drains or is full; no
+    other endpoint then answers ``/metrics``.
     """
 
     host: str | None = None
@@ -66,6 +68,7 @@ class Endpoint(NamedTuple):
     proxy_protocol: bool = False
     certificate: Certificate | None = None
     listening: socket.socket | None = None
+    metrics: bool = False
 
     @property
     def tls(self) -> ssl.SSLContext | None:

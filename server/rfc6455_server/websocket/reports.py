@@ -1,11 +1,14 @@
 """How a connection ended: one report for each, for the log, the metrics and the application.
 
-Left to others: finding the cause (`ending`, `keepalive`), writing the log line (`app`).
+Left to others: finding the cause (`ending`, `keepalive`).
 """
 
+import logging
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
+
+from rfc6455_server.logs import log
 
 
 class Cause(StrEnum):
@@ -62,3 +65,22 @@ class CloseReport:
     """Messages that the slow-consumer policy dropped."""
     loop_lag: float
     """Seconds by which our event loop was recently late, at most: a possible reason for the peer to leave."""
+
+
+def log_report(report: CloseReport) -> None:
+    """Writes the line of a connection that has ended."""
+    log(
+        logging.INFO,
+        "connection closed",
+        id=report.id,
+        address=report.address,
+        path=report.path,
+        seconds=report.seconds,
+        closed_by=report.closed_by,
+        sent=report.code_sent,
+        received=report.code_received,
+        cause=report.cause.value,
+        reason=report.reason,
+        dropped=report.dropped,
+        loop_lag=report.loop_lag,
+    )
