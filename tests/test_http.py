@@ -7,11 +7,12 @@ import socket
 import struct
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from rfc6455 import ClientHandshake
+from rfc6455 import ClientHandshake, __version__
 from rfc6455_server import HttpRequest, HttpResponse, Server, WebSocket, connect
 from rfc6455_server.http import connection as http_connection
 from rfc6455_server.http import static
@@ -560,6 +561,39 @@ async def test_metrics_show_the_counters_of_the_server() -> None:
         assert re.search(rf'rfc6455_{name}_seconds_bucket{{le="\+Inf"}} \d', text)
         assert f"rfc6455_{name}_seconds_sum" in text
     assert float(re.findall(r'rfc6455_bytes_total{direction="in"} (\S+)', text)[0]) > 11
+
+
+async def test_metrics_show_the_limits_and_what_received_messages_hold() -> None:
+    server = Server(max_queue=12_345, message_rate=100_000)
+    go_on = asyncio.Event()
+
+    @server.websocket("/slow")
+    async def slow(ws: WebSocket) -> None:
+        await go_on.wait()
+        async for _ in ws:
+            pass
+
+    async def metrics() -> str:
+        return (await ask(url, "GET /metrics HTTP/1.1\nHost: a\n")).body.decode()
+
+    async def incoming() -> float:
+        return float(re.findall(r"^rfc6455_incoming_bytes (\S+)$", await metrics(), re.MULTILINE)[0])
+
+    async with serving(server) as url:
+        text = await metrics()
+        shown = dict(re.findall(r'^rfc6455_limit{option="(\w+)"} (\S+)$', text, re.MULTILINE))
+        set_limits = {name: value for name, value in asdict(server.limits).items() if value is not None}
+        assert {name: float(value) for name, value in shown.items()} == set_limits
+        assert f'rfc6455_info{{version="{__version__}"}} 1.0' in text
+        assert await incoming() == 0
+        async with connect(url + "/slow") as ws:
+            for _ in range(3):
+                await ws.send(bytes(10_000))
+            await ws.ping()
+            assert 30_000 <= await incoming() < 40_000
+            go_on.set()
+            await until(lambda: not server.websockets[0].unread_bytes)
+            assert await incoming() == 0
 
 
 async def test_metrics_show_failures_and_the_process() -> None:
