@@ -4,6 +4,7 @@ The server is the command, in a process of its own. Both processes need a descri
 the hard limit of open files bounds their number.
 """
 
+import os
 import resource
 import select
 import signal
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from rich.progress import track
@@ -31,10 +33,14 @@ ANSWER: Final = encode_frame(Opcode.CLOSE, CLOSE, mask_key=b"abcd")
 
 
 class Drained(NamedTuple):
-    """Seconds after the signal at which each connection was told, and at which the process had ended."""
+    """Seconds after the signal at which each connection was told, and at which the process had ended.
+
+    ``cpu`` is the CPU time that the server took from the signal to its end.
+    """
 
     told: list[float]
     ended: float
+    cpu: float
 
 
 def start_server(connections: int) -> tuple["subprocess.Popen[str]", int]:
@@ -45,6 +51,12 @@ def start_server(connections: int) -> tuple["subprocess.Popen[str]", int]:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent)
     assert process.stdout is not None
     return process, int(process.stdout.readline().rsplit(":", 1)[1])
+
+
+def cpu_of(pid: int) -> float:
+    """Returns the CPU time that a process has used, in seconds."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def drain(connections: int) -> Drained:
@@ -59,6 +71,7 @@ def drain(connections: int) -> Drained:
             poll.register(peer, select.EPOLLIN)
         time.sleep(1)  # until the server has nothing left to do
         told: dict[int, float] = {}
+        cpu_before = cpu_of(process.pid)
         begin = time.monotonic()
         process.send_signal(signal.SIGTERM)
         while sockets:
@@ -72,14 +85,17 @@ def drain(connections: int) -> Drained:
                 if not data or data[4:]:
                     del sockets[descriptor]
                     peer.close()
-        process.wait()
-        return Drained(list(told.values()), time.monotonic() - begin)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        cpu = usage.ru_utime + usage.ru_stime - cpu_before
+        return Drained(list(told.values()), time.monotonic() - begin, cpu)
     finally:
         poll.close()
         for peer in sockets.values():
             peer.close()
-        process.kill()
-        process.wait()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 def largest_share(told: list[float], parts: int = 10) -> float:
@@ -99,13 +115,18 @@ def main() -> None:
     rounds = [drain(connections) for _ in range(1 if args.quick else 3)]
     last = Figure.of([max(found.told) for found in rounds])
     ended = Figure.of([found.ended for found in rounds])
+    cpu = Figure.of([found.cpu for found in rounds])
     share = Figure.of([largest_share(found.told) for found in rounds])
     console.print(f"{machine()}: {connections:,} connections, a drain time of {DRAIN_TIME:g} s")
     console.print(f"last one told: {last} s; the process had ended: {ended} s")
+    console.print(f"CPU time of the server for it: {cpu} s")
     console.print(f"largest part told in a tenth of the drain time, or after it: {share.median:.0%}")
     met = last.median <= DRAIN_TIME + GRACE
     console.print(f"target: all told within {DRAIN_TIME + GRACE:g} s: {'met' if met else 'missed'}")
-    figures = {"connections": connections, "seconds": as_json({"last told": last, "ended": ended})}
+    figures = {
+        "connections": connections,
+        "seconds": as_json({"last told": last, "ended": ended, "CPU": cpu}),
+    }
     write_results("drain", figures, quick=args.quick)
 
 

@@ -8,10 +8,11 @@ import sys
 import urllib.error
 import urllib.request
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from rfc6455 import ConnectionClosed, PerMessageDeflate
+from rfc6455 import ConnectionClosed, PerMessageDeflate, __version__
 from rfc6455_server import Endpoint, Limits, Server, connect
 from rfc6455_server.command import cli
 from rfc6455_server.command.cli import main, make_server
@@ -154,6 +155,19 @@ def test_the_endpoints_of_the_options(certificate: Certificate) -> None:
         (["--cert", "/none", "--key", "/no-key"], "cannot read /none or /no-key: No such file"),
         (["--cert", __file__], "cannot use the certificate: "),
         (["--trust", "proxy.example"], "proxy.example"),
+        (["--key", "/none"], "--key needs --cert"),
+        (["--proxy-protocol"], "--proxy-protocol needs --trust"),
+        (["--listen", "http://127.0.0.1", "--port", "1"], "--port and --listen exclude each other"),
+        (["--listen", "http://127.0.0.1", "--host", "::1"], "--host and --listen exclude each other"),
+        (["--host", ""], "host"),
+        (["--cert", ""], "cert"),
+        (["--listen", "http://:80"], "cannot listen on 'http://:80'"),
+        (["--origin", "foo"], "not an origin, such as https://example.com: 'foo'"),
+        (["--origin", "null"], "not an origin"),
+        (["--origin", ""], "origin"),
+        (["--origin", "https://example.com/"], "not an origin"),
+        (["--origin", "https://*.example.com"], "not an origin"),
+        (["--origin", "https://example.com:x"], "not an origin"),
         (["--ping-interval", "0"], "ping-interval"),
         (["--log-level", "loud"], "log-level"),
         (["--log-format", "xml"], "log-format"),
@@ -175,6 +189,90 @@ def test_wrong_values_print_one_line_and_exit_with_status_2(
     assert err.startswith("rfc6455-server: ")
     assert problem in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "arguments", "problem"),
+    [
+        ({"HOST": ""}, [], "RFC6455_HOST is empty"),
+        ({"CERT": ""}, [], "RFC6455_CERT is empty"),
+        ({"ORIGIN": ""}, [], "RFC6455_ORIGIN is empty"),
+        ({"ORIGIN": "https://a.example,"}, [], "origin"),
+        ({"LISTEN": "http://127.0.0.1"}, ["--port", "1"], "--port and --listen exclude each other"),
+        ({"LISTEN": "http://127.0.0.1", "PORT": "1"}, [], "--port and --listen exclude each other"),
+        ({"HOST": "::1"}, ["--listen", "http://127.0.0.1"], "--host and --listen exclude each other"),
+        ({"KEY": "/none"}, [], "--key needs --cert"),
+        ({"PROXY_PROTOCOL": "on"}, [], "--proxy-protocol needs --trust"),
+    ],
+)
+def test_wrong_variables_print_one_line_and_exit_with_status_2(
+    variables: dict[str, str],
+    arguments: list[str],
+    problem: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"RFC6455_{name}", value)
+    try:
+        status = main(arguments)
+    except SystemExit as error:
+        status = int(str(error.code))
+    out, err = capsys.readouterr()
+    assert (status, out) == (2, "")
+    assert err.startswith("rfc6455-server: ")
+    assert problem in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("listen", [["http://127.0.0.1:0"], ["unix:/tmp/none"], ["http://127.0.0.1:0"] * 2])
+def test_a_certificate_without_a_listener_for_it_is_an_error(
+    listen: list[str], certificate: Certificate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ["--cert", str(certificate.certificate), "--key", str(certificate.key)]
+    assert main([*files, *(f"--listen={url}" for url in listen)]) == 2
+    expected = "rfc6455-server: --cert has no effect: no --listen starts with https://\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_a_key_with_a_password_is_an_error_and_not_a_question(
+    certificate: Certificate, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    key = tmp_path / "key.pem"
+    command = ["openssl", "rsa", "-aes256", "-passout", "pass:secret", "-in", str(certificate.key)]
+    subprocess.run([*command, "-out", str(key)], check=True, capture_output=True)
+    assert "ENCRYPTED" in key.read_text()
+    assert main(["--cert", str(certificate.certificate), "--key", str(key)]) == 2
+    expected = "rfc6455-server: cannot use the certificate: the key has a password\n"
+    assert capfd.readouterr().err == expected
+
+
+@pytest.mark.parametrize("origin", ["*", "https://a.example", "http://[::1]:8000", "app-x://host", "file://"])
+def test_origins_that_browsers_have(origin: str) -> None:
+    assert main(["--check", "--origin", origin]) == 0
+
+
+# Nothing is served.
+
+
+def test_check_checks_the_options_and_does_not_listen(
+    certificate: Certificate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        files = ["--cert", str(certificate.certificate), "--key", str(certificate.key)]
+        assert main(["--check", f"--port={taken.getsockname()[1]}", *files]) == 0
+    assert capsys.readouterr() == ("rfc6455-server: the options are valid\n", "")
+    assert main(["--check", "--cert", "/none"]) == 2
+    assert main(["--check", "--trust", "x"]) == 2
+    with pytest.raises(SystemExit):
+        main(["--check", "--port", "x"])
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"rfc6455-server {__version__}\n"
 
 
 async def test_json_logs_and_compression() -> None:

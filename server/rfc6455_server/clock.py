@@ -10,7 +10,7 @@ _Item = TypeVar("_Item")
 _SPREAD_INTERVAL: Final = 0.01
 """Minimum seconds between two batches of `spread`: a timer for each item would take longer than the item."""
 
-_SPREAD_BATCH: Final = 100
+_SPREAD_BATCH: Final = 500
 """Maximum items of a batch, so that others have a turn of the event loop."""
 
 _ROUNDING: Final = 1e-6

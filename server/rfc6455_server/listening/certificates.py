@@ -21,7 +21,7 @@ def make_ssl_context(certificate: str, key: str | None = None) -> ssl.SSLContext
 
 def _refuse_password() -> str:
     # OpenSSL would ask for it at the terminal, and a service would wait there for ever.
-    raise ssl.SSLError("the key has a password")
+    raise ssl.SSLError(ssl.SSL_ERROR_SSL, "the key has a password")
 
 
 class Certificate:
