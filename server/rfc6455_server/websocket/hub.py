@@ -79,16 +79,18 @@ class Tick:
 class Budget:
     """The bytes that wait for, or from, all peers of a server together, and their limit.
 
-    A message that waits for many peers counts once here, besides the objects that hold it for each of them.
+    A message that waits for many peers counts once here, besides the objects that hold it for each of them,
+    and with its compressed forms.
     """
 
-    __slots__ = ("_holders", "_limit", "_shared", "_sizes", "_total", "_trimming")
+    __slots__ = ("_compressed", "_holders", "_limit", "_shared", "_sizes", "_total", "_trimming")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._total = 0
         self._sizes: dict[Holder, int] = {}
         self._holders: dict[PreparedMessage, int] = {}
+        self._compressed: dict[PreparedMessage, int] = {}  # bytes of the compressed forms of these
         self._shared = 0  # bytes that `_total` counts once too often
         self._trimming = False
 
@@ -103,6 +105,14 @@ class Budget:
         self._holders[message] = holders + 1
         if holders:
             self._shared += message.size
+        else:
+            self.recount(message)
+
+    def recount(self, message: PreparedMessage) -> None:
+        """Records that ``message`` may have been compressed, for a connection that need not be behind."""
+        if message in self._holders and (size := message.compressed_size):
+            self._total += size - self._compressed.get(message, 0)
+            self._compressed[message] = size
 
     def drop(self, message: PreparedMessage) -> None:
         """Records that a backlog no longer holds ``message``."""
@@ -112,6 +122,7 @@ class Budget:
             self._shared -= message.size
         else:
             del self._holders[message]
+            self._total -= self._compressed.pop(message, 0)
 
     def charge(self, holder: Holder, size: int) -> None:
         """Records that ``size`` bytes wait in ``holder``.

@@ -317,6 +317,8 @@ class WebSocket(RoomMember):
             self._connection.send_prepared(message)
         except LocalProtocolError:
             return  # the connection is closing
+        if self._connection.deflate is not None:
+            self._hub.budget.recount(message)  # members that are behind may hold it
         outbox.schedule(message.size)
 
     def joining_limits(self) -> tuple[Limits, float]:
