@@ -11,6 +11,7 @@ inflated in pieces, and never further than the size limit.
 
 from codecs import utf_8_decode
 from dataclasses import replace
+from sys import getsizeof
 from typing import Any, Final
 
 from rfc6455.constants import CloseCode, Opcode, Role
@@ -64,6 +65,7 @@ class MessageAssembler:
         "_size",
         "_undecoded",
         "finished_size",
+        "held",
         "opcode",
     )
 
@@ -92,6 +94,8 @@ class MessageAssembler:
         self._empty_fragments = 0
         self._undecoded = b""  # the first bytes of an incomplete code point
         self._pieces: list[Any] = []  # all of them str, or all of them bytes
+        self.held = 0
+        """Bytes of memory that the pieces of the unfinished message take."""
 
     def release(self) -> None:
         """Drops everything: nothing will be received after this."""
@@ -169,10 +173,14 @@ class MessageAssembler:
             return self._fragment(piece, final)
         pieces = self._pieces
         if pieces and len(pieces[-1]) < _LARGE_PIECE:
+            self.held -= getsizeof(pieces[-1])
             pieces[-1] += piece
         else:
             pieces.append(piece)
-        return self._finish() if final else None
+        if final:
+            return self._finish()
+        self.held += getsizeof(pieces[-1])
+        return None
 
     def _too_big(self) -> RemoteProtocolError:
         return RemoteProtocolError(

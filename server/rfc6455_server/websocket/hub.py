@@ -11,8 +11,9 @@ from rfc6455_server.policies import Policy
 from rfc6455_server.stats import Stats
 from rfc6455_server.websocket.reports import CloseReport
 
-Slowness = Literal["backlog full", "budget exceeded", "send timeout"]
-"""Why a slow peer is disconnected: its backlog or all backlogs are full, or `send` waits too long."""
+Slowness = Literal["backlog full", "budget exceeded", "send timeout", "receive timeout"]
+"""Why a slow peer is disconnected: its backlog is full, or all that waits; `send` waits too long; a message
+takes too long to arrive."""
 
 
 class Owner(Protocol):
@@ -83,7 +84,7 @@ class Budget:
     and with its compressed forms.
     """
 
-    __slots__ = ("_compressed", "_holders", "_limit", "_shared", "_sizes", "_total", "_trimming")
+    __slots__ = ("_compressed", "_holders", "_limit", "_shared", "_sizes", "_total", "_trimming", "incoming")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -93,6 +94,8 @@ class Budget:
         self._compressed: dict[PreparedMessage, int] = {}  # bytes of the compressed forms of these
         self._shared = 0  # bytes that `_total` counts once too often
         self._trimming = False
+        self.incoming = 0
+        """Bytes that arrived and are not handled, of unfinished messages too: a part of ``queued``."""
 
     @property
     def queued(self) -> int:
