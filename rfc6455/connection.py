@@ -241,6 +241,14 @@ class Connection:
         """Whether pulling again may return an event: there is unparsed input, or EOF."""
         return self._reader.unread or (self._eof and self._state is not State.CLOSED)
 
+    @property
+    def held(self) -> int:
+        """Bytes of memory that the input takes that was not returned: unparsed bytes, an unfinished message.
+
+        Text takes up to four bytes for each byte on the wire. The decompressor's window is not counted.
+        """
+        return self._reader.held
+
     def _read_batch(self) -> deque[Event]:
         """Parses by the general path until there is an event, or no more input."""
         if self._state is State.CLOSED:

@@ -251,11 +251,8 @@ class Server:
             "handlers": ("Handlers of WebSockets that run.", len(self.websockets)),
             "tcp_connections": ("Open TCP connections.", listener.connections if listener else 0),
             "rooms": ("Rooms that have members.", sum(map(len, self.registries))),
-            "queued_bytes": ("Bytes queued for peers that are behind.", self.queued),
-            "incoming_bytes": (
-                "Bytes of received messages that wait for handlers.",
-                sum(websocket.unread_bytes for websocket in self.websockets),
-            ),
+            "queued_bytes": ("Bytes that wait for peers or for their handlers.", self.queued),
+            "incoming_bytes": ("Of these, bytes that arrived and are not handled.", self.incoming),
         }
 
     # State.
@@ -272,8 +269,13 @@ class Server:
 
     @property
     def queued(self) -> int:
-        """Bytes queued for peers that are behind."""
+        """Bytes of memory that wait for peers or for their handlers."""
         return self._listener.hub.budget.queued if self._listener else 0
+
+    @property
+    def incoming(self) -> int:
+        """Of these, the bytes that arrived and are not handled."""
+        return self._listener.hub.budget.incoming if self._listener else 0
 
     @property
     def draining(self) -> bool:

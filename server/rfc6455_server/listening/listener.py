@@ -140,28 +140,28 @@ class Listener:
 
     async def _run_handler(self, websocket: WebSocket, match: Match) -> None:
         try:
-            handling = match.route.handler(websocket, **match.parameters)
-            del match  # saves 150 bytes for each open connection (``benchmarks/memory.py``)
-            await handling
-        except asyncio.CancelledError:
-            websocket.fail(CloseCode.GOING_AWAY, "the server is stopping", cause=Cause.GOING_AWAY)
-            raise
-        except ConnectionClosedError:
-            pass  # the handler used a connection that had ended
-        except LimitExceededError as error:
-            websocket.start_close(CloseCode.POLICY_VIOLATION, str(error), cause=Cause.LIMIT)
-        except Exception:  # noqa: BLE001 - whatever a handler raises
-            log(logging.ERROR, "handler failed", exception=True, id=websocket.id, address=websocket.address)
-            websocket.start_close(CloseCode.INTERNAL_ERROR, cause=Cause.HANDLER_FAILED)
-        finally:
-            del self._tasks[websocket]
-            if websocket.closed is not None:
-                self._keepalive.discard(websocket)
-        if websocket.closed is None:
             try:
-                await websocket.close()
+                handling = match.route.handler(websocket, **match.parameters)
+                del match  # saves 150 bytes for each open connection (``benchmarks/memory.py``)
+                await handling
+            except asyncio.CancelledError:
+                websocket.fail(CloseCode.GOING_AWAY, "the server is stopping", cause=Cause.GOING_AWAY)
+                raise
+            except ConnectionClosedError:
+                pass  # the handler used a connection that had ended
+            except LimitExceededError as error:
+                websocket.start_close(CloseCode.POLICY_VIOLATION, str(error), cause=Cause.LIMIT)
+            except Exception:  # noqa: BLE001 - whatever a handler raises
+                address = websocket.address
+                log(logging.ERROR, "handler failed", exception=True, id=websocket.id, address=address)
+                websocket.start_close(CloseCode.INTERNAL_ERROR, cause=Cause.HANDLER_FAILED)
             finally:
-                self._keepalive.discard(websocket)
+                del self._tasks[websocket]
+            if websocket.closed is None:
+                await websocket.close()
+        finally:
+            self._keepalive.discard(websocket)
+            websocket.finish_handling()
 
     # Stopping.
 

@@ -41,6 +41,7 @@ _SLOWNESS_CAUSES: Final[dict[Slowness, Cause]] = {
     "backlog full": Cause.SLOW_CONSUMER,
     "budget exceeded": Cause.BUDGET,
     "send timeout": Cause.SEND_TIMEOUT,
+    "receive timeout": Cause.RECEIVE_TIMEOUT,
 }
 
 
@@ -155,7 +156,7 @@ class WebSocket(RoomMember):
 
     @property
     def unread_bytes(self) -> int:
-        """Bytes of messages that wait for the handler, with 64 for each besides its payload.
+        """Bytes of memory of the messages that wait for the handler, with what holds them.
 
         A batch of messages counts until all of it is taken.
         """
@@ -317,6 +318,8 @@ class WebSocket(RoomMember):
             self._connection.send_prepared(message)
         except LocalProtocolError:
             return  # the connection is closing
+        if self._connection.deflate is not None:
+            self._hub.budget.recount(message)  # members that are behind may hold it
         outbox.schedule(message.size)
 
     def joining_limits(self) -> tuple[Limits, float]:
@@ -403,7 +406,7 @@ class WebSocket(RoomMember):
         await self._get_ending().wait_tcp_closed()
 
     def disconnect_slow(self, slowness: Slowness) -> None:
-        """Ends the connection: the peer does not read."""
+        """Ends the connection: the peer does not read, or does not finish what it sends."""
         cause = _SLOWNESS_CAUSES[slowness]
         self.fail(CloseCode.POLICY_VIOLATION, "too slow", cause=cause)
         if cause is Cause.SEND_TIMEOUT:
@@ -422,6 +425,10 @@ class WebSocket(RoomMember):
         # Otherwise messages are left, the end stands behind them, and `_finish` releases the inbox.
         self._protocol.reader.detach()
         self._protocol.websocket = None
+
+    def finish_handling(self) -> None:
+        """Records that the handler has ended: what it left unread waits for nobody, and no longer counts."""
+        self._inbox.stop_counting()
 
     def _get_ending(self) -> Ending:
         if self._ending is None:
