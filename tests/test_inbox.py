@@ -14,6 +14,7 @@ from rfc6455_server.websocket.inbox import BATCH_COST, MAX_UNREAD, MESSAGE_COST,
 from rfc6455_server.websocket.outbox import MIN_PROGRESS, Outbox
 from rfc6455_server.websocket.streams import READ_SIZE, CodecReader
 from tests.helpers import KEY, bytes_held
+from tests.server_helpers import echo_server
 
 SMALL = encode_frame(Opcode.TEXT, b"x" * 32, mask_key=KEY)
 
@@ -309,3 +310,23 @@ async def test_a_byte_rate_disconnects_only_a_client_that_exceeds_it() -> None:
         assert ws.closed.code == 1008
         assert taken < 8000
         assert server.stats.closes[1008, Cause.LIMIT.value] == 1
+
+
+async def test_a_control_frame_behind_a_message_leaves_nothing_counted() -> None:
+    """What the codec held when the message was returned is gone when the Ping behind it is answered."""
+    clock = ManualClock()
+    server = echo_server(clock=clock, receive_timeout=30)
+    async with TestClient(server, clock) as client:
+        ws = await client.connect("/echo")
+        ws._connection.send_binary(bytes(30_000))
+        wire = ws._connection.data_to_send()
+        client.transports[0].write(wire[:20_000])
+        await settle()  # the timer of an unfinished message runs
+        ws._connection.send_binary(bytes(30_000))
+        ws._connection.send_ping(b"")
+        client.transports[0].write(wire[20_000:] + ws._connection.data_to_send())
+        await settle()
+        assert [len(await ws.recv()) for _ in range(2)] == [30_000, 30_000]
+        assert server.incoming == 0
+        await clock.advance(100)
+        assert ws.closed is None

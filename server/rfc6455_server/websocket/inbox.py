@@ -157,6 +157,7 @@ class Inbox:
                     self._owner.handle_event(event)
                 if connection.unread:
                     continue
+                self._count_partial(connection.held)
                 return
             self._queue(batch)
             self._wake()
