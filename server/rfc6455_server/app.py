@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, Unpack, cast
 
-from rfc6455 import PerMessageDeflate, Request, ascii_lower, preload_masking
+from rfc6455 import PerMessageDeflate, Request, preload_masking
 from rfc6455_server.clock import Clock
 from rfc6455_server.collector import rare_full_collections
 from rfc6455_server.http import extras
@@ -25,9 +25,11 @@ from rfc6455_server.listening.proxy import Trusted
 from rfc6455_server.listening.routing import (
     STOPPING,
     Authorize,
+    Refusal,
     Route,
     Site,
     WebSocketHandler,
+    check_origins,
     compile_route,
 )
 from rfc6455_server.logs import log, logger
@@ -65,10 +67,12 @@ class Mountable(Protocol):
 class Server:
     """A WebSocket server with rooms, and HTTP on the same port.
 
-    ``origins``: origins whose pages may connect, such as ``https://example.com``; ``["*"]`` for all, ``None``
-    for the server's own. ``subprotocols``: those that the server speaks. ``slow_consumer``: what happens to a
-    message that is broadcast or posted to a peer that is behind (`Policy`). ``trusted``: addresses and
-    networks of proxies that may report the client's address. The other keyword arguments are `Limits`.
+    ``origins``: origins whose pages may connect, such as ``https://example.com``; ``None`` for the server's
+    own. ``["*"]`` is for all, and a page of any of them acts with the cookies of its user: browsers send them
+    with each request for a WebSocket. An origin that the browser hides (``null``) is never allowed.
+    ``subprotocols``: those that the server speaks. ``slow_consumer``: what happens to a message that is
+    broadcast or posted to a peer that is behind (`Policy`). ``trusted``: addresses and networks of proxies
+    that may report the client's address and scheme. The other keyword arguments are `Limits`.
     Raises `ValueError` for a value that is out of range.
 
     ``compression``: accepts permessage-deflate if the client offers it. It is off by default because of its
@@ -97,7 +101,7 @@ class Server:
         """What happens to a message for a peer that is behind, unless the room or the call has a policy."""
         self._clock = clock
         self._site = Site(
-            origins=None if origins is None else [ascii_lower(origin) for origin in origins],
+            origins=check_origins(origins),
             subprotocols=tuple(subprotocols),
             compression=compression,
             trusted=Trusted(trusted),
@@ -139,10 +143,21 @@ class Server:
         return hook
 
     async def admit(self, request: Request) -> Any:
-        """Decides about a request that opens a session by polling: returns its `Refusal`, or its user."""
+        """Decides about a request that opens a session by polling: returns its `Refusal`, or its user.
+
+        The hook has as much time as for a WebSocket.
+        """
         if self.draining:
             return STOPPING
-        return None if self._site.authorize is None else await self._site.authorize(request)
+        if self._site.authorize is None:
+            return None
+        try:
+            async with asyncio.timeout(self.limits.handshake_timeout) as deadline:
+                return await self._site.authorize(request)
+        except TimeoutError:
+            if not deadline.expired():
+                raise  # the hook's own
+            return Refusal(503, b"took too long\n", reason="authorize too slow")
 
     def is_proxy(self, address: str) -> bool:
         """Whether ``address`` is a trusted proxy's, whose connections are those of many clients."""

@@ -38,6 +38,7 @@ class LimitOptions(TypedDict, total=False):
     connection_rate: float | None
     handshake_timeout: float
     send_timeout: float
+    answer_timeout: float
     close_timeout: float
     ping_interval: float
     ping_timeout: float
@@ -82,6 +83,9 @@ class Limits:
     send_timeout: float = 20.0
     """Seconds within which a peer must take 64 KiB if its backlog is over ``max_queue`` or a call of
     `WebSocket.send` waits for it; otherwise it is disconnected."""
+    answer_timeout: float = 60.0
+    """Seconds that an HTTP handler has for its answer, and then for each piece of the body; otherwise 503, or
+    the end of the connection."""
     close_timeout: float = 10.0
     """Seconds that the peer has for its half of the closing handshake and for reading what we sent."""
     ping_interval: float = 20.0
