@@ -57,10 +57,10 @@ def test_a_record_below_the_level_is_not_formatted(caplog: pytest.LogCaptureFixt
         log(logging.INFO, "quiet", field=Loud())
 
 
-def raised(error: BaseException) -> BaseException:
+def raised(error: Exception) -> Exception:
     try:
         raise error
-    except BaseException as caught:  # noqa: BLE001 - whatever it is
+    except Exception as caught:  # noqa: BLE001 - whatever it is
         return caught
 
 

@@ -62,8 +62,8 @@ def _find_file(root: Path, path: str) -> Path | None:
     try:
         file = root.joinpath(*names).resolve()
         return file if file.is_relative_to(root) and file.is_file() else None
-    except OSError:
-        return None  # for example, the name is too long
+    except (OSError, RuntimeError):
+        return None  # for example, the name is too long, or links form a circle
 
 
 async def _read_pieces(file: Path, size: int) -> AsyncIterator[bytes]:
