@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, Unpack, cast
 
-from rfc6455 import PerMessageDeflate, Request, ascii_lower, preload_masking
+from rfc6455 import PerMessageDeflate, Request, preload_masking
 from rfc6455_server.clock import Clock, sleep
 from rfc6455_server.collector import rare_full_collections
 from rfc6455_server.http import extras
@@ -28,14 +28,15 @@ from rfc6455_server.http.static import static_files
 from rfc6455_server.limits import LimitOptions, Limits
 from rfc6455_server.listening.acceptor import Acceptor, Endpoint, open_sockets
 from rfc6455_server.listening.listener import Listener
-from rfc6455_server.listening.origins import is_origin
 from rfc6455_server.listening.proxy import Trusted
 from rfc6455_server.listening.routing import (
     STOPPING,
     Authorize,
+    Refusal,
     Route,
     Site,
     WebSocketHandler,
+    check_origins,
     compile_route,
 )
 from rfc6455_server.logs import log, logger
@@ -78,11 +79,13 @@ class Mountable(Protocol):
 class Server:
     """A WebSocket server with rooms, and HTTP on the same port.
 
-    ``origins``: origins whose pages may connect, such as ``https://example.com``; ``["*"]`` for all, ``None``
-    for the server's own. ``subprotocols``: those that the server speaks. ``slow_consumer``: what happens to a
-    message that is broadcast or posted to a peer that is behind (`Policy`). ``trusted``: addresses and
-    networks of proxies that may report the client's address. ``clock``: that of a test
-    (`testing.ManualClock`), instead of the event loop. The other keyword arguments are `Limits`.
+    ``origins``: origins whose pages may connect, such as ``https://example.com``; ``None`` for the server's
+    own. ``["*"]`` is for all, and a page of any of them acts with the cookies of its user: browsers send them
+    with each request for a WebSocket. An origin that the browser hides (``null``) is never allowed.
+    ``subprotocols``: those that the server speaks. ``slow_consumer``: what happens to a message that is
+    broadcast or posted to a peer that is behind (`Policy`). ``trusted``: addresses and networks of proxies
+    that may report the client's address and scheme. ``clock``: that of a test (`testing.ManualClock`),
+    instead of the event loop. The other keyword arguments are `Limits`.
     Raises `ValueError` for a value that is out of range.
 
     ``compression``: accepts permessage-deflate if the client offers it. It is off by default because of its
@@ -111,7 +114,7 @@ class Server:
         """What happens to a message for a peer that is behind, unless the room or the call has a policy."""
         self._clock = clock
         self._site = Site(
-            origins=None if origins is None else [_checked_origin(origin) for origin in origins],
+            origins=check_origins(origins),
             subprotocols=tuple(subprotocols),
             compression=compression,
             trusted=Trusted(trusted),
@@ -155,10 +158,19 @@ class Server:
         return hook
 
     async def admit(self, request: Request) -> Any:
-        """Decides about a request that opens a session by polling: returns its `Refusal`, or its user."""
+        """Decides about a request that opens a session by polling: returns its `Refusal`, or its user.
+
+        The hook has as much time as for a WebSocket.
+        """
         user = None
         if self._site.authorize is not None and not self.draining:
-            user = await self._site.authorize(request)
+            try:
+                async with asyncio.timeout(self.limits.handshake_timeout) as deadline:
+                    user = await self._site.authorize(request)
+            except TimeoutError:
+                if not deadline.expired():
+                    raise  # the hook's own
+                user = Refusal(503, b"took too long\n", reason="authorize too slow")
         return STOPPING if self.draining else user
 
     def is_proxy(self, address: str) -> bool:
@@ -458,12 +470,6 @@ class Server:
                 callback(report)
             except Exception:  # noqa: BLE001 - whatever a callback raises
                 log(logging.ERROR, "a report callback failed", exception=True, id=report.id)
-
-
-def _checked_origin(origin: str) -> str:
-    if origin != "*" and not is_origin(origin):
-        raise ValueError(f"not an origin, such as https://example.com: {origin!r}")
-    return ascii_lower(origin)
 
 
 async def _guarded(callback: Callable[[], Awaitable[None]]) -> Exception | None:

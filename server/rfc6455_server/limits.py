@@ -39,6 +39,7 @@ class LimitOptions(TypedDict, total=False):
     handshake_timeout: float
     send_timeout: float
     receive_timeout: float
+    answer_timeout: float
     close_timeout: float
     ping_interval: float
     ping_timeout: float
@@ -87,6 +88,9 @@ class Limits:
     receive_timeout: float = 60.0
     """Seconds within which 64 KiB more of an unfinished message must arrive, or its end; otherwise the peer
     is disconnected. Does not count while the peer is held back, because its messages are unread."""
+    answer_timeout: float = 60.0
+    """Seconds that an HTTP handler has for its answer, and then for each piece of the body; otherwise 503, or
+    the end of the connection."""
     close_timeout: float = 10.0
     """Seconds that the peer has for its half of the closing handshake and for reading what we sent."""
     ping_interval: float = 20.0

@@ -14,7 +14,7 @@ import socket
 import ssl
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -28,6 +28,7 @@ from rfc6455_server.listening.proxy import (
     Trusted,
     proxied_address,
     proxy_addresses_size,
+    used_tls,
 )
 from rfc6455_server.logs import log
 from rfc6455_server.websocket.hub import Hub
@@ -44,6 +45,9 @@ UNSENT_SIZE: Final = 1 << 17
 
 _MAX_ACCEPTED: Final = 16
 """Maximum connections accepted in one turn of the event loop."""
+
+_MAX_DISCARDED: Final = 1 << 16
+"""Maximum bytes that are read from a refused connection before it is closed."""
 
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -186,7 +190,7 @@ class Acceptor:
         self._make_transport = None if needs_task else socket_transport_maker(self._loop)
         self._retry: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._refused: set[socket.socket] = set()
+        self._refused: dict[socket.socket, asyncio.TimerHandle] = {}  # they linger, until the timer
         self._loop.add_reader(listening, self._accept)
         self.is_listening = True
 
@@ -209,8 +213,8 @@ class Acceptor:
         self._stop_listening()
         for task in self._tasks:
             task.cancel()
-        for refused in self._refused:
-            refused.close()
+        for refused in list(self._refused):
+            self._close_refused(refused)
 
     def leave_to_others(self) -> None:
         """Stops listening if other processes accept the connections. The server drains."""
@@ -239,7 +243,9 @@ class Acceptor:
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
                     raise
-                self._pause_accepting(error)
+                # What lingers gives its file descriptors back, some of it in the next turn of the loop.
+                if not self._hub.lingering.close_all():
+                    self._pause_accepting(error)
                 return
             host = address[0] if isinstance(address, tuple) else UNIX
             if self._make_transport is not None:
@@ -285,13 +291,16 @@ class Acceptor:
         protocol: CodecProtocol | bytes | None = None
         try:
             connection.setblocking(False)
-            if self._endpoint.proxy_protocol:
-                address = await self._read_proxy_header(connection, address)
             context = self._endpoint.tls
+            secure = context is not None
+            if self._endpoint.proxy_protocol:
+                address, behind_tls = await self._read_proxy_header(connection, address)
+                secure = secure or behind_tls
             protocol = made = self._make_protocol(address, deadline)
             if isinstance(made, bytes):
                 self._refuse(connection, made if context is None else b"")
                 return
+            made.scheme = "https" if secure else "http"
             transport, _ = await self._loop.connect_accepted_socket(
                 lambda: made,
                 connection,
@@ -323,20 +332,25 @@ class Acceptor:
         except OSError:
             connection.close()
         else:
-            self._refused.add(connection)
-            self._loop.call_later(LINGER_TIMEOUT, self._close_refused, connection)
+            self._refused[connection] = self._loop.call_later(LINGER_TIMEOUT, self._close_refused, connection)
+            self._hub.lingering.add(connection, partial(self._close_refused, connection))
 
     def _close_refused(self, connection: socket.socket) -> None:
-        self._refused.discard(connection)
+        """Closes TCP; without a reset if all that the peer has sent is here to be read."""
+        self._hub.lingering.discard(connection)
+        self._refused.pop(connection).cancel()
+        with suppress(OSError):
+            connection.recv(_MAX_DISCARDED)
         connection.close()
 
-    async def _read_proxy_header(self, connection: socket.socket, address: str) -> str:
+    async def _read_proxy_header(self, connection: socket.socket, address: str) -> tuple[str, bool]:
+        """Returns the client's address, and whether it used TLS to reach the proxy."""
         if address not in self._trusted:
             raise ProxyHeaderError("the proxy is not trusted")
         async with asyncio.timeout(self._hub.limits.handshake_timeout):
             prefix = await self._read_exactly(connection, PREFIX_SIZE)
             addresses = await self._read_exactly(connection, proxy_addresses_size(prefix))
-        return proxied_address(prefix, addresses) or address
+        return proxied_address(prefix, addresses) or address, used_tls(prefix, addresses)
 
     async def _read_exactly(self, connection: socket.socket, size: int) -> bytes:
         data = b""

@@ -16,7 +16,7 @@ from rfc6455_server.http.connection import HttpConnection
 from rfc6455_server.http.refusals import record_refusal
 from rfc6455_server.limits import Addresses, LimitExceededError
 from rfc6455_server.listening.opening import Openings
-from rfc6455_server.listening.proxy import forwarded_for
+from rfc6455_server.listening.proxy import forwarded_for, forwarded_scheme
 from rfc6455_server.listening.routing import Match, Router, Site
 from rfc6455_server.logs import log
 from rfc6455_server.websocket.ending import ConnectionClosedError
@@ -123,8 +123,9 @@ class Listener:
             deadline = self.hub.clock.time() + self.hub.limits.handshake_timeout
             self._openings.start(deadline, protocol, writer, early)
 
+        scheme = forwarded_scheme(request, protocol.scheme, protocol.peer, self._site.trusted)
         connection = HttpConnection(
-            self._site.http, protocol, writer, self.hub, wait_for_next, lambda: self.draining
+            self._site.http, protocol, writer, self.hub, wait_for_next, lambda: self.draining, scheme
         )
         self._http[protocol] = connection
         protocol.reader.attach(connection)

@@ -9,6 +9,7 @@ from rfc6455_server.clock import Clock
 from rfc6455_server.limits import Limits
 from rfc6455_server.policies import Policy
 from rfc6455_server.stats import Stats
+from rfc6455_server.websocket.lingering import Lingering
 from rfc6455_server.websocket.reports import CloseReport
 
 Slowness = Literal["backlog full", "budget exceeded", "send timeout", "receive timeout"]
@@ -159,6 +160,7 @@ class Hub:
         "by_id",
         "clock",
         "limits",
+        "lingering",
         "loop",
         "loop_lag",
         "on_report",
@@ -187,6 +189,7 @@ class Hub:
         self.stats = stats or Stats()
         self.tick = Tick(loop)
         self.budget = Budget(limits.max_total_queue)
+        self.lingering = Lingering()
         self.on_report = on_report
         self.wants_reports = wants_reports
         self.by_id: dict[str, object] = {}

@@ -114,6 +114,18 @@ class Outbox:
             self._hub.tick.schedule(self)
         return False
 
+    def schedule_control(self, size: int) -> None:
+        """Writes an answer to a control frame at the end of this tick, and not before.
+
+        Between two writes, the codec counts the control frames that arrive: a flood is one in a single tick.
+        """
+        self._unwritten += size + FRAME_COST
+        if self.behind:
+            self._charge()
+        elif not self._scheduled:
+            self._scheduled = True
+            self._hub.tick.schedule(self)
+
     def flush(self) -> None:
         """Writes what is queued now, unless the peer is behind."""
         if not self.behind:

@@ -7,6 +7,7 @@ Left to others: accepting and connecting (`listening`, `client`), the opening ha
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from secrets import token_hex
 from typing import Any, Final
@@ -27,6 +28,7 @@ from rfc6455 import (
     State,
 )
 from rfc6455_server.limits import Limits
+from rfc6455_server.logs import log
 from rfc6455_server.policies import Coalesce, Policy, check_policy
 from rfc6455_server.rooms import RoomMember
 from rfc6455_server.websocket.ending import ConnectionClosedError, Ending
@@ -234,7 +236,7 @@ class WebSocket(RoomMember):
         """Handles an event of the codec that is not a message."""
         match event:
             case Ping(data=data):
-                self._outbox.schedule(len(data))
+                self._outbox.schedule_control(len(data))
             case Pong(data=data):
                 self._receive_pong(data)
             case CloseReceived(code=code, reason=reason):
@@ -367,6 +369,10 @@ class WebSocket(RoomMember):
         if sent_at is not None:
             self.latency = now - sent_at
             self._hub.stats.latency.observe(self.latency)
+        elif not self.behind:
+            # Nobody asked for it: it is the heartbeat of some clients. The tick ends with a write, even of
+            # nothing, after which the codec counts control frames afresh. A flood is one in a single tick.
+            self._outbox.schedule_control(0)
         if self._pings is not None:
             self._pings.receive_pong(data, now)
 
@@ -446,9 +452,12 @@ class WebSocket(RoomMember):
             self._pings.fail(self._closed_error())
         for room in list(self._memberships or ()):
             room.leave(self)
-        for callback in self._on_closed or ():
-            callback(self)
-        self._on_closed = None
+        callbacks, self._on_closed = self._on_closed, None
+        for callback in callbacks or ():
+            try:
+                callback(self)
+            except Exception:  # noqa: BLE001 - whatever a callback raises
+                log(logging.ERROR, "a callback of on_closed failed", exception=True, id=self.id)
         if self._hub.on_report is not None and self._hub.wants_reports():
             report = self.report
             assert report is not None  # noqa: S101 - the connection has ended
