@@ -163,7 +163,7 @@ def test_the_endpoints_of_the_options(certificate: Certificate) -> None:
         (["--cert", ""], "cert"),
         (["--listen", "http://:80"], "cannot listen on 'http://:80'"),
         (["--origin", "foo"], "not an origin, such as https://example.com: 'foo'"),
-        (["--origin", "null"], "not an origin"),
+        (["--origin", "null"], "null is the origin of any page"),
         (["--origin", ""], "origin"),
         (["--origin", "https://example.com/"], "not an origin"),
         (["--origin", "https://*.example.com"], "not an origin"),
