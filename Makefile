@@ -78,7 +78,7 @@ tests/node/asyncapi/node_modules/.installed: tests/node/asyncapi/package-lock.js
 
 # Benchmarks of this project and its peers, in an environment of their own. `make bench-echo` runs one of them, and
 # `make bench BENCH=--quick` runs all of them in a few minutes, with rough figures.
-BENCHMARKS := masking codec echo broadcast events socketio handshake memory soak
+BENCHMARKS := masking codec echo broadcast events socketio handshake memory drain soak
 .PHONY: bench $(BENCHMARKS:%=bench-%)
 bench: $(BENCHMARKS:%=bench-%)
 

@@ -40,7 +40,8 @@ from rfc6455_server import (
     connect,
 )
 from rfc6455_server.app import DRAIN_TIME
-from rfc6455_server.command.cli import _endpoints, _parse, make_server
+from rfc6455_server.command.cli import _parse, make_server
+from rfc6455_server.command.endpoints import make_endpoints
 from rfc6455_server.limits import Limits
 from rfc6455_server.websocket.streams import LINGER_TIMEOUT
 from tests.server_helpers import (
@@ -739,27 +740,29 @@ def test_the_commands_are_valid(certificate: Certificate, monkeypatch: pytest.Mo
     for command in COMMANDS:
         files = {"fullchain.pem": str(certificate.certificate), "privkey.pem": str(certificate.key)}
         options = _parse([files.get(word, word) for word in shlex.split(command)])
-        for endpoint in _endpoints(options):
+        for endpoint in make_endpoints(options):
             assert endpoint.path or endpoint.port in (443, 8765)
 
 
 def test_the_options_on_the_page_exist() -> None:
-    shown = subprocess.run(
-        [sys.executable, "-m", "rfc6455_server", "--help"], capture_output=True, text=True, check=True
-    ).stdout
-    for option in set(re.findall(r"--[a-z][a-z-]+", DOCUMENT)) - {"--help"}:
-        assert f"  {option} " in shown
+    shown = ""
+    for page in ("--help", "--help-limits"):
+        command = [sys.executable, "-m", "rfc6455_server", page]
+        shown += subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for option in set(re.findall(r"--[a-z][a-z-]+", DOCUMENT)) - {"--help", "--help-limits"}:
+        assert f"  {option} " in shown, option
 
 
 async def test_the_server_program_runs() -> None:
     ports = [free_port(), free_port()]
-    text = replaced(block("python"), {"8765": str(ports[0]), "8766": str(ports[1])})
+    text = replaced(block("python"), {"8765": str(ports[0]), "9100": str(ports[1])})
     process = subprocess.Popen([sys.executable, "-c", text], stderr=subprocess.PIPE)  # noqa: ASYNC220 - starting it does not block
     try:
         await until(lambda: process.poll() is not None or listens(ports[1]))
-        ws = await connect(f"ws://127.0.0.1:{ports[1]}/echo")
-        await send_and_receive(ws)
-        await ws.close()
+        monitor = await RawPeer.connect(f"ws://127.0.0.1:{ports[1]}")
+        monitor.writer.write(b"GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        assert b"\nrfc6455_connections 0.0\n" in await monitor.read_to_end()
+        await monitor.close()
         peer = await RawPeer.connect(f"ws://127.0.0.1:{ports[0]}")
         addresses = socket.inet_aton(FORGED) + socket.inet_aton("127.0.0.1") + bytes(4)
         peer.writer.write(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + addresses)

@@ -185,7 +185,9 @@ async def test_a_peer_that_vanishes_without_a_fin_is_disconnected() -> None:
 
 async def test_a_slow_message_keeps_the_connection_and_a_slow_request_does_not() -> None:
     clock = ManualClock()
-    server = echo_server(clock=clock, ping_interval=20, ping_timeout=20, handshake_timeout=40)
+    server = echo_server(
+        clock=clock, ping_interval=20, ping_timeout=20, handshake_timeout=40, receive_timeout=3600
+    )
     async with serving(server) as url:
         peer = await stalled(url, "/echo")
         peer.writer.write(b"\x82\xfe\x00\xff\0\0\0\0")

@@ -628,7 +628,7 @@ BEARER: Final = {"Authorization": "Bearer secret2"}
     [
         ("one", ["https://app.example"], ["https://other.example", "http://app.example"]),
         ("several", ["https://app.example", "https://x.example"], ["https://x1.example"]),
-        ("any_without_cookies", ["https://anything.test"], []),
+        ("any_origin", ["https://anything.test"], []),
         ("decided", ["https://a.example"], ["https://a.test"]),
     ],
 )

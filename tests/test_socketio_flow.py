@@ -292,8 +292,9 @@ async def test_a_handler_may_ask_while_the_client_is_held_back() -> None:
 
         client = await r.client()
         client.say('42["slow"]', *['42["small"]'] * 30_000)
-        await until(lambda: r.server.queued > MAX_PENDING)
+        await until(lambda: r.server.websockets[0].reading_paused)
         queued = r.server.queued
+        assert queued > MAX_PENDING
         await settle()
         assert r.server.queued == queued  # nothing more is read
         begin.set()

@@ -1231,7 +1231,7 @@ async def test_a_polling_client_that_fetches_nothing_is_disconnected_and_one_tha
 
 async def test_policies_apply_to_a_client_that_polls() -> None:
     io = SocketIO()
-    server = Server(max_queue=2_000)
+    server = Server(max_queue=2_200)
     server.mount(io)
     async with serving(server) as url:
         query = await opened(url)

@@ -38,6 +38,8 @@ class LimitOptions(TypedDict, total=False):
     connection_rate: float | None
     handshake_timeout: float
     send_timeout: float
+    receive_timeout: float
+    answer_timeout: float
     close_timeout: float
     ping_interval: float
     ping_timeout: float
@@ -62,7 +64,8 @@ class Limits:
     A single larger message may wait alone.
     """
     max_total_queue: int = 256 << 20
-    """Maximum bytes that wait for all peers; above it, the peer with the largest backlog is disconnected."""
+    """Maximum bytes of memory that wait for all peers, or for their handlers, with messages that have not
+    arrived whole; above it, the peer for which most bytes wait is disconnected."""
     max_connections: int = 20_000
     """Maximum TCP connections; more are refused with 503."""
     max_connections_per_address: int = 10_000
@@ -82,6 +85,12 @@ class Limits:
     send_timeout: float = 20.0
     """Seconds within which a peer must take 64 KiB if its backlog is over ``max_queue`` or a call of
     `WebSocket.send` waits for it; otherwise it is disconnected."""
+    receive_timeout: float = 60.0
+    """Seconds within which 64 KiB more of an unfinished message must arrive, or its end; otherwise the peer
+    is disconnected. Does not count while the peer is held back, because its messages are unread."""
+    answer_timeout: float = 60.0
+    """Seconds that an HTTP handler has for its answer, and then for each piece of the body; otherwise 503, or
+    the end of the connection."""
     close_timeout: float = 10.0
     """Seconds that the peer has for its half of the closing handshake and for reading what we sent."""
     ping_interval: float = 20.0

@@ -37,7 +37,7 @@ class HttpResponse:
     expected: bool = False
     """Whether a status of 400 or above is normal, and neither counted nor logged."""
     reason: str = ""
-    """Why the request is refused, for the log."""
+    """Why the request is refused, for the log and the metrics: one of a few short texts."""
     done: Callable[[bool], object] | None = None
     """Called when nothing more will be sent, with whether the client was sent all of this response."""
 
@@ -114,4 +114,4 @@ def fixed(body: bytes, content_type: str, headers: Iterable[tuple[str, str]] = (
 
 
 def not_found() -> HttpResponse:
-    return HttpResponse(b"not found\n", status=404)
+    return HttpResponse(b"not found\n", status=404, reason="not found")

@@ -16,13 +16,14 @@ from rfc6455 import (
     ConnectionOptions,
     HandshakeError,
     HandshakeFailed,
-    LocalProtocolError,
     Request,
     ServerHandshake,
 )
 from rfc6455_server.clock import Timer
+from rfc6455_server.http.heads import ServedRequest, served
 from rfc6455_server.http.refusals import record_refusal
-from rfc6455_server.listening.routing import Authorize, Match, Refusal, Router
+from rfc6455_server.listening.proxy import forwarded_scheme
+from rfc6455_server.listening.routing import STOPPING, Authorize, Match, Refusal, Router
 from rfc6455_server.logs import log
 from rfc6455_server.websocket.hub import Hub
 from rfc6455_server.websocket.streams import LINGER_TIMEOUT, CodecProtocol
@@ -136,7 +137,7 @@ class Opening:
         self._protocol = protocol
         self._writer = writer
         self._openings = openings
-        self._data = b""  # all bytes so far: `http` parses them again
+        self._data = bytearray()  # all bytes so far: `http` parses them again
         self._task: asyncio.Task[None] | None = None  # runs ``authorize``
         self._answered = False
 
@@ -152,7 +153,7 @@ class Opening:
             return
         match self._handshake.next_event():
             case Request() as request:
-                self._judge(request)
+                self._judge(served(request, self._scheme_of(request)))
             case HandshakeFailed() as failure:
                 self._handle_failure(failure)
 
@@ -165,6 +166,7 @@ class Opening:
         """Ends the connection at its deadline."""
         if self._data and not self._answered:
             log(logging.INFO, "opening handshake timed out", address=self._protocol.address)
+            self._openings.hub.stats.unanswered["timeout"] += 1
         self.abort()
 
     def abort(self) -> None:
@@ -172,16 +174,26 @@ class Opening:
         self._finish()
         self._writer.transport.abort()
 
-    def _judge(self, request: Request) -> None:
+    def _scheme_of(self, request: Request) -> str:
+        protocol = self._protocol
+        return forwarded_scheme(request, protocol.scheme, protocol.peer, self._openings.router.site.trusted)
+
+    def _judge(self, request: ServedRequest) -> None:
         openings = self._openings
         if not openings.owner.identify_client(request, self._protocol):
-            self._refuse(request, Refusal(429, b"too many connections\n"))
+            self._refuse(request, Refusal(429, b"too many connections\n", reason="too many of the address"))
             return
         verdict: Refusal | Match
         try:
             verdict = openings.router.judge(request, draining=openings.owner.draining)
         except HandshakeError as error:
-            verdict = _bad_request(error)  # for example, two Origin fields
+            verdict = _bad_request(error)
+        except Exception:  # noqa: BLE001 - whatever the check of a route raises
+            address = self._protocol.address
+            log(
+                logging.ERROR, "checking a request failed", exception=True, address=address, path=request.path
+            )
+            verdict = Refusal(500, b"internal error\n", reason="check failed")
         authorize = openings.router.site.authorize
         if isinstance(verdict, Refusal):
             self._refuse(request, verdict)
@@ -200,7 +212,9 @@ class Opening:
         except Exception:  # noqa: BLE001 - whatever a hook raises
             address = self._protocol.address
             log(logging.ERROR, "authorize failed", exception=True, address=address, path=request.path)
-            verdict = Refusal(500, b"internal error\n")
+            verdict = Refusal(500, b"internal error\n", reason="authorize failed")
+        if self._openings.owner.draining:
+            verdict = STOPPING  # since the hook was asked
         if self._answered:
             return  # the deadline has passed, and the hook has swallowed its cancellation
         self._task = None
@@ -224,7 +238,7 @@ class Opening:
         except Exception:  # noqa: BLE001 - whatever a route's preparation raises
             address = self._protocol.address
             log(logging.ERROR, "accepting failed", exception=True, address=address, path=request.path)
-            self._refuse(request, Refusal(500, b"internal error\n"))
+            self._refuse(request, Refusal(500, b"internal error\n", reason="accepting failed"))
             return
         self._finish()
         self._writer.write(self._handshake.data_to_send())
@@ -237,7 +251,7 @@ class Opening:
         status = refusal.status
         try:
             self._handshake.reject(status, headers=refusal.headers, body=refusal.body)
-        except (LocalProtocolError, TypeError):
+        except Exception:  # noqa: BLE001 - whatever the codec raises for what a hook returned
             log(logging.ERROR, "refusal is not valid HTTP", exception=True, path=request.path)
             status = 500
             self._handshake.reject(status)
@@ -248,7 +262,7 @@ class Opening:
         request = failure.request
         if request is not None and self._openings.router.is_http(failure):
             self._finish()
-            self._openings.owner.serve_http(request, self._data, self._protocol, self._writer)
+            self._openings.owner.serve_http(request, bytes(self._data), self._protocol, self._writer)
         else:
             self._send_refusal(failure.error.status, request.path if request else "", failure.error.slug)
 
@@ -263,17 +277,18 @@ class Opening:
         record_refusal(openings.hub.stats, status, address=address, path=path, reason=reason)
         self._finish()
         self._writer.write(self._handshake.data_to_send())
-        if not transport.can_write_eof():
-            transport.close()
-            return
         try:
-            transport.write_eof()
+            if transport.can_write_eof():
+                transport.write_eof()
+            else:
+                transport.close()  # TLS: waits for the end that the client sends
         except OSError:
             transport.abort()  # the client has reset the connection
             return
         if len(self._data) > MAX_EARLY:
             self._protocol.reader.resume()
         openings.set_deadline(self, openings.hub.clock.time() + LINGER_TIMEOUT)
+        openings.hub.lingering.add(self, self.abort)
 
     def _finish(self) -> None:
         """Takes no more bytes and has no deadline."""
@@ -282,6 +297,7 @@ class Opening:
             self._task.cancel()
             self._task = None
         self._openings.discard(self)
+        self._openings.hub.lingering.discard(self)
 
 
 def _bad_request(error: HandshakeError) -> Refusal:

@@ -103,14 +103,14 @@ class SocketIOOptions(EngineOptionsDict, PacketOptionsDict, total=False):
 class SocketIO(Mounted, Registering, Declaring, ServerSide, Broadcaster):
     """A Socket.IO server, mounted on a `Server`. Methods that a namespace also has are for namespace ``"/"``.
 
-    ``connect_timeout``: seconds within which a session must be connected to a namespace. ``recovery``:
-    seconds for which a client whose connection was lost can come back with its id, rooms and data, and is
-    sent the events that it missed; ``None`` turns that off. ``recovery_bytes``: maximum bytes of events that
-    each namespace keeps for that, with the objects that hold them. ``recovery_skips_middlewares``: whether a
-    client that comes back passes without the middlewares. ``serve_client``: the folder with the official
-    client's bundles, which are served below ``path``; or ``True`` for ``node_modules/socket.io-client/dist``,
-    found as Node finds it from the working directory. The other keyword arguments are `EngineOptions` and
-    `PacketOptions`.
+    ``path``: that of all requests. ``connect_timeout``: seconds within which a session must be connected to a
+    namespace. ``recovery``: seconds for which a client whose connection was lost can come back with its id,
+    rooms and data, and is sent the events that it missed; ``None`` turns that off. ``recovery_bytes``:
+    maximum bytes of events that each namespace keeps for that, with the objects that hold them.
+    ``recovery_skips_middlewares``: whether a client that comes back passes without the middlewares.
+    ``serve_client``: the folder with the official client's bundles, which are served below ``path``; or
+    ``True`` for ``node_modules/socket.io-client/dist``, found as Node finds it from the working directory.
+    The other keyword arguments are `EngineOptions` and `PacketOptions`.
 
     Raises `ValueError` for a value that is out of range.
     """

@@ -113,7 +113,9 @@ class EngineOptions:
     """Whether a client that polls may change to a WebSocket."""
     cors: Origins = ()
     """Allowed origins besides the server's own: strings and patterns, or a function of an origin and the
-    request. ``"*"`` allows any, without cookies. Origins are compared in lower case."""
+    request. Origins are compared in lower case; ``null`` is never allowed. ``"*"`` allows any: over polling
+    without cookies, but browsers send cookies with each request for a WebSocket. So with ``"*"``, do not let
+    a cookie decide who the user is."""
     cookie: Cookie | str | None = None
     """A cookie with the session's id, or its name. It is set by the answer that opens the session."""
     initial_headers: HeaderHook | None = None

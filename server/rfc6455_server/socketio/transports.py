@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from rfc6455 import CloseCode, HandshakeError, Request
-from rfc6455_server.clock import sleep
+from rfc6455_server.clock import spread
 from rfc6455_server.http.routes import HttpRequest, HttpResponse, HttpRoute
 from rfc6455_server.limits import Addresses, Limits
 from rfc6455_server.listening.routing import STOPPING as REFUSED_WHILE_STOPPING
@@ -357,9 +357,9 @@ class Transports:
             return HttpResponse(user.body, status=user.status, headers=fields, reason=user.reason)
         counted = None if self._is_proxy(request.address) else request.address
         if len(self._opened_by_polling) >= self._limits.max_connections:
-            return HttpResponse(b"too many sessions\n", status=503)
+            return HttpResponse(b"too many sessions\n", status=503, reason="too many sessions")
         if counted is not None and not self._addresses.admit(counted, self._hub().clock.time()):
-            return HttpResponse(b"too many sessions\n", status=429)
+            return HttpResponse(b"too many sessions\n", status=429, reason="too many of the address")
         session = self._open(head, "polling", request.address)
         session.secure = request.secure
         session.user = user
@@ -405,12 +405,10 @@ class Transports:
     async def drain(self, seconds: float) -> None:
         """Closes the sessions that poll, spread over ``seconds``. The server closes the WebSockets."""
         polling = [session for session in self.sessions.values() if session.engine.transport == "polling"]
-        for session in polling:
-            session.close(STOPPING)
-            await sleep(self._hub().clock, seconds / len(polling))
+        await spread(self._hub().clock, seconds, polling, lambda session: session.close(STOPPING))
 
     def close(self) -> None:
-        """Ends all sessions at once: the server stops."""
+        """Ends all sessions at once: the server stops. A GET that waits is answered with a CLOSE."""
         for session in list(self.sessions.values()):
             session.fail(STOPPING)
 
