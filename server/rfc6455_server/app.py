@@ -449,7 +449,7 @@ class Server:
         (`collector`).
 
         Raises as `start` and `stop` do. If tasks or threads keep the process from ending, it exits with
-        status 1: one second after the second signal, or ten after `stop`.
+        status 1: three seconds after the second signal, or ten after `stop`.
         """
         passed = [] if endpoints else [Endpoint(listening=listening) for listening in passed_sockets()]
 

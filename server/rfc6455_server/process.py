@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 from rfc6455_server.logs import log
 from rfc6455_server.systemd import ServiceManager
 
-ABORT_TIME: Final = 1.0
+ABORT_TIME: Final = 3.0
 """Seconds after the second signal in which tasks and threads can end."""
 
 END_TIME: Final = 10.0

@@ -295,7 +295,7 @@ async def test_the_second_signal_ends_the_process_whatever_handlers_do(kind: str
         status, _, errors = await ended(process)
         peer.writer.transport.abort()
     assert status == 1
-    assert "Timeout (0:00:01)!" in errors
+    assert "Timeout (0:00:03)!" in errors
 
 
 # Neighbours.
