@@ -103,6 +103,7 @@ async def test_an_answer_that_fails_ends_or_is_an_error(
             assert peer.received.endswith(b"<p>hi")
             assert b"Set-Cookie" not in peer.received
     assert [record.levelname for record in caplog.records].count("ERROR") == 1
+    assert ("HTTP handler failed" in caplog.text) is (make in (cancels_itself, nothing))
     caplog.clear()  # its tracebacks keep tasks alive
     gc.collect()  # a task whose exception nobody retrieved would be a problem
     assert problems == []
