@@ -330,11 +330,11 @@ async def test_a_client_has_time_as_long_as_it_takes_64_kib_within_the_send_time
 @pytest.mark.parametrize("path", ["/hello", "/nowhere", "/fails", "/invalid"])
 async def test_who_made_an_answer_is_told_when_it_is_done(path: str) -> None:
     server = page_server()
-    done: list[str] = []
+    done: list[bool] = []
 
     async def answer(request: HttpRequest) -> HttpResponse:
         fields = [("X-Bad", "a\nb")] if path == "/invalid" else []
-        return HttpResponse(b"hi", headers=fields, done=lambda: done.append(path))
+        return HttpResponse(b"hi", headers=fields, done=done.append)
 
     server.http(path)(answer)
     async with serving(server) as url:
@@ -342,7 +342,7 @@ async def test_who_made_an_answer_is_told_when_it_is_done(path: str) -> None:
         peer.writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
         await read_answer(peer)
         await until(lambda: done)
-        assert done == [path]
+        assert done == [path != "/invalid"]
         await peer.close()
 
 
@@ -481,7 +481,9 @@ async def test_files(files: Path, path: str, status: int, content_type: str | No
             assert int(head.fields["content-length"]) == len(answer.body)
 
 
-async def test_a_file_that_shrinks_while_it_is_sent(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_that_shrinks_while_it_is_sent(
+    files: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     server = Server()
     server.static("/", files)
     find = static._find_file
@@ -501,6 +503,7 @@ async def test_a_file_that_shrinks_while_it_is_sent(files: Path, monkeypatch: py
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
             await read_answer(peer)  # cut off, so that the client cannot take it for the whole file
         await peer.close()
+    assert "OSError: the file was truncated while it was sent" in caplog.text
 
 
 def test_an_invalid_prefix_or_a_missing_directory_raises(files: Path) -> None:

@@ -205,6 +205,21 @@ def test_what_was_dropped_for_others_does_not_matter(monkeypatch: pytest.MonkeyP
     assert recovery.restore("pid", offset, 130.0) is None  # "c" may have had one that is forgotten
 
 
+def test_what_was_dropped_before_a_client_joined_does_not_matter() -> None:
+    recovery = Recovery(seconds=60)
+    session = lost()
+    session.history.join("early", recovery.position)
+    recovery.log(packet(), frozenset({"late"}), EVERYBODY, 0.0)
+    session.history.join("late", recovery.position)
+    recovery.keep(session, 61.0)  # the event is dropped
+    recovered = recovery.restore("pid", None, 62.0)
+    assert recovered is not None
+    assert recovery.missed(recovered.seen, session.history).take(5, 1 << 20) == []
+    recovery.log(packet(), frozenset({"early"}), EVERYBODY, 62.0)
+    recovery.keep(session, 122.5)
+    assert recovery.restore("pid", None, 122.5) is None
+
+
 def test_the_history_of_rooms_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rfc6455_server.socketio.history.MAX_LEFT", 2)
     recovery = Recovery(seconds=60)

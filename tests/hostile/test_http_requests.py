@@ -63,7 +63,7 @@ def body_of_text(request: HttpRequest) -> HttpResponse:
 
 
 def callback_fails(request: HttpRequest) -> HttpResponse:
-    def done() -> None:
+    def done(sent: bool) -> None:
         raise ZeroDivisionError
 
     return HttpResponse(b"hi", done=done)

@@ -72,6 +72,7 @@ class HttpConnection:
         self._timer: Timer | None = hub.clock.call_later(hub.limits.send_timeout, self.abort)
         self._refused = False  # before the handler ran
         self._late = False  # the handler has had its time
+        self._last_write = False  # whether the last part of the answer was passed to the transport
         self._closing = False
         self._eof_received = False
         h11 = load_h11()
@@ -104,8 +105,8 @@ class HttpConnection:
             self._hub.lingering.discard(self)
         elif self._task is None:
             self._close()
-        elif self._route is not None and self._route.long:
-            self._task.cancel()
+        elif self._route is not None and self._route.long and not self._is_written:
+            self._cancel(self._task)
             self._close()
 
     def abort(self) -> None:
@@ -115,9 +116,16 @@ class HttpConnection:
         self._hub.budget.release(self)
         self._hub.lingering.discard(self)
         if self._task is not None:
-            self._task.cancel()
+            self._cancel(self._task)
         self._closing = True
         self._writer.transport.abort()
+
+    def _cancel(self, task: asyncio.Task[None]) -> None:
+        task.cancel()
+        task.add_done_callback(self._forget_task)
+
+    def _forget_task(self, _: asyncio.Task[None]) -> None:
+        self._task = None  # its exception refers to this object, and would keep both alive
 
     # The request.
 
@@ -242,12 +250,13 @@ class HttpConnection:
     async def _answer(self, answer: Callable[[], Awaitable[HttpResponse]]) -> None:
         path = self._head.path if self._head else ""
         response = await self._response_of(answer, path)
+        sent = False
         try:
-            await self._answer_by(response, path)
+            sent = await self._answer_by(response, path)
         finally:
             if response.done is not None:
                 try:
-                    response.done()
+                    response.done(sent)
                 except Exception:  # noqa: BLE001 - whatever a callback raises
                     log(logging.ERROR, "callback of an answer failed", exception=True, path=path)
 
@@ -280,11 +289,14 @@ class HttpConnection:
         """Whether somebody cancels this task; a handler may also raise `CancelledError` by mistake."""
         return self._task is not None and self._task.cancelling() > 0
 
-    async def _answer_by(self, response: HttpResponse, path: str) -> None:
+    async def _answer_by(self, response: HttpResponse, path: str) -> bool:
+        """Answers; returns whether that was with ``response``, and all of it was sent."""
+        valid = True
         try:
             head = self._head_of(response)
         except Exception:  # noqa: BLE001 - whatever h11 raises for what a handler returned
             log(logging.ERROR, "answer is not valid HTTP", exception=True, path=path)
+            valid = False
             response = _internal_error()
             head = self._head_of(response)
         if response.status >= 400 and not response.expected:
@@ -292,8 +304,8 @@ class HttpConnection:
             record_refusal(self._hub.stats, response.status, address=address, path=path, reason=reason)
         try:
             await self._send(response, head)
-        except OSError:
-            self.abort()
+        except ConnectionError:
+            self.abort()  # the client has left
         except asyncio.CancelledError:
             if not self._closing:
                 reason = "too slow" if self._late else "cancelled"
@@ -305,6 +317,8 @@ class HttpConnection:
             self.abort()
         else:
             self._finish()
+            return valid
+        return False
 
     def _head_of(self, response: HttpResponse) -> Any:
         """Returns the head of an answer; raises whatever h11 does for fields that are not valid."""
@@ -336,16 +350,21 @@ class HttpConnection:
                 self._start_timer(self._hub.limits.answer_timeout, self._time_out)
             data = b""
         data += connection.send(h11.EndOfMessage())
-        if data:
-            await self._write(data)
+        self._last_write = True
+        await self._write(data)
 
     async def _write(self, data: bytes) -> None:
-        """Writes, and waits while the client takes it. Raises `OSError`."""
+        """Writes, and waits while the client takes it. Raises `ConnectionError`."""
         self._hub.stats.bytes_out += len(data)
         self._writer.write(data)
         self._charge()
         self._watch_progress()
         await self._writer.drain()
+
+    @property
+    def _is_written(self) -> bool:
+        """Whether all of the answer has left, although the task may not know it yet."""
+        return self._last_write and not self._writer.transport.get_write_buffer_size()
 
     def _watch_progress(self) -> None:
         unwritten = self._writer.transport.get_write_buffer_size()

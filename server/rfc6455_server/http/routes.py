@@ -38,8 +38,8 @@ class HttpResponse:
     """Whether a status of 400 or above is normal, and neither counted nor logged."""
     reason: str = ""
     """Why the request is refused, for the log."""
-    done: Callable[[], object] | None = None
-    """Called when the client has been sent all, or nothing more will be sent."""
+    done: Callable[[bool], object] | None = None
+    """Called when nothing more will be sent, with whether the client was sent all of this response."""
 
 
 HttpHandler = Callable[[HttpRequest], Awaitable[HttpResponse]]

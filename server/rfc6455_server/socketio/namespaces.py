@@ -199,7 +199,7 @@ class Namespace(Declaring, SocketNamespace, ServerSide):
         socket = self.sockets.get(name)
         if socket is not None:
             return (socket,)
-        return self.rooms[name].members if name in self.rooms else ()  # type: ignore[return-value]
+        return self.rooms[name].members if name in self.rooms else ()  # type: ignore[return-value]  # sockets only
 
     # Connected sockets.
 

@@ -310,8 +310,12 @@ class Recovery:
         """Whether all events after ``seen`` are kept that may have been for a socket with these rooms."""
         if seen >= self.oldest - 1:
             return True
-        keys = [_EVERYBODY, *history.names]
-        return seen >= self._forgotten and all(self._dropped.get(key, 0) <= seen for key in keys)
+        dropped = self._dropped.get
+        return (
+            seen >= max(self._forgotten, dropped(_EVERYBODY, 0))
+            # What was sent to a room before the socket joined it was not for it.
+            and all(dropped(name, 0) <= max(seen, joined) for name, joined in history.stays())
+        )
 
     def _drop_expired(self, now: float) -> None:
         while self._log and (self.size > self.max_bytes or self._log[0].at < now - self.seconds):

@@ -395,7 +395,8 @@ class Session(Polling):
 
     def _is_taking(self) -> bool:
         if self._websocket is None or self.engine.transport == "polling":
-            return self._answering > 0  # for as long as HTTP finds that the client takes its answer
+            # For as long as HTTP finds that the client takes the answer that it must take first.
+            return self._answering > 0 and self._is_ping_untaken
         before, now = self._taken_before_ping, self._websocket.taken
         self._taken_before_ping = now
         return before is not None and now is not None and now - before >= MIN_PROGRESS

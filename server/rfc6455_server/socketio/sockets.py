@@ -483,3 +483,4 @@ class SocketTarget:
             return await future
         finally:
             socket.forget_ack(id_)
+            del future  # its exception refers to this call, and would keep both alive

@@ -27,7 +27,8 @@ from rfc6455_server.socketio.engine_packets import DEFAULT_MAX_PACKETS, EngineEr
 from rfc6455_server.socketio.handshake import parse_query
 from rfc6455_server.socketio.ids import new_id
 from rfc6455_server.socketio.options import EngineOptions, RefusedRequest
-from rfc6455_server.socketio.reasons import STOPPING
+from rfc6455_server.socketio.polling import Answer
+from rfc6455_server.socketio.reasons import CLOSES, STOPPING
 from rfc6455_server.socketio.session import Session
 from rfc6455_server.websocket.hub import Hub
 from rfc6455_server.websocket.websocket import WebSocket
@@ -213,6 +214,9 @@ class Transports:
                 return
             await session.serve_websocket(websocket, probing=True)
             return
+        if self._is_closed():
+            websocket.start_close(*CLOSES[STOPPING])  # it was closed while the request was authorized
+            return
         session = self._open(request, "websocket", websocket.address, sid)
         session.secure = websocket.secure
         session.user = websocket.user
@@ -260,20 +264,26 @@ class Transports:
     async def _answer_poll(self, session: Session, request: Request) -> HttpResponse:
         threshold = self._options.http_compression
         session.start_poll()
-        while True:
-            await session.wait_poll()
-            compresses = threshold is not None and session.unsent >= threshold
-            coding = choose_coding(request) if compresses else None
-            # Clients that take turns to have their answers compressed hold none while they wait.
-            async with self._compressor.turn if coding else nullcontext():
-                text = session.take_poll()
-                if text:
-                    return await self._make_answer(session, request, text, coding)
+        text = ""
+        try:
+            while True:
+                await session.wait_poll()
+                compresses = threshold is not None and session.unsent >= threshold
+                coding = choose_coding(request) if compresses else None
+                # Clients that take turns to have their answers compressed hold none while they wait.
+                async with self._compressor.turn if coding else nullcontext():
+                    text = session.take_poll()
+                    if text:
+                        return await self._make_answer(session, request, text, coding)
+        except BaseException:
+            if not text:
+                session.lose_poll()  # the client has left
+            raise
 
     async def _make_answer(
         self, session: Session, request: Request, text: str, coding: Coding | None
     ) -> HttpResponse:
-        done = partial(session.end_poll, len(text))
+        done = partial(_end_poll, session, Answer.of(text))
         fields: list[tuple[str, str]] = []
         try:
             body = text.encode()
@@ -282,9 +292,7 @@ class Transports:
                 body = await self._compressor.compress(body, coding)
             response = self._answer(request, body, added=fields)
         except BaseException:
-            # The client has left, or a header hook failed: what answers this GET is lost.
-            session.fail("transport error")
-            done()
+            done(False)  # the client has left, or a header hook failed
             raise
         response.done = done
         return response
@@ -405,3 +413,7 @@ class Transports:
         """Ends all sessions at once: the server stops."""
         for session in list(self.sessions.values()):
             session.fail(STOPPING)
+
+
+def _end_poll(session: Session, answer: Answer, sent: bool) -> None:
+    session.end_poll(answer, sent=sent)
