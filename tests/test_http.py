@@ -482,7 +482,9 @@ async def test_files(files: Path, path: str, status: int, content_type: str | No
             assert int(head.fields["content-length"]) == len(answer.body)
 
 
-async def test_a_file_that_shrinks_while_it_is_sent(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_that_shrinks_while_it_is_sent(
+    files: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     server = Server()
     server.static("/", files)
     find = static._find_file
@@ -502,6 +504,7 @@ async def test_a_file_that_shrinks_while_it_is_sent(files: Path, monkeypatch: py
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
             await read_answer(peer)  # cut off, so that the client cannot take it for the whole file
         await peer.close()
+    assert "OSError: the file was truncated while it was sent" in caplog.text
 
 
 def test_an_invalid_prefix_or_a_missing_directory_raises(files: Path) -> None:

@@ -1,6 +1,7 @@
 """HTTP requests and answers on the port of the WebSockets."""
 
 import asyncio
+import gc
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,8 @@ def callback_fails(request: HttpRequest) -> HttpResponse:
 async def test_an_answer_that_fails_ends_or_is_an_error(
     make: object, caplog: pytest.LogCaptureFixture
 ) -> None:
+    problems: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
     server = page_server()
 
     @server.http("/fails")
@@ -100,6 +103,10 @@ async def test_an_answer_that_fails_ends_or_is_an_error(
             assert peer.received.endswith(b"<p>hi")
             assert b"Set-Cookie" not in peer.received
     assert [record.levelname for record in caplog.records].count("ERROR") == 1
+    assert ("HTTP handler failed" in caplog.text) is (make in (cancels_itself, nothing))
+    caplog.clear()  # its tracebacks keep tasks alive
+    gc.collect()  # a task whose exception nobody retrieved would be a problem
+    assert problems == []
 
 
 @flaw(

@@ -21,11 +21,11 @@ EVIL = (
 
 @pytest.fixture
 def output() -> Iterator[io.StringIO]:
-    """What handlers with our formatters, and with one of the standard library, write."""
+    """What handlers with a formatter of the standard library, and with ours, write."""
     stream = io.StringIO()
     handlers = [logging.StreamHandler(stream) for _ in range(3)]
     for handler, formatter in zip(
-        handlers, (TextFormatter(), JsonFormatter(), logging.Formatter("%(message)s")), strict=True
+        handlers, (logging.Formatter("%(message)s"), TextFormatter(), JsonFormatter()), strict=True
     ):
         handler.setFormatter(formatter)
         logger.addHandler(handler)

@@ -311,8 +311,8 @@ class HttpConnection:
             record_refusal(self._hub.stats, response.status, address=address, path=path, reason=reason)
         try:
             await self._send(response, head)
-        except OSError:
-            self.abort()
+        except ConnectionError:
+            self.abort()  # the client has left
         except asyncio.CancelledError:
             if not self._closing:
                 reason = "too slow" if self._late else "cancelled"
@@ -358,11 +358,10 @@ class HttpConnection:
             data = b""
         data += connection.send(h11.EndOfMessage())
         self._last_write = True
-        if data:
-            await self._write(data)
+        await self._write(data)
 
     async def _write(self, data: bytes) -> None:
-        """Writes, and waits while the client takes it. Raises `OSError`."""
+        """Writes, and waits while the client takes it. Raises `ConnectionError`."""
         self._hub.stats.bytes_out += len(data)
         self._writer.write(data)
         self._charge()
