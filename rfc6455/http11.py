@@ -167,7 +167,7 @@ class _HeadParser(ABC, Generic[_Head]):
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Takes bytes from the network."""
-        self._buffer += memoryview(data)
+        self._buffer += data if type(data) is bytes else memoryview(data)
 
     def discard_input(self) -> None:
         """Drops all bytes that it holds."""
