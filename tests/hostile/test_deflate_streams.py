@@ -24,7 +24,6 @@ from rfc6455 import (
     TextMessage,
     accept_value,
 )
-from rfc6455 import deflate as deflate_module
 from rfc6455.deflate import Inflater
 from rfc6455.headers import parse_extensions
 from tests.helpers import both_roles, bytes_held, feed, make_connection, peak_bytes, raw_frame
@@ -64,7 +63,7 @@ class Counted:
             counted.calls += 1
             return read(inflater, size)
 
-        monkeypatch.setattr(deflate_module.zlib, "decompressobj", make)
+        monkeypatch.setattr(zlib, "decompressobj", make)
         monkeypatch.setattr(Inflater, "read", count)
 
 

@@ -54,7 +54,9 @@ def served(data: bytes) -> Request | HandshakeFailed | None:
     for byte in data:
         in_bytes.receive_data(bytes([byte]))
         events.append(in_bytes.next_event())
-    (same,) = [one for one in events if one is not None] or [None]
+    found = [one for one in events if one is not None]
+    assert len(found) <= 1
+    same = found[0] if found else None
     if isinstance(event, HandshakeFailed):
         assert isinstance(same, HandshakeFailed)
         assert same.error.slug == event.error.slug
