@@ -184,13 +184,14 @@ class Connection:
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Takes bytes from the network; pull the events afterwards.
 
-        Raises `LocalProtocolError` after `receive_eof`. Bytes after a Close or a failure are discarded.
+        Bytes after a Close, a failure or `ConnectionClosed` are discarded. Raises `LocalProtocolError` for
+        bytes between `receive_eof` and `ConnectionClosed`, and `TypeError` for what is not bytes.
         """
-        if self._eof:
-            raise LocalProtocolError("data after EOF", slug="data-after-eof")
         if self._state is State.CLOSED or self._close_received is not None:
             # RFC 6455 §5.5.1, §7.1.7: data after a Close or a failure is not processed.
             return
+        if self._eof:
+            raise LocalProtocolError("data after EOF", slug="data-after-eof")
         self._reader.receive_data(data)
 
     def receive_eof(self) -> None:
@@ -210,8 +211,10 @@ class Connection:
         if self._events:
             return self._events.popleft()
         batch = self._reader.read_messages() or self._read_batch()
-        if not batch:
-            return None
+        while not batch:
+            if not self.inflating:
+                return None
+            batch = self._read_batch()
         self._events = batch
         return batch.popleft()
 
@@ -219,7 +222,8 @@ class Connection:
         """Returns the events that `next_event` would return next without parsing more; empty if none.
 
         Whole messages are returned together. A frame that may end the connection is never returned together
-        with messages before it, so that they can be answered first.
+        with messages before it, so that they can be answered first. After inflating 1 MiB of a message it
+        returns, so that others have a turn: while `inflating` is True, call it again.
         """
         events = self._events
         if not events:
@@ -249,6 +253,11 @@ class Connection:
         """
         return self._reader.held
 
+    @property
+    def inflating(self) -> bool:
+        """Whether compressed data that has arrived is not inflated; see `next_batch`."""
+        return self.deflate is not None and self._reader.inflating
+
     def _read_batch(self) -> deque[Event]:
         """Parses by the general path until there is an event, or no more input."""
         if self._state is State.CLOSED:
@@ -267,6 +276,8 @@ class Connection:
                 return self._receive_control_frame(item)
             if item is not None:
                 return deque((item,))
+            if reader.inflating:
+                return NO_EVENTS
             if not reader.refill():
                 break
             messages = reader.read_messages()

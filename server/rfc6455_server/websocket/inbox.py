@@ -60,6 +60,7 @@ class Inbox:
         "_outbox",
         "_owner",
         "_partial",
+        "_pull_scheduled",
         "_rates",
         "_reader",
         "_taken_size",
@@ -94,6 +95,7 @@ class Inbox:
         """Whether reading has stopped because too much is unread."""
         self._waiter: asyncio.Future[None] | None = None
         self._finished = False
+        self._pull_scheduled = False
 
     @property
     def unread_bytes(self) -> int:
@@ -150,6 +152,8 @@ class Inbox:
             batch = connection.next_batch()
             if not batch:
                 self._count_partial(connection.held)
+                if connection.inflating:
+                    self._pull_later()
                 return
             kind = type(batch[0])
             if kind is not TextMessage and kind is not BinaryMessage:
@@ -167,10 +171,20 @@ class Inbox:
                 self._partial = connection.held
                 if not self.paused:
                     # The handler answers these messages before a frame is read that may end the connection.
-                    self._hub.loop.call_soon(self.pull)
+                    self._pull_later()
             if self._charged or self._unread + self._partial > _UNCHARGED:
                 self._charge()
             return
+
+    def _pull_later(self) -> None:
+        """Pulls again after others have had a turn, once, however often input arrives until then."""
+        if not self._pull_scheduled:
+            self._pull_scheduled = True
+            self._hub.loop.call_soon(self._pull_again)
+
+    def _pull_again(self) -> None:
+        self._pull_scheduled = False
+        self.pull()
 
     def receive_eof(self) -> None:
         """Processes the remaining input even if reading was paused: at most one read is left."""
