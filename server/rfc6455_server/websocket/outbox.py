@@ -280,8 +280,8 @@ class Outbox:
         self._finished = True
         self._drop_backlog()
         before = self._written if self._transport.get_write_buffer_size() else 0
-        self._write()
-        self._written += before
+        if self._write():
+            self._written += before
         self._charge()  # until the peer has read it, or TCP is closed
 
     def release(self) -> None:
