@@ -4,12 +4,14 @@ import asyncio
 import gc
 import tracemalloc
 
-from rfc6455 import Opcode, encode_frame
+from rfc6455 import ClientHandshake, Opcode, Request, encode_frame
 from rfc6455_server import Cause, CloseReport, Server, WebSocket
+from rfc6455_server.http.routes import HttpRequest, HttpResponse
 from rfc6455_server.testing import ManualClock, MemoryTransport, TestClient, settle
 from rfc6455_server.websocket.inbox import MAX_UNREAD
 from tests.helpers import KEY
 from tests.hostile.flaws import flaw
+from tests.server_helpers import Recorder
 
 MIB = 1 << 20
 UNFINISHED = encode_frame(Opcode.BINARY, bytes(MIB), mask_key=KEY)[:-1]
@@ -157,3 +159,108 @@ async def test_one_tiny_message_a_read() -> None:
         assert count > 200
         assert held < 1.5 * ws.unread_bytes < 1.5 * MAX_UNREAD + 2000
         assert rig.server.incoming == ws.unread_bytes
+
+
+def long_request(size: int, fields: int = 50) -> bytes:
+    """Returns a request with a head of some ``size`` bytes."""
+    added = [(f"X-{number}", "x" * (size // fields)) for number in range(fields)]
+    return ClientHandshake("test", "/", headers=added).data_to_send()
+
+
+@flaw(
+    "found here",
+    what="sends a large head, and then data, while the server decides",
+    here="all of it counts against `max_total_queue` until the request is answered",
+)
+async def test_the_heads_of_requests_count() -> None:
+    rig = Rig()
+    deciding = asyncio.Event()
+
+    @rig.server.authorize
+    async def authorize(request: Request) -> None:
+        await deciding.wait()
+
+    async with rig.client:
+        recorders = [Recorder(rig.clock) for _ in range(10)]
+        transports = [rig.client.open(recorder) for recorder in recorders]
+        await settle()
+        gc.collect()
+        tracemalloc.start()
+        for transport in transports:
+            transport.write(long_request(12_000) + bytes(40_000))
+        await settle()
+        gc.collect()
+        held = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert rig.server.queued / 2 < held < 1.5 * rig.server.queued
+        for transport in transports[1:]:
+            transport.abort()
+        await settle()
+        assert 100_000 < rig.server.queued < 200_000
+        deciding.set()
+        await settle()
+        assert recorders[0].received.startswith(b"HTTP/1.1 101 ")
+        transports[0].abort()
+        await settle()
+        await rig.clock.advance(20)
+        assert rig.server.queued == 0
+
+
+@flaw(
+    "found here",
+    what="holds many connections open whose requests had large heads, which are kept",
+    here="they count against `max_total_queue`; over it, the largest are ended",
+)
+async def test_the_heads_of_open_connections_are_bounded() -> None:
+    rig = Rig(max_total_queue=200_000)
+    async with rig.client:
+        recorders = [Recorder(rig.clock) for _ in range(20)]
+        for recorder in recorders:
+            rig.client.open(recorder).write(long_request(12_000))
+            await settle()
+        assert 4 < len(rig.server.websockets) < 10
+        assert sum(recorder.ended is not None for recorder in recorders) == 20 - len(rig.server.websockets)
+        assert 100_000 < rig.server.queued <= 200_000
+
+
+@flaw(
+    "found here",
+    what="sends a request while the server is over its budget",
+    here="the largest is ended first, and it need not be the newest",
+)
+async def test_over_the_budget_a_request_that_is_not_answered_is_dropped() -> None:
+    rig = Rig(max_total_queue=100_000)
+    rig.server.authorize(lambda request: asyncio.Event().wait())
+    async with rig.client:
+        recorders = [Recorder(rig.clock) for _ in range(2)]
+        for recorder, size in zip(recorders, (12_000, 8_000), strict=True):
+            rig.client.open(recorder).write(long_request(size) + bytes(15_000))
+            await settle()
+        assert [recorder.ended is not None for recorder in recorders] == [True, False]
+        assert 0 < rig.server.queued <= 100_000
+
+
+@flaw(
+    "found here",
+    what="sends a request over HTTP with a large head, and its answer takes long",
+    here="the head counts until the answer is read",
+)
+async def test_the_head_of_an_http_request_counts() -> None:
+    rig = Rig()
+    done = asyncio.Event()
+
+    @rig.server.http("/slow")
+    async def slow(request: HttpRequest) -> HttpResponse:
+        await done.wait()
+        return HttpResponse(b"done")
+
+    async with rig.client:
+        recorder = Recorder(rig.clock)
+        fields = "".join(f"X-{number}: {'x' * 200}\r\n" for number in range(50))
+        rig.client.open(recorder).write(f"GET /slow HTTP/1.1\r\nHost: test\r\n{fields}\r\n".encode())
+        await settle()
+        assert 20_000 < rig.server.queued < 30_000
+        done.set()
+        await settle()
+        assert recorder.received.endswith(b"done")
+        assert rig.server.queued == 0

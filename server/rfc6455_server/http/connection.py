@@ -18,7 +18,7 @@ from rfc6455_server.http.extras import load_h11
 from rfc6455_server.http.refusals import record_refusal
 from rfc6455_server.http.routes import MAX_BODY, HttpRequest, HttpResponse, HttpRoute, HttpRoutes, not_found
 from rfc6455_server.logs import log
-from rfc6455_server.websocket.hub import Hub, Slowness
+from rfc6455_server.websocket.hub import FEW_BYTES, Hub, Slowness, head_size
 from rfc6455_server.websocket.outbox import MIN_PROGRESS
 from rfc6455_server.websocket.streams import LINGER_TIMEOUT, CodecProtocol
 
@@ -54,6 +54,7 @@ class HttpConnection:
         self._head_accepted = (
             False  # ``begin`` of the route has accepted the head, and the handler has not run
         )
+        self._head_size = 0  # bytes of the head, unless they are few
         self._early = 0  # bytes that followed the request before it was answered
         self._task: asyncio.Task[None] | None = None  # answers the request
         self._timer: Timer | None = hub.clock.call_later(hub.limits.send_timeout, self.abort)
@@ -138,6 +139,9 @@ class HttpConnection:
     def _start(self, event: Any) -> None:
         headers = Headers([(name.decode(), value.decode("latin-1")) for name, value in event.headers])
         self._head = Request(event.method.decode(), event.target.decode(), headers)
+        if (size := head_size(self._head)) > FEW_BYTES:
+            self._head_size = size
+            self._charge()
         self._route = self._routes.find(self._head.path)
         route = self._route
         if route is not None and route.begin is not None and route.takes(self._head.method):
@@ -287,9 +291,9 @@ class HttpConnection:
             self._start_write_timer()
 
     def _charge(self) -> None:
-        """Tells the budget what waits here: the body, further requests, and what the client has not read."""
-        size = len(self._body) + self._early + self._writer.transport.get_write_buffer_size()
-        self._hub.budget.charge(self, size)
+        """Tells the budget what waits here: the request, further ones, and what the client has not read."""
+        size = self._head_size + len(self._body) + self._early
+        self._hub.budget.charge(self, size + self._writer.transport.get_write_buffer_size())
 
     def disconnect_slow(self, slowness: Slowness) -> None:
         """Ends the connection: of all peers, most bytes wait for this one."""

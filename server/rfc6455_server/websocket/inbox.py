@@ -19,7 +19,7 @@ from rfc6455 import BinaryMessage, Connection, Event, State, TextMessage
 from rfc6455_server.clock import Timer
 from rfc6455_server.limits import ReceiveRates
 from rfc6455_server.logs import log
-from rfc6455_server.websocket.hub import Hub, NoOwner, Owner, Slowness
+from rfc6455_server.websocket.hub import FEW_BYTES, Hub, NoOwner, Owner, Slowness
 from rfc6455_server.websocket.outbox import MIN_PROGRESS, Outbox
 from rfc6455_server.websocket.streams import CodecReader
 
@@ -31,10 +31,6 @@ MESSAGE_COST: Final = 128
 
 BATCH_COST: Final = 896
 """Bytes counted for each batch of messages besides them: for the queue that holds it."""
-
-_UNCHARGED: Final = 1 << 12
-"""Fewer bytes than this are not counted in the budget: the connection itself takes more, and counting them
-would take a tenth of the time of a small message."""
 
 _FEW: Final = 1 << 10
 _SMALL: Final = 64
@@ -167,7 +163,7 @@ class Inbox:
                 if not self.paused:
                     # The handler answers these messages before a frame is read that may end the connection.
                     self._hub.loop.call_soon(self.pull)
-            if self._charged or self._unread + self._partial > _UNCHARGED:
+            if self._charged or self._unread + self._partial > FEW_BYTES:
                 self._charge()
             return
 
@@ -192,7 +188,7 @@ class Inbox:
 
     def _charge(self) -> None:
         size = self._unread + self._partial
-        if size <= _UNCHARGED:
+        if size <= FEW_BYTES:
             size = 0
         if size != self._charged:
             budget = self._hub.budget
@@ -222,7 +218,7 @@ class Inbox:
         self._partial = size
         if size and self._timer is None and not self._finished:
             self._start_timer()
-        if self._charged or size > _UNCHARGED:
+        if self._charged or size > FEW_BYTES:
             self._charge()
 
     def _start_timer(self) -> None:
