@@ -17,7 +17,7 @@ from rfc6455_server.limits import Limits
 from rfc6455_server.policies import Coalesce
 from rfc6455_server.socketio import SocketIO
 from rfc6455_server.testing import ManualClock, TestClient, settle
-from rfc6455_server.websocket.backlog import Backlog
+from rfc6455_server.websocket.backlog import ENTRY_COST, Backlog
 from rfc6455_server.websocket.hub import Budget, NoOwner
 from tests.helpers import feed, make_connection
 from tests.hostile.flaws import flaw
@@ -290,15 +290,18 @@ async def test_compressed_forms_of_what_waits_count() -> None:
         assert len(server.websockets) == 2
         recorder.received.clear()
         before = server.queued
+        frames = 0
         with traced() as held:
             for number in range(20):
                 text = "".join(str(number * digit) for digit in range(20_000))
                 server.rooms["all"].broadcast(text)
                 await settle()
                 assert recorder.received[0] == 0xC1
+                frames += len(text) + len(recorder.received)
                 recorder.received.clear()
             del text
             grown, counted = held(), server.queued - before
+        assert frames < counted < frames + 20 * 2 * ENTRY_COST
         assert counted / 1.5 < grown < 1.5 * counted
 
 

@@ -109,7 +109,7 @@ class Budget:
         self._shared = 0  # bytes that `_total` counts once too often
         self._trimming = False
         self.incoming = 0
-        """Bytes that arrived and are not handled, of unfinished messages too: a part of ``queued``."""
+        """Bytes of messages that no handler has taken, and of unfinished ones: a part of ``queued``."""
 
     @property
     def queued(self) -> int:
