@@ -32,10 +32,11 @@ MESSAGE_COST: Final = 128
 BATCH_COST: Final = 896
 """Bytes counted for each batch of messages besides them: for the queue that holds it."""
 
-_FEW: Final = 1 << 10
 _SMALL: Final = 64
-"""Messages of fewer bytes in all, or each, count by their bytes on the wire: that takes less time, and what
-holds them takes more."""
+_LARGE: Final = 1 << 12
+"""Messages of fewer bytes on average count by their bytes on the wire: what holds them takes more. Those of
+fewer than `_LARGE` do so too if nothing else is unread. Looking at each takes a tenth of an echo of 1 KiB
+(``benchmarks/before_after.py``)."""
 
 _data_of = attrgetter("data")
 
@@ -246,7 +247,7 @@ class Inbox:
         if self._rates is not None and not self._rates.take(count, size, self._hub.clock.time()):
             self._owner.disconnect_fast()
             return
-        if size > _FEW and size > _SMALL * count:
+        if size > _LARGE * count or (self._later and size > _SMALL * count):
             # Text takes up to four bytes for each byte on the wire.
             size = sum(map(getsizeof, map(_data_of, batch)))
         size += MESSAGE_COST * count + BATCH_COST
