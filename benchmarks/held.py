@@ -138,7 +138,7 @@ def queues(tree: Path) -> Iterator[tuple[str, dict[str, float]]]:
 
 
 def unfinished(tree: Path) -> Iterator[tuple[str, dict[str, float]]]:
-    """Yields what clients hold that do not finish a message, at once and after 15 seconds."""
+    """Yields what clients hold that do not finish a message, at once and after 25 seconds."""
     limits = {"receive_timeout": 10.0, "max_connections": UNFINISHED + 10}
     with held_server(tree, **limits) as server, ExitStack() as stack:
         control = Control(server.port)
@@ -150,7 +150,7 @@ def unfinished(tree: Path) -> Iterator[tuple[str, dict[str, float]]]:
             with suppress(OSError):  # the server may have ended it meanwhile
                 client.sendall(frame)
         control.ask()
-        for case, seconds in (("at once", 1), ("after 15 seconds", 15)):
+        for case, seconds in (("at once", 1), ("after 25 seconds", 25)):
             time.sleep(seconds)
             state = control.ask()
             grown = (server.memory() - before) / MIB

@@ -264,7 +264,7 @@ class Server:
             "tcp_connections": ("Open TCP connections.", listener.connections if listener else 0),
             "rooms": ("Rooms that have members.", sum(map(len, self.registries))),
             "queued_bytes": ("Bytes that wait for peers or for their handlers.", self.queued),
-            "incoming_bytes": ("Of these, bytes that arrived and are not handled.", self.incoming),
+            "incoming_bytes": ("Of these, messages that are not taken, and unfinished ones.", self.incoming),
         }
 
     # State.
@@ -281,12 +281,12 @@ class Server:
 
     @property
     def queued(self) -> int:
-        """Bytes of memory that wait for peers or for their handlers."""
+        """Bytes of memory of what waits for peers or for their handlers, and of requests."""
         return self._listener.hub.budget.queued if self._listener else 0
 
     @property
     def incoming(self) -> int:
-        """Of these, the bytes that arrived and are not handled."""
+        """Of these, the bytes of messages that no handler has taken, and of unfinished ones."""
         return self._listener.hub.budget.incoming if self._listener else 0
 
     @property

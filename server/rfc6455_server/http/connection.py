@@ -20,7 +20,7 @@ from rfc6455_server.http.heads import ServedRequest, read_head
 from rfc6455_server.http.refusals import record_refusal
 from rfc6455_server.http.routes import MAX_BODY, HttpRequest, HttpResponse, HttpRoute, HttpRoutes, not_found
 from rfc6455_server.logs import log
-from rfc6455_server.websocket.hub import Hub, Slowness
+from rfc6455_server.websocket.hub import FEW_BYTES, Hub, Slowness, head_size
 from rfc6455_server.websocket.outbox import MIN_PROGRESS
 from rfc6455_server.websocket.streams import LINGER_TIMEOUT, CodecProtocol
 
@@ -67,6 +67,7 @@ class HttpConnection:
             False  # ``begin`` of the route has accepted the head, and the handler has not run
         )
         self._chunks = 0  # in which the body has come
+        self._head_size = 0  # bytes of the head, unless they are few
         self._early = 0  # bytes that followed the request before it was answered
         self._task: asyncio.Task[None] | None = None  # answers the request
         # A deadline always runs: of the request, the handler, each piece of the answer, and the end.
@@ -187,6 +188,9 @@ class HttpConnection:
 
     def _start(self, event: Any) -> None:
         self._head = head = read_head(event, self._scheme)
+        if (size := head_size(head)) > FEW_BYTES:
+            self._head_size = size
+            self._charge()
         self._route = route = self._routes.find(head.path)
         if route is not None and route.begin is not None and route.takes(head.method):
             refusal = route.begin(head)
@@ -386,9 +390,9 @@ class HttpConnection:
             self._watch_progress()
 
     def _charge(self) -> None:
-        """Tells the budget what waits here: the body, further requests, and what the client has not read."""
-        size = len(self._body) + self._early + self._writer.transport.get_write_buffer_size()
-        self._hub.budget.charge(self, size)
+        """Tells the budget what waits here: the request, further ones, and what the client has not read."""
+        size = self._head_size + len(self._body) + self._early
+        self._hub.budget.charge(self, size + self._writer.transport.get_write_buffer_size())
 
     def disconnect_slow(self, slowness: Slowness) -> None:
         """Ends the connection: of all peers, most bytes wait for this one."""

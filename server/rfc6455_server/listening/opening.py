@@ -25,7 +25,7 @@ from rfc6455_server.http.refusals import record_refusal
 from rfc6455_server.listening.proxy import forwarded_scheme
 from rfc6455_server.listening.routing import STOPPING, Authorize, Match, Refusal, Router
 from rfc6455_server.logs import log
-from rfc6455_server.websocket.hub import Hub
+from rfc6455_server.websocket.hub import FEW_BYTES, Hub, Slowness, head_size
 from rfc6455_server.websocket.streams import LINGER_TIMEOUT, CodecProtocol
 from rfc6455_server.websocket.websocket import WebSocket
 
@@ -37,6 +37,10 @@ MAX_EARLY: Final = 1 << 16
 
 _FAIL_EARLY: Final = 1 << 20
 """Never reached: the read that makes reading pause has at most a quarter of it."""
+
+
+_COPIES: Final = 3
+"""How often the bytes of a request are held, at most, until it is answered."""
 
 
 class OpeningOwner(Protocol):
@@ -151,6 +155,11 @@ class Opening:
         if self._answered:
             return  # refused: read and dropped, so that the client receives the answer and not a reset
         self._data += data
+        if len(self._data) > FEW_BYTES:
+            # The codec holds them too, as bytes that it has not used or as the fields of the request.
+            self._openings.hub.budget.charge(self, _COPIES * len(self._data))
+            if self._answered:
+                return  # that was too much
         self._handshake.receive_data(data)
         if self._task is not None:
             if len(self._data) > MAX_EARLY:
@@ -178,6 +187,11 @@ class Opening:
         """Ends the connection at once."""
         self._finish()
         self._writer.transport.abort()
+
+    def disconnect_slow(self, slowness: Slowness) -> None:
+        """Ends the connection at once: of all peers, most bytes wait for the answer to this one."""
+        log(logging.INFO, "request dropped", address=self._protocol.address, reason=slowness)
+        self.abort()
 
     def _scheme_of(self, request: Request) -> str:
         protocol = self._protocol
@@ -250,6 +264,8 @@ class Opening:
         if len(self._data) > MAX_EARLY:
             self._protocol.reader.resume()
         websocket = WebSocket(connection, request, self._protocol, self._writer, openings.hub, user)
+        if len(self._data) > FEW_BYTES and (size := head_size(request)) > FEW_BYTES:
+            websocket.reserve(size)
         openings.owner.serve_websocket(websocket, match)
 
     def _refuse(self, request: Request, refusal: Refusal) -> None:
@@ -301,6 +317,7 @@ class Opening:
         if self._task is not None:
             self._task.cancel()
             self._task = None
+        self._openings.hub.budget.release(self)
         self._openings.discard(self)
         self._openings.hub.lingering.discard(self)
 

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
-from rfc6455 import Event, PreparedMessage
+from rfc6455 import Event, PreparedMessage, Request
 from rfc6455_server.clock import Clock
 from rfc6455_server.limits import Limits
 from rfc6455_server.policies import Policy
@@ -15,6 +15,20 @@ from rfc6455_server.websocket.reports import CloseReport
 Slowness = Literal["backlog full", "budget exceeded", "send timeout", "receive timeout"]
 """Why a slow peer is disconnected: its backlog is full, or all that waits; `send` waits too long; a message
 takes too long to arrive."""
+
+
+FEW_BYTES: Final = 1 << 12
+"""Fewer bytes than this, of messages or of a head, are not counted in the budget: a connection takes more."""
+
+_FIELD_COST: Final = 256
+"""Bytes counted for each field of a head besides its characters."""
+
+
+def head_size(request: Request) -> int:
+    """Returns the bytes of memory that the head of a request takes."""
+    return len(request.target) + sum(
+        [_FIELD_COST + len(name) + len(value) for name, value in request.headers]
+    )
 
 
 class Owner(Protocol):
@@ -96,7 +110,7 @@ class Budget:
         self._shared = 0  # bytes that `_total` counts once too often
         self._trimming = False
         self.incoming = 0
-        """Bytes that arrived and are not handled, of unfinished messages too: a part of ``queued``."""
+        """Bytes of messages that no handler has taken, and of unfinished ones: a part of ``queued``."""
 
     @property
     def queued(self) -> int:

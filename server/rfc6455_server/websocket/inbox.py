@@ -19,7 +19,7 @@ from rfc6455 import BinaryMessage, Connection, Event, State, TextMessage
 from rfc6455_server.clock import Timer
 from rfc6455_server.limits import ReceiveRates
 from rfc6455_server.logs import log
-from rfc6455_server.websocket.hub import Hub, NoOwner, Owner, Slowness
+from rfc6455_server.websocket.hub import FEW_BYTES, Hub, NoOwner, Owner, Slowness
 from rfc6455_server.websocket.outbox import MIN_PROGRESS, Outbox
 from rfc6455_server.websocket.streams import CodecReader
 
@@ -32,14 +32,11 @@ MESSAGE_COST: Final = 128
 BATCH_COST: Final = 896
 """Bytes counted for each batch of messages besides them: for the queue that holds it."""
 
-_UNCHARGED: Final = 1 << 12
-"""Fewer bytes than this are not counted in the budget: the connection itself takes more, and counting them
-would take a tenth of the time of a small message."""
-
-_FEW: Final = 1 << 10
 _SMALL: Final = 64
-"""Messages of fewer bytes in all, or each, count by their bytes on the wire: that takes less time, and what
-holds them takes more."""
+_LARGE: Final = 1 << 12
+"""Messages of fewer bytes on average count by their bytes on the wire: what holds them takes more. Those of
+fewer than `_LARGE` do so too if nothing else is unread. Looking at each takes a tenth of an echo of 1 KiB
+(``benchmarks/before_after.py``)."""
 
 _data_of = attrgetter("data")
 
@@ -172,7 +169,7 @@ class Inbox:
                 if not self.paused:
                     # The handler answers these messages before a frame is read that may end the connection.
                     self._pull_later()
-            if self._charged or self._unread + self._partial > _UNCHARGED:
+            if self._charged or self._unread + self._partial > FEW_BYTES:
                 self._charge()
             return
 
@@ -207,7 +204,7 @@ class Inbox:
 
     def _charge(self) -> None:
         size = self._unread + self._partial
-        if size <= _UNCHARGED:
+        if size <= FEW_BYTES:
             size = 0
         if size != self._charged:
             budget = self._hub.budget
@@ -237,7 +234,7 @@ class Inbox:
         self._partial = size
         if size and self._timer is None and not self._finished:
             self._start_timer()
-        if self._charged or size > _UNCHARGED:
+        if self._charged or size > FEW_BYTES:
             self._charge()
 
     def _start_timer(self) -> None:
@@ -265,7 +262,7 @@ class Inbox:
         if self._rates is not None and not self._rates.take(count, size, self._hub.clock.time()):
             self._owner.disconnect_fast()
             return
-        if size > _FEW and size > _SMALL * count:
+        if size > _LARGE * count or (self._later and size > _SMALL * count):
             # Text takes up to four bytes for each byte on the wire.
             size = sum(map(getsizeof, map(_data_of, batch)))
         size += MESSAGE_COST * count + BATCH_COST

@@ -432,6 +432,10 @@ class WebSocket(RoomMember):
         self._protocol.reader.detach()
         self._protocol.websocket = None
 
+    def reserve(self, size: int) -> None:
+        """Records that ``size`` bytes are held for as long as TCP is open: of the request."""
+        self._outbox.reserve(size)
+
     def finish_handling(self) -> None:
         """Records that the handler has ended: what it left unread waits for nobody, and no longer counts."""
         self._inbox.stop_counting()
