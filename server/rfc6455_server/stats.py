@@ -34,6 +34,7 @@ class Stats:
         "dropped",
         "latency",
         "loop_lag",
+        "memberships",
         "messages_in",
         "messages_out",
         "refused",
@@ -54,6 +55,8 @@ class Stats:
         """Messages dropped for peers that were behind, by policy."""
         self.closes: Counter[tuple[int, str]] = Counter()
         """Ended connections, by close code and cause."""
+        self.memberships = 0
+        """Rooms that all connections together are in now, each connection counted."""
         self.refused: Counter[int] = Counter()
         """Connections and requests refused, by HTTP status."""
         self.latency = Histogram()
