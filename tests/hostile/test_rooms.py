@@ -57,6 +57,7 @@ async def test_a_hundred_thousand_rooms_of_one_connection() -> None:
         test.transports.pop().abort()
 
     async with test:
+        await test.connect("/")  # makes what all connections share
         with measured():
             held = Held()
             await join(held)
