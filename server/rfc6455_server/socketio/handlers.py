@@ -63,8 +63,12 @@ class HandlerQueue:
 
         If ``is_concurrent`` then says so, it waits only for that of `open`.
         """
-        self._session.charge(size)
-        self._admit(call, size, is_concurrent)
+        if self._opening is None and is_concurrent():
+            self._session.charge(size + _RUNNING_COST)
+            self._spawn(self._run(call, size + _RUNNING_COST))
+        else:
+            self._session.charge(size)
+            self._wait(call, size, is_concurrent)
 
     def start(self, call: Call) -> None:
         """Runs ``call`` now, in a task of its own."""
@@ -102,14 +106,14 @@ class HandlerQueue:
             self._opening = None
             waiting = list(self._waiting)
             self._waiting.clear()
-            for one in waiting:
-                self._admit(*one)
+            for waiting_call, size, is_concurrent in waiting:
+                if is_concurrent():
+                    self._session.charge(_RUNNING_COST)
+                    self._spawn(self._run(waiting_call, size + _RUNNING_COST))
+                else:
+                    self._wait(waiting_call, size, is_concurrent)
 
-    def _admit(self, call: Call, size: int, is_concurrent: Callable[[], bool]) -> None:
-        if self._opening is None and is_concurrent():
-            self._session.charge(_RUNNING_COST)
-            self._spawn(self._run(call, size + _RUNNING_COST))
-            return
+    def _wait(self, call: Call, size: int, is_concurrent: Callable[[], bool]) -> None:
         self._waiting.append((call, size, is_concurrent))
         if self._opening is None and self._worker is None:
             self._worker = self._spawn(self._work())
