@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 
-from rfc6455_server import Refusal, Server, WebSocket
+from rfc6455_server import HttpRequest, HttpResponse, Refusal, Server, WebSocket
 from rfc6455_server.limits import FEW_ROOMS, Limits
 from rfc6455_server.socketio import Socket, SocketIO
 from rfc6455_server.socketio.options import EngineOptions
@@ -254,6 +254,33 @@ async def _(site: Site) -> None:
     assert ours.closed is None
     await site.clock.advance(3)
     assert ours.closed is not None
+
+
+@shows("receive_timeout", receive_timeout=2, ping_interval=3600)
+async def _(site: Site) -> None:
+    wire = site.test.open(Recorder(site.clock))
+    wire.write(b"GET /echo HTTP/1.1\r\n" + UPGRADE)
+    await settle()
+    wire.write(b"\x82\xfe\xff\xff\0\0\0\0x")  # a message that does not go on
+    await site.clock.advance(1.9)
+    (ours,) = site.server.websockets
+    await site.clock.advance(3)
+    assert ours.closed is not None
+
+
+@shows("answer_timeout", answer_timeout=2)
+async def _(site: Site) -> None:
+    @site.server.http("/never")
+    async def never(_: HttpRequest) -> HttpResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    recorder = Recorder(site.clock)
+    site.test.open(recorder).write(b"GET /never HTTP/1.1\r\nHost: test\r\n\r\n")
+    await site.clock.advance(1.9)
+    assert not recorder.received
+    await site.clock.advance(0.2)
+    assert recorder.received.startswith(b"HTTP/1.1 503 ")
 
 
 UPGRADE: Final = (
