@@ -81,6 +81,16 @@ def test_a_limit_is_a_number_above_zero(name: str, value: float) -> None:
         Limits(**{name: value})  # type: ignore[arg-type]
 
 
+TIMES = [name for name in LimitOptions.__annotations__ if name.endswith(("_timeout", "_interval"))]
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_a_time_in_milliseconds_is_refused(name: str) -> None:
+    assert getattr(Limits(**{name: 3600}), name) == 3600
+    with pytest.raises(ValueError, match=f"{name} must be above 0 and at most 3600 seconds, not 20000"):
+        Limits(**{name: 20_000})
+
+
 def test_a_bucket_allows_a_burst_of_two_seconds_and_then_the_rate() -> None:
     bucket = TokenBucket(10, now=0)
     assert [bucket.take(1, 0) for _ in range(21)] == [True] * 20 + [False]

@@ -34,6 +34,7 @@ class Stats:
         "dropped",
         "latency",
         "loop_lag",
+        "memberships",
         "messages_in",
         "messages_out",
         "refused",
@@ -59,6 +60,8 @@ class Stats:
         """Connections and requests refused, by HTTP status and reason."""
         self.unanswered: Counter[str] = Counter()
         """Connections that ended without an answer to their first request, by reason."""
+        self.memberships = 0
+        """Rooms that all connections together are in now, each connection counted."""
         self.latency = Histogram()
         """Seconds between the Pings of `keepalive` and their Pongs."""
         self.loop_lag = Histogram()

@@ -25,7 +25,7 @@ from tests.server_helpers import Recorder
 
 MEMBERS = 5
 SIZES = {"empty": (2000, 0), "tiny": (2000, 20), "large": (20, 100_000)}
-WAYS = ["post", "send", "room", "ping", "event", "polled event"]
+WAYS = ["post", "send", "room", "ping", "event", "polled event", "ack"]
 
 
 class Rig:
@@ -52,7 +52,7 @@ class Rig:
         for _ in range(MEMBERS):
             if way == "polled event":
                 await self._poll()
-            elif way == "event":
+            elif way in ("event", "ack"):
                 ws = await self.client.connect("/socket.io/?EIO=4&transport=websocket")
                 await ws.send("40")
                 self._ours.append(ws)
@@ -89,6 +89,9 @@ class Rig:
             self.server.rooms["all"].broadcast(text)
         elif way.endswith("event"):
             self.io.emit("e", text)
+        elif way == "ack":
+            for socket in self.io.fetch_sockets():
+                self._wait(socket.emit_with_ack("e", text))
         for member in self.members:
             if way == "post":
                 member.post(text)

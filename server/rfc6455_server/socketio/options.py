@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, TypedDict
 
 from rfc6455 import Request
+from rfc6455_server.limits import check_seconds
 from rfc6455_server.socketio.compression import DEFAULT_THRESHOLD
 from rfc6455_server.socketio.cors import Origins
 from rfc6455_server.socketio.engine import (
@@ -95,7 +96,10 @@ class EngineOptionsDict(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """Options of the sessions and their requests. Raises `ValueError` for a value that is out of range."""
+    """Options of the sessions and their requests.
+
+    Raises `ValueError` for a value that is out of range, such as a time in milliseconds.
+    """
 
     path: str
     """The path of all requests; what is below it belongs to it too."""
@@ -128,9 +132,10 @@ class EngineOptions:
     def __post_init__(self) -> None:
         if not self.path.startswith("/") or not self.path.strip("/"):
             raise ValueError(f"not a path: {self.path!r}")
-        times = (self.ping_interval, self.ping_timeout, self.upgrade_timeout)
-        if not all(0 < time < float("inf") for time in times) or self.max_payload < 1:
-            raise ValueError("times and sizes must be above 0 and finite")
+        for name in ("ping_interval", "ping_timeout", "upgrade_timeout"):
+            check_seconds(name, getattr(self, name))
+        if self.max_payload < 1:
+            raise ValueError("max_payload must be at least 1")
         if isinstance(self.transports, str) or not self.transports:
             raise ValueError("transports is a collection of names")
         if not set(self.transports) <= {"polling", "websocket"}:

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from rfc6455 import CloseCode, HandshakeError, Request
+from rfc6455 import CloseCode, HandshakeError, Headers, Request, ascii_lower
 from rfc6455_server.clock import spread
 from rfc6455_server.http.routes import HttpRequest, HttpResponse, HttpRoute
 from rfc6455_server.limits import Addresses, Limits
@@ -44,6 +44,9 @@ MAX_POLL_PACKETS: Final = 16
 _TAKES_MANY_PACKETS: Final = re.compile(r"^Mozilla/|^node-XMLHttpRequest|^okhttp/|\bCFNetwork/")
 # The time as python-socketio's client writes it into the query; JavaScript's is a short text.
 _PYTHON_TIME: Final = re.compile(r"[0-9]+\.[0-9]+")
+
+
+_FRAMING_FIELDS: Final = ("content-length", "transfer-encoding")  # which HTTP sets
 
 
 class _Error(NamedTuple):
@@ -77,6 +80,17 @@ def max_poll_packets(request: Request) -> int:
     if takes_many and _PYTHON_TIME.fullmatch(parse_query(request).get("t", "")) is None:
         return DEFAULT_MAX_PACKETS
     return MAX_POLL_PACKETS
+
+
+def check_fields(fields: Sequence[tuple[str, str]]) -> None:
+    """Raises `LocalProtocolError` or `ValueError` for fields that an answer cannot have.
+
+    HTTP would refuse them too late: when the session is open, or its messages are taken.
+    """
+    Headers(fields)
+    for name, value in fields:
+        if not value.isascii() or value.strip(" \t") != value or ascii_lower(name) in _FRAMING_FIELDS:
+            raise ValueError(f"an answer cannot have the field {name!r}: {value!r}")
 
 
 class Transports:
@@ -259,7 +273,11 @@ class Transports:
             await found.receive_post(head, request.body)
         except EngineError as error:
             return self._error(head, _Error(*_BAD_REQUEST, {"name": error.slug}))
-        return self._answer(head, b"ok", "text/html")
+        try:
+            return self._answer(head, b"ok", "text/html")
+        except Exception:
+            found.fail("transport error")  # a header hook failed, and the client takes the POST for lost
+            raise
 
     async def _answer_poll(self, session: Session, request: Request) -> HttpResponse:
         threshold = self._options.http_compression
@@ -323,7 +341,10 @@ class Transports:
     def _added_fields(
         self, request: Request, fields: list[tuple[str, str]], opened: str | None
     ) -> list[tuple[str, str]]:
-        """Adds the cookie to the fields of an answer, and lets the application change them."""
+        """Adds the cookie to the fields of an answer, and lets the application change them.
+
+        Raises what a hook raises, and `check_fields` for what a hook has made.
+        """
         options = self._options
         if opened is not None:
             if self._cookie is not None:
@@ -332,6 +353,8 @@ class Transports:
                 options.initial_headers(request, fields)
         if options.headers is not None:
             options.headers(request, fields)
+        if options.headers is not None or (opened is not None and options.initial_headers is not None):
+            check_fields(fields)
         return fields
 
     def _error(self, request: Request, error: _Error) -> HttpResponse:
@@ -390,6 +413,7 @@ class Transports:
             logging.INFO,
             "session closed",
             address=session.address,
+            connection=session.connection_id,
             transport=transport,
             seconds=seconds,
             reason=reason,

@@ -324,8 +324,8 @@ class WebSocket(RoomMember):
             self._hub.budget.recount(message)  # members that are behind may hold it
         outbox.schedule(message.size)
 
-    def joining_limits(self) -> tuple[Limits, float]:
-        return self._hub.limits, self._hub.clock.time()
+    def joining_limits(self) -> tuple[Limits, int, float]:
+        return self._hub.limits, self._hub.stats.memberships, self._hub.clock.time()
 
     def pause_writing(self) -> None:
         self._outbox.pause()
