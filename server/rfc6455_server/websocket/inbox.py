@@ -51,6 +51,7 @@ class Inbox:
         "_charged",
         "_connection",
         "_finished",
+        "_handled",
         "_hub",
         "_later",
         "_mark",
@@ -86,6 +87,7 @@ class Inbox:
         self._unread = 0  # bytes of all batches
         self._partial = 0  # bytes that the codec holds
         self._charged = 0  # bytes of both that count in the budget
+        self._handled = False  # the handler has ended
         self._timer: Timer | None = None  # runs at least while a message is unfinished
         self._mark: int | None = None  # `_partial` when it was started, unless a message has ended since
         self.paused = False
@@ -204,7 +206,7 @@ class Inbox:
 
     def _charge(self) -> None:
         size = self._unread + self._partial
-        if size <= FEW_BYTES:
+        if size <= FEW_BYTES or self._handled:
             size = 0
         if size != self._charged:
             budget = self._hub.budget
@@ -213,10 +215,9 @@ class Inbox:
             budget.charge(self, size)
 
     def stop_counting(self) -> None:
-        """Removes what is unread from the budget: its handler has ended, so that it waits for nobody."""
-        self._hub.budget.incoming -= self._charged
-        self._charged = 0
-        self._hub.budget.release(self)
+        """What is unread no longer counts in the budget: its handler has ended, so that it waits for nobody."""
+        self._handled = True
+        self._charge()
 
     def disconnect_slow(self, slowness: Slowness) -> None:
         """Drops what is unread, and ends the connection: of all peers, most bytes wait for its handler."""
