@@ -215,7 +215,7 @@ class Inbox:
             budget.charge(self, size)
 
     def stop_counting(self) -> None:
-        """What is unread no longer counts in the budget: its handler has ended, so that it waits for nobody."""
+        """Records that the handler has ended: what is unread waits for nobody, and no longer counts."""
         self._handled = True
         self._charge()
 
