@@ -16,7 +16,7 @@ from rfc6455 import ClientHandshake, __version__
 from rfc6455_server import HttpRequest, HttpResponse, Server, WebSocket, connect
 from rfc6455_server.http import connection as http_connection
 from rfc6455_server.http import static
-from rfc6455_server.http.routes import HttpRoute, HttpRoutes, fixed
+from rfc6455_server.http.routes import HttpRoute, HttpRoutes, Outcome, fixed
 from rfc6455_server.testing import ManualClock, TestClient, settle
 from tests.server_helpers import PATIENCE, RawPeer, Recorder, echo_server, serving, until
 
@@ -331,7 +331,7 @@ async def test_a_client_has_time_as_long_as_it_takes_64_kib_within_the_send_time
 @pytest.mark.parametrize("path", ["/hello", "/nowhere", "/fails", "/invalid"])
 async def test_who_made_an_answer_is_told_when_it_is_done(path: str) -> None:
     server = page_server()
-    done: list[bool] = []
+    done: list[Outcome] = []
 
     async def answer(request: HttpRequest) -> HttpResponse:
         fields = [("X-Bad", "a\nb")] if path == "/invalid" else []
@@ -343,7 +343,7 @@ async def test_who_made_an_answer_is_told_when_it_is_done(path: str) -> None:
         peer.writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
         await read_answer(peer)
         await until(lambda: done)
-        assert done == [path != "/invalid"]
+        assert done == [Outcome.LOST if path == "/invalid" else Outcome.SENT]
         await peer.close()
 
 

@@ -403,7 +403,7 @@ async def test_a_session_ends_if_its_client_leaves_while_its_answer_is_written(w
             transport.vanish()
             await r.clock.advance(20)
         await settle()
-        assert r.reasons == ["transport error"]
+        assert r.reasons == ["too slow" if way == "it vanishes" else "transport error"]
         socket.emit("next")
         assert b"HTTP/1.1 400" in (await fetch(r, query)).received  # and not the next event
         assert r.server.queued == 0
@@ -556,7 +556,7 @@ async def test_who_is_authorized_while_the_server_closes_for_good_is_refused(kin
 
 
 async def test_text_that_is_not_ascii_counts_for_what_it_takes_in_memory() -> None:
-    assert Answer.of("😀" * 1000).cost == 8000
+    assert Answer.of("😀" * 1000).size == 4000
     body = b"x" * 100_000 + "😀".encode()  # as text, it takes four bytes for each code point
     async with rig() as r:
         go_on = asyncio.Event()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from rfc6455_server import Server
+from rfc6455_server.http.routes import Outcome
 from rfc6455_server.rooms import Room
 from rfc6455_server.socketio import Socket, SocketIO
 from rfc6455_server.socketio.handlers import EVENT_OVERHEAD
@@ -620,7 +621,7 @@ async def test_answers_for_many_clients_that_poll_are_held_once_until_their_requ
         answers = await asyncio.gather(*polls)
         assert all(answer.body.count(b"x") == 500_000 for answer in answers)
         await until(lambda: server.queued == 0)
-        assert all(session._answering == 0 for session in sessions)
+        assert all(session._answers == session._making == 0 for session in sessions)
 
 
 async def test_an_answer_counts_until_its_client_has_taken_it() -> None:
@@ -636,7 +637,7 @@ async def test_an_answer_counts_until_its_client_has_taken_it() -> None:
         await session.wait_poll()
         body = session.take_poll()
         assert server.queued == 2 * len(body)
-        session.end_poll(Answer.of(body), sent=True)
+        session.end_poll(Answer.of(body), Outcome.SENT)
         assert server.queued == 0
         assert session._backlog.taken >= len(body)
 
@@ -655,7 +656,7 @@ async def test_over_the_budget_an_answer_that_is_made_does_not_hold_up_the_serve
         body = session.take_poll()  # its text and its bytes are more than the budget
         assert io.sockets == {}
         assert server.queued == 0
-        session.end_poll(Answer.of(body), sent=True)
+        session.end_poll(Answer.of(body), Outcome.SENT)
         assert server.queued == 0
 
 

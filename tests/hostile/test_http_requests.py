@@ -9,7 +9,7 @@ import pytest
 from rfc6455 import Request
 from rfc6455_server import HttpRequest, HttpResponse, Refusal, Server
 from rfc6455_server.http import connection as http_connection
-from rfc6455_server.http.routes import HttpRoute
+from rfc6455_server.http.routes import HttpRoute, Outcome
 from rfc6455_server.listening.routing import Preparation, compile_route
 from rfc6455_server.socketio import SocketIO
 from rfc6455_server.testing import ManualClock, TestClient, settle
@@ -63,7 +63,7 @@ def body_of_text(request: HttpRequest) -> HttpResponse:
 
 
 def callback_fails(request: HttpRequest) -> HttpResponse:
-    def done(sent: bool) -> None:
+    def done(outcome: Outcome) -> None:
         raise ZeroDivisionError
 
     return HttpResponse(b"hi", done=done)

@@ -95,6 +95,30 @@ async def test_answers_to_a_client_that_never_reads_are_in_the_budget(transport:
 
 
 @flaw(
+    "found here",
+    what="polls, and does not read its large answers; those beyond the budget were held, and not counted",
+    here="an answer counts until its connection holds nothing of it, and is dropped with its connection",
+)
+async def test_answers_over_the_budget_are_freed() -> None:
+    io = SocketIO(http_compression=None)
+    memory = Memory.make(io, max_total_queue=4 << 20)
+    async with memory.test:
+        clients = [await memory.client("polling") for _ in range(8)]
+        with measured():
+            held = Held()
+            for client in clients:
+                assert client._get is not None
+                client._get.transport.pause_reading()
+            for client in clients:
+                io.to(client.id or "").emit("large", "x" * 900_000)
+                await come_to_rest()
+                assert held() <= 1.5 * memory.server.queued
+                assert memory.server.queued <= 4 << 20
+        assert set(memory.reasons) == {"too slow"}
+        assert 0 < len(io.sockets) < 8
+
+
+@flaw(
     "CVE-2026-48802",
     what="sends events faster than their handlers run",
     here="above 1 MiB of them, with 1024 bytes for each, nothing more is read from it",

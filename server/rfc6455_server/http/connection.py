@@ -18,7 +18,15 @@ from rfc6455_server.clock import Timer
 from rfc6455_server.http.extras import load_h11
 from rfc6455_server.http.heads import ServedRequest, read_head
 from rfc6455_server.http.refusals import record_refusal
-from rfc6455_server.http.routes import MAX_BODY, HttpRequest, HttpResponse, HttpRoute, HttpRoutes, not_found
+from rfc6455_server.http.routes import (
+    MAX_BODY,
+    HttpRequest,
+    HttpResponse,
+    HttpRoute,
+    HttpRoutes,
+    Outcome,
+    not_found,
+)
 from rfc6455_server.logs import log
 from rfc6455_server.websocket.hub import FEW_BYTES, Hub, Slowness, head_size
 from rfc6455_server.websocket.outbox import MIN_PROGRESS
@@ -75,6 +83,8 @@ class HttpConnection:
         self._last_write = False  # whether the last part of the answer was passed to the transport
         self._refused = False  # before the handler ran
         self._late = False  # the handler has had its time
+        self._answer_size = 0  # bytes of the body, besides the copy with a head that the transport has
+        self._outcome = Outcome.LOST
         self._closing = False
         self._eof_received = False
         h11 = load_h11()
@@ -261,13 +271,12 @@ class HttpConnection:
     async def _answer(self, answer: Callable[[], Awaitable[HttpResponse]]) -> None:
         path = self._head.path if self._head else ""
         response = await self._response_of(answer, path)
-        sent = False
         try:
-            sent = await self._answer_by(response, path)
+            await self._answer_by(response, path)
         finally:
             if response.done is not None:
                 try:
-                    response.done(sent)
+                    response.done(self._outcome)
                 except Exception:  # noqa: BLE001 - whatever a callback raises
                     log(logging.ERROR, "callback of an answer failed", exception=True, path=path)
 
@@ -300,14 +309,13 @@ class HttpConnection:
         """Whether somebody cancels this task; a handler may also raise `CancelledError` by mistake."""
         return self._task is not None and self._task.cancelling() > 0
 
-    async def _answer_by(self, response: HttpResponse, path: str) -> bool:
-        """Answers; returns whether that was with ``response``, and all of it was sent."""
-        valid = True
+    async def _answer_by(self, response: HttpResponse, path: str) -> None:
+        outcome = Outcome.SENT
         try:
             head = self._head_of(response)
         except Exception:  # noqa: BLE001 - whatever h11 raises for what a handler returned
             log(logging.ERROR, "answer is not valid HTTP", exception=True, path=path)
-            valid = False
+            outcome = Outcome.LOST
             response = _internal_error("invalid answer")
             head = self._head_of(response)
         if response.status >= 400 and not response.expected:
@@ -327,9 +335,8 @@ class HttpConnection:
             log(logging.ERROR, "sending an answer failed", exception=True, path=path)
             self.abort()
         else:
+            self._outcome = outcome
             self._finish()
-            return valid
-        return False
 
     def _head_of(self, response: HttpResponse) -> Any:
         """Returns the head of an answer; raises whatever h11 does for fields that are not valid."""
@@ -348,29 +355,33 @@ class HttpConnection:
 
     async def _send(self, response: HttpResponse, head: Any) -> None:
         h11, connection = self._h11, self._connection
-        data = connection.send(head)
+        data: bytes = connection.send(head)
         with_body = self._head is None or self._head.method != "HEAD"
         if response.pieces is None:
             if response.body and with_body:
+                self._answer_size = len(response.body)
                 data += connection.send(h11.Data(data=response.body))
         elif response.length and with_body:
-            await self._write(data)
+            self._write(data)
+            await self._writer.drain()
             self._start_timer(self._hub.limits.answer_timeout, self._time_out)
             async for piece in response.pieces:
-                await self._write(connection.send(h11.Data(data=piece)))
+                self._write(connection.send(h11.Data(data=piece)))
+                await self._writer.drain()
                 self._start_timer(self._hub.limits.answer_timeout, self._time_out)
             data = b""
         data += connection.send(h11.EndOfMessage())
         self._last_write = True
-        await self._write(data)
+        self._write(data)
+        del data  # the transport has it
+        await self._writer.drain()
 
-    async def _write(self, data: bytes) -> None:
-        """Writes, and waits while the client takes it. Raises `ConnectionError`."""
+    def _write(self, data: bytes) -> None:
+        """Passes bytes to the transport, and watches that the client takes them."""
         self._hub.stats.bytes_out += len(data)
         self._writer.write(data)
         self._charge()
         self._watch_progress()
-        await self._writer.drain()
 
     @property
     def _is_written(self) -> bool:
@@ -385,18 +396,20 @@ class HttpConnection:
         """Ends the connection if the client has taken less than `MIN_PROGRESS`, and not all that was left."""
         left = self._writer.transport.get_write_buffer_size()
         if left and unwritten - left < MIN_PROGRESS:
+            self._outcome = Outcome.TOO_SLOW
             self.abort()
         else:
             self._watch_progress()
 
     def _charge(self) -> None:
-        """Tells the budget what waits here: the request, further ones, and what the client has not read."""
-        size = self._head_size + len(self._body) + self._early
+        """Tells the budget what waits here: the request, further ones, and the answer."""
+        size = self._head_size + len(self._body) + self._early + self._answer_size
         self._hub.budget.charge(self, size + self._writer.transport.get_write_buffer_size())
 
     def disconnect_slow(self, slowness: Slowness) -> None:
         """Ends the connection: of all peers, most bytes wait for this one."""
         log(logging.INFO, "HTTP client too slow", address=self._protocol.address, reason=slowness)
+        self._outcome = Outcome.TOO_SLOW
         self.abort()
 
     def _finish(self) -> None:

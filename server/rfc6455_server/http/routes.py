@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Final
 
 from rfc6455 import Request
@@ -24,6 +25,17 @@ class HttpRequest:
     """Whether the connection runs over TLS."""
 
 
+class Outcome(Enum):
+    """What has become of an `HttpResponse`."""
+
+    SENT = auto()
+    """All of it was sent."""
+    TOO_SLOW = auto()
+    """The client did not take it in time, or too much waited for all clients."""
+    LOST = auto()
+    """The client has left, or another response was sent because this one is not valid."""
+
+
 @dataclass(slots=True)
 class HttpResponse:
     """An HTTP response. If ``pieces`` is set, the body is what it yields, ``length`` bytes in all."""
@@ -38,8 +50,8 @@ class HttpResponse:
     """Whether a status of 400 or above is normal, and neither counted nor logged."""
     reason: str = ""
     """Why the request is refused, for the log and the metrics: one of a few short texts."""
-    done: Callable[[bool], object] | None = None
-    """Called when nothing more will be sent, with whether the client was sent all of this response."""
+    done: Callable[[Outcome], object] | None = None
+    """Called when nothing more will be sent of this response."""
 
 
 HttpHandler = Callable[[HttpRequest], Awaitable[HttpResponse]]

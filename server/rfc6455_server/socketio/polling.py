@@ -13,10 +13,12 @@ from math import inf
 from typing import Final, NamedTuple
 
 from rfc6455 import Request, State
+from rfc6455_server.http.routes import Outcome
 from rfc6455_server.socketio.backlog import SessionBacklog
 from rfc6455_server.socketio.engine import EngineSession
 from rfc6455_server.socketio.engine_packets import EnginePacket, EnginePacketType, encode_payload
 from rfc6455_server.socketio.inflow import Inflow
+from rfc6455_server.socketio.reasons import TOO_SLOW
 from rfc6455_server.websocket.hub import Hub
 
 _TURN_PACKETS: Final = 64
@@ -38,22 +40,18 @@ class Answer(NamedTuple):
     def of(cls, body: str) -> "Answer":
         return cls(len(body) if body.isascii() else len(body.encode()), body == _NOOP)
 
-    @property
-    def cost(self) -> int:
-        """Bytes that it takes in memory: HTTP holds the body, and a copy with a head."""
-        return 2 * self.size
-
 
 class Polling(ABC):
     """The part of a `Session` that its GETs and POSTs use."""
 
     __slots__ = (
-        "_answering",
+        "_answers",
         "_answers_ping",
         "_backlog",
         "_body",
         "_hub",
         "_inflow",
+        "_making",
         "_poll",
         "_post_in_progress",
         "engine",
@@ -68,7 +66,8 @@ class Polling(ABC):
         self._backlog = backlog
         self._inflow = Inflow(engine, hub.clock)
         self._poll: asyncio.Future[None] | None = None
-        self._answering = 0  # bytes of answers that are made or written
+        self._making = 0  # bytes of an answer that is made, and not given to HTTP yet
+        self._answers = 0  # that are made or written
         self._answers_ping = False  # whether one of them carries a PING
         self._post_in_progress = False
         self._body = 0  # bytes of the POST that is handled
@@ -129,7 +128,7 @@ class Polling(ABC):
     def take_poll(self) -> str:
         """Returns the body that answers the GET; an empty text if the reason to answer has gone meanwhile.
 
-        The body counts until `end_poll` is called with its `Answer`.
+        The body counts until `give_answer` is called; `end_poll` must be.
         """
         if not self.held:
             self._move_backlog(self.engine.max_payload)
@@ -137,16 +136,24 @@ class Polling(ABC):
         if packets and packets[0].type is EnginePacketType.PING:
             self._answers_ping = True
         body = encode_payload(packets)
-        self._answering += Answer.of(body).cost
+        if body:
+            self._answers += 1
+            self._making = 2 * Answer.of(body).size  # the text, and its bytes
         self._pump()
         return body
 
-    def end_poll(self, answer: Answer, *, sent: bool) -> None:
-        """Handles that an answer has been written. If it was not ``sent`` whole, ends the session: what the
+    def give_answer(self) -> None:
+        """Records that HTTP has the body, and counts it from now on."""
+        self._making = 0
+        self._pump()
+
+    def end_poll(self, answer: Answer, outcome: Outcome) -> None:
+        """Handles that an answer has been written. If it was not sent whole, ends the session: what the
         answer carried is lost, unless it was a NOOP, and the client may go on with its WebSocket."""
-        self._answering = max(0, self._answering - answer.cost)
-        if not sent and not answer.is_noop:
-            self.fail("transport error")
+        self._answers -= 1
+        self._making = 0
+        if outcome is not Outcome.SENT and not answer.is_noop:
+            self.fail(TOO_SLOW if outcome is Outcome.TOO_SLOW else "transport error")
             return
         self._backlog.taken += answer.size
         if self._is_ping_untaken:

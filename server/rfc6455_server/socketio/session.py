@@ -312,7 +312,7 @@ class Session(Polling):
 
     def _charge(self) -> None:
         """Tells the budget how much this session holds now."""
-        size = self.unsent + self._answering + self._inflow.pending + self._incoming + self._body
+        size = self.unsent + self._making + self._inflow.pending + self._incoming + self._body
         if self._kept > _UNCHARGED:
             size += self._kept
         if size != self._charged:
@@ -325,7 +325,7 @@ class Session(Polling):
             self._fail_too_slow()
         if dropped := self._inflow.drop_outliving():
             log(logging.INFO, "unhandled events dropped", address=self.address, events=dropped)
-        self._inflow.pending = self._body = self._answering = 0  # only a task that still runs holds anything
+        self._inflow.pending = self._body = self._making = 0  # only a task that still runs holds anything
         self._charge()
 
     # The engine.
@@ -416,7 +416,7 @@ class Session(Polling):
     def _is_taking(self) -> bool:
         if self._websocket is None or self.engine.transport == "polling":
             # For as long as HTTP finds that the client takes the answer that it must take first.
-            return self._answering > 0 and self._is_ping_untaken
+            return self._answers > 0 and self._is_ping_untaken
         before, now = self._taken_before_ping, self._websocket.taken
         self._taken_before_ping = now
         return before is not None and now is not None and now - before >= MIN_PROGRESS

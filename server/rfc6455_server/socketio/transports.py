@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from rfc6455 import CloseCode, HandshakeError, Headers, Request, ascii_lower
 from rfc6455_server.clock import spread
-from rfc6455_server.http.routes import HttpRequest, HttpResponse, HttpRoute
+from rfc6455_server.http.routes import HttpRequest, HttpResponse, HttpRoute, Outcome
 from rfc6455_server.limits import Addresses, Limits
 from rfc6455_server.listening.routing import STOPPING as REFUSED_WHILE_STOPPING
 from rfc6455_server.listening.routing import Preparation, Refusal, Route
@@ -301,7 +301,7 @@ class Transports:
     async def _make_answer(
         self, session: Session, request: Request, text: str, coding: Coding | None
     ) -> HttpResponse:
-        done = partial(_end_poll, session, Answer.of(text))
+        done = partial(session.end_poll, Answer.of(text))
         fields: list[tuple[str, str]] = []
         try:
             body = text.encode()
@@ -310,9 +310,10 @@ class Transports:
                 body = await self._compressor.compress(body, coding)
             response = self._answer(request, body, added=fields)
         except BaseException:
-            done(False)  # the client has left, or a header hook failed
+            done(Outcome.LOST)  # the client has left, or a header hook failed
             raise
         response.done = done
+        session.give_answer()
         return response
 
     def _preflight(self, request: Request) -> HttpResponse:
@@ -435,7 +436,3 @@ class Transports:
         """Ends all sessions at once: the server stops. A GET that waits is answered with a CLOSE."""
         for session in list(self.sessions.values()):
             session.fail(STOPPING)
-
-
-def _end_poll(session: Session, answer: Answer, sent: bool) -> None:
-    session.end_poll(answer, sent=sent)
