@@ -12,35 +12,13 @@ import pytest
 
 from rfc6455 import Connection, DeflateParameters, PerMessageDeflate, deflate, frames, http11
 from rfc6455_server.socketio import packet_json
-from tests.fuzz.__main__ import SEEDS
+from tests.fuzz.inputs import SEEDS, changed, seeds
 from tests.fuzz.targets import TARGETS
 
 RUNS = 150
 """Inputs for each target that are made from its seeds."""
 
 Patch = Callable[[pytest.MonkeyPatch], None]
-
-
-def seeds(target: str) -> list[Path]:
-    return sorted((SEEDS / target).iterdir())
-
-
-def changed(rng: random.Random, inputs: list[bytes]) -> bytes:
-    """Returns an input with a few bytes changed, removed or repeated, or two of them joined."""
-    data = bytearray(rng.choice(inputs))
-    for _ in range(rng.randint(1, 4)):
-        at = rng.randrange(len(data) + 1)
-        match rng.randrange(4):
-            case 0:
-                data[at : at + 1] = rng.randbytes(1)
-            case 1:
-                del data[at : at + rng.randint(1, 8)]
-            case 2:
-                data[at:at] = data[at : at + rng.randint(1, 40)]
-            case _:
-                other = rng.choice(inputs)
-                data[at:] = other[rng.randrange(len(other) + 1) :]
-    return bytes(data)
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,12 @@ the target, it makes the same few inputs each time, and keeps none.
 """
 
 import inspect
+import shutil
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-SEEDS = Path(__file__).parent / "seeds"
+from tests.fuzz.inputs import SEEDS
+
 BUILD = Path("build", "fuzz")
 QUICK = ["-runs=2000", "-seed=1", "-timeout=20", "-verbosity=0"]
 
@@ -32,16 +33,16 @@ def main(arguments: list[str]) -> int:
         sys.exit(f"no target {name}: one of {', '.join(TARGETS)}")
     failed = BUILD / "failed"
     failed.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory() as temporary:
-        if options == ["quick"]:
-            options = [*QUICK, temporary, str(SEEDS / name)]
-        elif not options or options[-1].startswith("-"):
-            found = BUILD / name
-            found.mkdir(exist_ok=True)
-            options += [str(found), str(SEEDS / name)]
-        options = ["-max_len=4096", f"-artifact_prefix={failed}/{name}-", *options]
-        atheris.Setup([sys.argv[0], *options], TARGETS[name])
-        atheris.Fuzz()
+    found = BUILD / name
+    if options == ["quick"]:
+        options, found = [*QUICK], BUILD / "quick"
+        shutil.rmtree(found, ignore_errors=True)
+    if not options or options[-1].startswith("-"):
+        found.mkdir(exist_ok=True)
+        options += [str(found), str(SEEDS / name)]
+    options = ["-max_len=4096", f"-artifact_prefix={failed}/{name}-", *options]
+    atheris.Setup([sys.argv[0], *options], TARGETS[name])
+    atheris.Fuzz()
     return 0
 
 
