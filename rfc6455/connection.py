@@ -183,13 +183,14 @@ class Connection:
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Takes bytes from the network; pull the events afterwards.
 
-        Raises `LocalProtocolError` after `receive_eof`. Bytes after a Close or a failure are discarded.
+        Bytes after a Close, a failure or `ConnectionClosed` are discarded. Raises `LocalProtocolError` for
+        bytes between `receive_eof` and `ConnectionClosed`, and `TypeError` for what is not bytes.
         """
-        if self._eof:
-            raise LocalProtocolError("data after EOF", slug="data-after-eof")
         if self._state is State.CLOSED or self._close_received is not None:
             # RFC 6455 §5.5.1, §7.1.7: data after a Close or a failure is not processed.
             return
+        if self._eof:
+            raise LocalProtocolError("data after EOF", slug="data-after-eof")
         self._reader.receive_data(data)
 
     def receive_eof(self) -> None:

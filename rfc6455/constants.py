@@ -41,6 +41,9 @@ DEFAULT_MAX_FIELDS: Final = 128
 DEFAULT_MAX_HEAD_SIZE: Final = 65536
 """Bytes of an HTTP head, from the first byte to the empty line."""
 
+DEFAULT_MAX_EARLY_DATA: Final = 65536
+"""Bytes that a client may send behind its request before that is answered. A client waits (RFC 6455 §4.1)."""
+
 
 class Opcode(IntEnum):
     """What a frame carries (RFC 6455 §5.2)."""

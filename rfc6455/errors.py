@@ -5,8 +5,10 @@ The class says who is at fault. `RemoteProtocolError` and `HandshakeError`: the 
 misused the API. It is raised before anything has changed.
 
 Each error has a ``slug``: a short name that stays the same between releases, for metrics and tests.
-``docs/slugs.md`` lists all of them.
+``docs/slugs.md`` lists all of them. All can be pickled and copied.
 """
+
+from typing import Any
 
 from rfc6455.constants import CloseCode
 
@@ -17,6 +19,10 @@ class WebSocketError(Exception):
     def __init__(self, message: str, *, slug: str) -> None:
         super().__init__(message)
         self.slug = slug
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default, a copy is made by ``__init__`` from the message alone: too little for any of them.
+        return type(self).__new__, (type(self), *self.args), self.__dict__
 
 
 class LocalProtocolError(WebSocketError):

@@ -20,6 +20,7 @@ from typing import TypedDict, Unpack
 
 from rfc6455.connection import Connection
 from rfc6455.constants import (
+    DEFAULT_MAX_EARLY_DATA,
     DEFAULT_MAX_FIELDS,
     DEFAULT_MAX_HEAD_SIZE,
     DEFAULT_MAX_LINE_SIZE,
@@ -128,8 +129,11 @@ class ServerHandshake:
     """The server's side: yields one `Request` or one `HandshakeFailed`.
 
     After a `Request`, call `accept` or `reject`. ``deflate`` says which offers of permessage-deflate are
-    accepted; ``None`` declines all. ``max_line_size``, ``max_fields`` and ``max_head_size`` limit the head.
-    The other keyword arguments are passed to the `Connection`.
+    accepted; ``None`` declines all. ``max_line_size``, ``max_fields`` and ``max_head_size`` limit the head,
+    ``max_early_data`` the bytes behind it. The other keyword arguments are passed to the `Connection`.
+
+    A client waits for the answer before it sends more (RFC 6455 §4.1). While you decide, pause reading: early
+    bytes are held until the answer, and more than ``max_early_data`` fail the handshake.
     """
 
     def __init__(
@@ -139,16 +143,19 @@ class ServerHandshake:
         max_line_size: int = DEFAULT_MAX_LINE_SIZE,
         max_fields: int = DEFAULT_MAX_FIELDS,
         max_head_size: int = DEFAULT_MAX_HEAD_SIZE,
+        max_early_data: int = DEFAULT_MAX_EARLY_DATA,
         **options: Unpack[ConnectionOptions],
     ) -> None:
         self._parser = RequestParser(
             max_line_size=max_line_size, max_fields=max_fields, max_head_size=max_head_size
         )
+        self._max_early_data = max_early_data
         self._deflate = deflate
         self._options = options
         self._given: Request | None = None  # a head that the embedder parsed
         self._early_data = bytearray()  # the bytes after that head
         self._request: Request | None = None
+        self._failed: HandshakeFailed | None = None  # until it is pulled
         self._eof = False
         self._done = False
         self._should_close = False
@@ -161,15 +168,16 @@ class ServerHandshake:
         *,
         trailing_data: bytes = b"",
         deflate: PerMessageDeflate | None = None,
+        max_early_data: int = DEFAULT_MAX_EARLY_DATA,
         **options: Unpack[ConnectionOptions],
     ) -> "ServerHandshake":
         """For an embedder that has parsed the head itself; ``trailing_data`` are the bytes it read after it.
 
         The request is checked nevertheless: `next_event` returns it or `HandshakeFailed`.
         """
-        handshake = cls(deflate=deflate, **options)
+        handshake = cls(deflate=deflate, max_early_data=max_early_data, **options)
         handshake._given = request
-        handshake._early_data += trailing_data
+        handshake.receive_data(trailing_data)
         return handshake
 
     @property
@@ -178,7 +186,7 @@ class ServerHandshake:
         return self._should_close
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Takes bytes from the network; call `next_event` afterwards.
+        """Takes bytes from the network; call `next_event` afterwards, even after a `Request`.
 
         Raises `LocalProtocolError` after `accept`: later bytes belong to the `Connection`.
         """
@@ -187,34 +195,38 @@ class ServerHandshake:
         if self._should_close:
             return  # after a rejection, nothing is read
         if self._given is not None:
-            self._early_data += data
+            self._early_data += memoryview(data)
         else:
             self._parser.receive_data(data)
+        try:
+            self._check_early_data()
+        except HandshakeError as error:
+            self._fail(error, self._request or self._given)
 
     def receive_eof(self) -> None:
         """Takes the end of the input; the handshake fails if the request is incomplete."""
         self._eof = True
 
     def next_event(self) -> Request | HandshakeFailed | None:
-        """Returns the `Request` or `HandshakeFailed` once; ``None`` before and afterwards."""
-        if self._request is not None or self._done:
-            return None
-        request = self._given
-        try:
-            request = request or self._parser.next_head()
-            if request is None:
-                if not self._eof:
-                    return None
-                raise HandshakeError("the request is incomplete", slug="incomplete")
-            _check_request(request)
-        except HandshakeError as error:
-            # RFC 6455 §4.2.1: the server MUST stop and return an HTTP error.
-            body = f"{error}\n".encode()
-            self._answer(error.status, error.headers, body)
-            _drop_traceback(error)
-            return HandshakeFailed(error, request)
-        self._request = request
-        return request
+        """Returns the `Request` or `HandshakeFailed` once; ``None`` before and afterwards.
+
+        `HandshakeFailed` also follows a `Request` if too much arrives before its answer.
+        """
+        if self._request is None and not self._done:
+            request = self._given
+            try:
+                request = request or self._parser.next_head()
+                if request is None and self._eof:
+                    raise HandshakeError("the request is incomplete", slug="incomplete")
+                if request is not None:
+                    _check_request(request)
+                    self._request = request
+                    self._check_early_data()
+                return request
+            except HandshakeError as error:
+                self._fail(error, request)
+        failed, self._failed = self._failed, None
+        return failed
 
     def accept(
         self,
@@ -276,6 +288,18 @@ class ServerHandshake:
         data, self._output = self._output, b""
         return data
 
+    def _check_early_data(self) -> None:
+        """Raises `HandshakeError` if a client has sent too much; it must wait (RFC 6455 §4.1)."""
+        size = self._parser.excess if self._given is None else len(self._early_data)
+        if size > self._max_early_data:
+            raise HandshakeError("too much data before the answer", slug="early-data")
+
+    def _fail(self, error: HandshakeError, request: Request | None) -> None:
+        _drop_traceback(error)
+        # RFC 6455 §4.2.1: the server MUST stop and return an HTTP error.
+        self._answer(error.status, error.headers, f"{error}\n".encode())
+        self._failed = HandshakeFailed(error, request)
+
     def _pending_request(self) -> Request:
         if self._request is None or self._done:
             raise LocalProtocolError("no request is waiting for an answer", slug="no-request")
@@ -297,6 +321,8 @@ class ServerHandshake:
             fields.add("Content-Type", "text/plain; charset=utf-8")
         self._output = Response(status, fields).encode() + body
         self._done = self._should_close = True
+        self._parser.discard_input()
+        self._early_data.clear()
 
 
 class ClientHandshake:
@@ -429,7 +455,7 @@ class ClientHandshake:
             raise _bad_response("the response is not HTTP/1.1", "bad-version")
         if ascii_lower(headers.get("Upgrade") or "") != "websocket":
             raise _bad_response("Upgrade: websocket is missing", "bad-upgrade")
-        if not any(_has_token(value, "upgrade") for value in headers.get_all("Connection")):
+        if not _names_upgrade(headers.get_all("Connection")):
             raise _bad_response("Connection: Upgrade is missing", "bad-connection")
         if headers.get("Sec-WebSocket-Accept") != accept_value(self._key):
             raise _bad_response("Sec-WebSocket-Accept is wrong", "bad-accept")
@@ -465,14 +491,18 @@ def _check_request(request: Request) -> None:
         raise HandshakeError("the target must be a path or an http URI", slug="bad-target")
     if _HOST.fullmatch(headers.get("Host") or "") is None:
         raise HandshakeError("a valid Host is required", slug="bad-host")
-    # A repeated field is an error, here and below: `get` raises it.
-    if not _has_token(headers.get("Upgrade"), "websocket"):
+    # Several lines of a list are one list (RFC 9110 §5.3). For another repeated field, `get` raises.
+    if not _names_websocket(headers.get_all("Upgrade")):
         raise _upgrade_required("Upgrade: websocket is required", "bad-upgrade")
-    if not _has_token(headers.get("Connection"), "upgrade"):
+    if not _names_upgrade(headers.get_all("Connection")):
         raise _upgrade_required("Connection: Upgrade is required", "bad-connection")
-    if _KEY.fullmatch(headers.get("Sec-WebSocket-Key") or "") is None:
-        raise HandshakeError("Sec-WebSocket-Key must be base64 of 16 bytes", slug="bad-key")
+    # Before the key, so that a client of an old version, which may have none, is told the version.
     _check_version(headers.get("Sec-WebSocket-Version"))
+    key = headers.get("Sec-WebSocket-Key")
+    if key is None:
+        raise HandshakeError("Sec-WebSocket-Key is required", slug="bad-key")
+    if _KEY.fullmatch(key) is None:
+        raise HandshakeError("Sec-WebSocket-Key must be base64 of 16 bytes", slug="bad-key")
     headers.get("Origin")
     if "Sec-WebSocket-Protocol" in headers:
         # RFC 6455 §4.1, step 10: one or more, all different.
@@ -491,11 +521,11 @@ def _is_resource_name(target: str) -> bool:
 def _check_version(version: str | None) -> None:
     if version == _VERSION_FIELD[1]:
         return
-    if version is None or _VERSION.fullmatch(version) is None:
+    if version is not None and _VERSION.fullmatch(version) is None:
         raise HandshakeError(
             "a valid Sec-WebSocket-Version is required", slug="bad-version", headers=(_VERSION_FIELD,)
         )
-    # RFC 6455 §4.2.2: MUST abort, and name the supported versions.
+    # RFC 6455 §4.2.2: MUST abort, and name the supported versions. The oldest clients name none.
     raise _upgrade_required("Sec-WebSocket-Version must be 13", "unsupported-version")
 
 
@@ -507,11 +537,23 @@ def _check_no_body(headers: Headers) -> None:
         raise HandshakeError("a handshake must not have a body", slug="body")
 
 
-def _has_token(value: str | None, token: str) -> bool:
-    if value is None:
-        return False
-    # Usually the token is the whole value.
-    return ascii_lower(value) == token or token in map(ascii_lower, parse_token_list([value]))
+def _names_websocket(values: list[str]) -> bool:
+    """Whether the lines of an Upgrade field name the protocol ``websocket``, without a version."""
+    if [ascii_lower(value) for value in values] == ["websocket"]:
+        return True  # the usual case
+    found = False
+    for element in ",".join(values).split(","):
+        # protocol = protocol-name [ "/" protocol-version ], both tokens (RFC 9110 §7.8)
+        parse_token_list(element.split("/", 1))
+        found |= ascii_lower(element.strip(" \t")) == "websocket"
+    return found
+
+
+def _names_upgrade(values: list[str]) -> bool:
+    """Whether the lines of a Connection field name the option ``upgrade``."""
+    if [ascii_lower(value) for value in values] == ["upgrade"]:
+        return True  # the usual case
+    return "upgrade" in map(ascii_lower, parse_token_list(values))
 
 
 def _upgrade_required(message: str, slug: str) -> HandshakeError:

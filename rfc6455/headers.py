@@ -8,8 +8,7 @@ Left to others: which fields are required and what their values mean (`handshake
 
 import re
 from collections.abc import Iterable, Iterator
-from sys import intern
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from rfc6455.errors import HandshakeError, LocalProtocolError
 
@@ -31,6 +30,52 @@ _PARAMETER = re.compile(
     rf'(?:[ \t]*=[ \t]*(?:(?P<token>{_TCHAR}+)|"(?P<quoted>(?:[^"\\]|\\.)*)"))?',
     re.ASCII,
 )
+
+# The names that most heads consist of, as they are usually spelled, with the form that is compared. All heads
+# share these objects. Not ``sys.intern``: since CPython 3.12 it keeps each name that a peer invents for ever.
+_KNOWN_NAMES: Final = {
+    spelled: (spelled, name.lower())
+    for name in (
+        "Accept",
+        "Accept-Encoding",
+        "Accept-Language",
+        "Authorization",
+        "Cache-Control",
+        "Connection",
+        "Content-Length",
+        "Content-Type",
+        "Cookie",
+        "Date",
+        "Forwarded",
+        "Host",
+        "Origin",
+        "Pragma",
+        "Referer",
+        "Sec-CH-UA",
+        "Sec-CH-UA-Mobile",
+        "Sec-CH-UA-Platform",
+        "Sec-Fetch-Dest",
+        "Sec-Fetch-Mode",
+        "Sec-Fetch-Site",
+        "Sec-GPC",
+        "Sec-WebSocket-Accept",
+        "Sec-WebSocket-Extensions",
+        "Sec-WebSocket-Key",
+        "Sec-WebSocket-Protocol",
+        "Sec-WebSocket-Version",
+        "Server",
+        "Transfer-Encoding",
+        "Upgrade",
+        "User-Agent",
+        "Via",
+        "X-Forwarded-For",
+        "X-Forwarded-Host",
+        "X-Forwarded-Proto",
+        "X-Real-IP",
+        "X-Request-ID",
+    )
+    for spelled in (name, name.lower())
+}
 
 _UPPER_TO_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
@@ -82,10 +127,9 @@ class Headers:
         """Adds fields whose syntax the caller has checked."""
         index = self._index
         for name, value in pairs:
-            # Every connection sends the same few names, so each is stored once.
-            lower = intern(name.lower())
+            spelled, lower = _KNOWN_NAMES.get(name) or (name, name.lower())
             index[lower] = -1 if lower in index else len(self._pairs)
-            self._pairs.append((intern(name), value.strip(_OWS)))
+            self._pairs.append((spelled, value.strip(_OWS)))
 
     def get_all(self, name: str) -> list[str]:
         """Returns the values of all fields of that name, in order."""

@@ -160,9 +160,18 @@ class _HeadParser(ABC, Generic[_Head]):
         """The bytes received after the head."""
         return bytes(self._buffer) if self._done else b""
 
+    @property
+    def excess(self) -> int:
+        """How many bytes it holds beyond what a head may have: after the head, all of them."""
+        return len(self._buffer) - (0 if self._done else self._max_head_size)
+
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Takes bytes from the network."""
-        self._buffer += data
+        self._buffer += memoryview(data)
+
+    def discard_input(self) -> None:
+        """Drops all bytes that it holds."""
+        self._buffer.clear()
 
     def next_head(self) -> _Head | None:
         """Returns the head once; ``None`` before it is complete, and afterwards.

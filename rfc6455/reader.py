@@ -150,10 +150,11 @@ class FrameReader:
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Takes bytes from the network."""
         if self._position == len(self._buffer) and not self._incoming:
-            self._buffer = bytes(data)
+            # Not ``bytes(data)``: ``bytes(5)`` is five zero bytes.
+            self._buffer = data if type(data) is bytes else bytes(memoryview(data))
             self._position = 0
         else:
-            self._incoming += data
+            self._incoming += data if type(data) is bytes else memoryview(data)
 
     def discard_input(self) -> None:
         """Drops the bytes that were not parsed."""

@@ -11,6 +11,7 @@ import pytest
 from rfc6455 import (
     BinaryFragment,
     BinaryMessage,
+    ClientHandshake,
     CloseReceived,
     Connection,
     ConnectionClosed,
@@ -22,7 +23,9 @@ from rfc6455 import (
     Ping,
     Pong,
     PreparedMessage,
+    Request,
     Role,
+    ServerHandshake,
     State,
     TextFragment,
     TextMessage,
@@ -402,6 +405,45 @@ def test_data_after_eof_raises(role: Role) -> None:
     with pytest.raises(LocalProtocolError) as caught:
         connection.receive_data(b"x")
     assert caught.value.slug == "data-after-eof"
+
+
+@both_roles
+@pytest.mark.parametrize("answered", [True, False], ids=["after a Close", "without one"])
+def test_data_after_eof_is_ignored_once_closed(role: Role, *, answered: bool) -> None:
+    """What TCP had buffered when the connection ended is no misuse."""
+    connection = make_connection(role)
+    frames = [raw_frame(role, Opcode.CLOSE, close_payload(1000))] if answered else []
+    events = feed(connection, frames, eof=True)
+    assert events[-1] == (ConnectionClosed(1000, "", True) if answered else ABNORMAL)
+    assert feed(connection, [b"x", raw_frame(role, TEXT, b"late")]) == []
+    assert not connection.unread
+
+
+@both_roles
+@pytest.mark.parametrize("wrong", [5, "text", [1, 2], None], ids=repr)
+def test_only_bytes_are_received(role: Role, wrong: object) -> None:
+    """``bytes(5)`` would be five bytes."""
+    connection = make_connection(role)
+    for before in (b"", raw_frame(role, TEXT, b"ab")[:3]):
+        connection.receive_data(before)
+        with pytest.raises(TypeError):
+            connection.receive_data(wrong)  # type: ignore[arg-type]
+    given = ServerHandshake.from_request(Request("GET", "/"))
+    for handshake in (ClientHandshake("a"), ServerHandshake(), given):
+        with pytest.raises(TypeError):
+            handshake.receive_data(wrong)  # type: ignore[arg-type]
+    assert feed(connection, [raw_frame(role, TEXT, b"ab")[3:]]) == [TextMessage("ab")]
+
+
+@both_roles
+def test_every_kind_of_bytes_is_received(role: Role) -> None:
+    frame = raw_frame(role, TEXT, b"ab")
+    for kind in (bytes, bytearray, memoryview):
+        for cut in (0, 3):
+            connection = make_connection(role)
+            connection.receive_data(kind(frame[:cut]))
+            connection.receive_data(kind(frame[cut:]))
+            assert connection.next_event() == TextMessage("ab")
 
 
 # Sending.

@@ -115,6 +115,11 @@ ACCEPTABLE = {
     "names in another case": [(name.upper(), value) for name, value in FIELDS],
     "Upgrade in another case": changed("Upgrade", "WebSocket"),
     "Upgrade among others": changed("Upgrade", "h2c, websocket"),
+    "Upgrade among others with versions": changed("Upgrade", "HTTP/2.0, websocket,"),
+    "Upgrade on two lines": changed("Upgrade", "h2c", "websocket"),
+    "two Upgrade": changed("Upgrade", "websocket", "websocket"),
+    "two Connection": changed("Connection", "Upgrade", "Upgrade"),
+    "Connection on two lines": changed("Connection", "keep-alive", "Upgrade"),
     "Connection among others": changed("Connection", "keep-alive, UPGRADE"),
     "Host with a port": changed("Host", "example.com:8080"),
     "Host as IPv6": changed("Host", "[::1]:8080"),
@@ -164,18 +169,24 @@ for _name, _slug, _statuses in [
     ("Upgrade", "bad-upgrade", 426),
     ("Connection", "bad-connection", 426),
     ("Sec-WebSocket-Key", "bad-key", 400),
-    ("Sec-WebSocket-Version", "bad-version", 400),
+    ("Sec-WebSocket-Version", "unsupported-version", 426),
 ]:
     _value = dict(FIELDS)[_name]
     REJECTED[f"no {_name}"] = (_statuses, _slug, head(REQUEST_LINE, changed(_name)))
-    REJECTED[f"an empty {_name}"] = (_statuses, _slug, head(REQUEST_LINE, changed(_name, "")))
-    REJECTED[f"two {_name}"] = (400, "doubled-field", head(REQUEST_LINE, changed(_name, _value, _value)))
+    if _name != "Sec-WebSocket-Version":
+        REJECTED[f"an empty {_name}"] = (_statuses, _slug, head(REQUEST_LINE, changed(_name, "")))
+    if _name not in ("Upgrade", "Connection"):
+        REJECTED[f"two {_name}"] = (400, "doubled-field", head(REQUEST_LINE, changed(_name, _value, _value)))
 for _name, _value, _status, _slug in [
     ("Host", "a b", 400, "bad-host"),
     ("Host", "a, b", 400, "bad-host"),
     ("Host", "user@a", 400, "bad-host"),
     ("Host", "a:port", 400, "bad-host"),
     ("Upgrade", "h2c", 426, "bad-upgrade"),
+    ("Upgrade", "websocket/13", 426, "bad-upgrade"),
+    ("Upgrade", "h2c/websocket", 426, "bad-upgrade"),
+    ("Upgrade", "HTTP 2", 400, "bad-token-list"),
+    ("Upgrade", "HTTP/2/0", 400, "bad-token-list"),
     ("Upgrade", "web\xc5\xbfocket", 400, "bad-token-list"),
     ("Upgrade", "websoc\xe2\x84\xaaet", 400, "bad-token-list"),
     ("Connection", "keep-alive", 426, "bad-connection"),
@@ -190,6 +201,7 @@ for _name, _value, _status, _slug in [
     ("Sec-WebSocket-Version", "12", 426, "unsupported-version"),
     ("Sec-WebSocket-Version", "25", 426, "unsupported-version"),
     ("Sec-WebSocket-Version", "0", 426, "unsupported-version"),
+    ("Sec-WebSocket-Version", "", 400, "bad-version"),
     ("Sec-WebSocket-Version", "013", 400, "bad-version"),
     ("Sec-WebSocket-Version", "13, 8", 400, "bad-version"),
     ("Sec-WebSocket-Version", "1300", 400, "bad-version"),
@@ -252,6 +264,35 @@ def test_version_negotiation() -> None:
     # RFC 9110 §15.5.22, §7.8: a 426 contains Upgrade, which Connection lists.
     assert fields["Upgrade"] == "websocket"
     assert fields["Connection"] == "close, Upgrade"
+
+
+@pytest.mark.parametrize("version", [(), ("0",), ("8",)], ids=["none", "0", "8"])
+@pytest.mark.parametrize("key", [(), ("18x 6]8vM;54 *(5:  {   U1]8  z [  8",)], ids=["no key", "an old key"])
+def test_an_old_client_is_told_the_version_whatever_its_key(
+    version: tuple[str, ...], key: tuple[str, ...]
+) -> None:
+    """RFC 6455 §4.2.2. The drafts before version 4 had other keys, and the first had no version."""
+    fields = changed("Sec-WebSocket-Version", *version, fields=changed("Sec-WebSocket-Key", *key))
+    handshake, failed = serve(head(REQUEST_LINE, fields))
+    assert isinstance(failed, HandshakeFailed)
+    assert (failed.error.status, failed.error.slug) == (426, "unsupported-version")
+    assert parsed_response(handshake.data_to_send())[1]["Sec-WebSocket-Version"] == "13"
+
+
+def test_a_missing_key_and_a_malformed_one_read_differently() -> None:
+    messages = set()
+    for key in ((), ("",), (SAMPLE_KEY[1:],)):
+        _, failed = serve(head(REQUEST_LINE, changed("Sec-WebSocket-Key", *key)))
+        assert isinstance(failed, HandshakeFailed)
+        messages.add(str(failed.error))
+    assert messages == {"Sec-WebSocket-Key is required", "Sec-WebSocket-Key must be base64 of 16 bytes"}
+
+
+def test_the_lines_of_a_list_are_checked_in_any_order() -> None:
+    for values in (("websocket", "a b"), ("a b", "websocket")):
+        _, failed = serve(head(REQUEST_LINE, changed("Upgrade", *values)))
+        assert isinstance(failed, HandshakeFailed)
+        assert failed.error.slug == "bad-token-list"
 
 
 def test_a_405_response_names_the_allowed_method() -> None:
@@ -388,6 +429,41 @@ def test_data_after_accept_belongs_to_the_connection() -> None:
     with pytest.raises(LocalProtocolError) as caught:
         handshake.receive_data(b"x")
     assert caught.value.slug == "handshake-over"
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["a given head", "a head of bytes"])
+@pytest.mark.parametrize("together", [True, False], ids=["with the head", "after the head"])
+@pytest.mark.parametrize("size", [100, 101])
+def test_early_data_up_to_the_limit(*, given: bool, together: bool, size: int) -> None:
+    """RFC 6455 §4.1: the client MUST wait for the answer; a little is tolerated."""
+    request = Request("GET", "/chat", Headers(FIELDS))
+    early = encode_frame(Opcode.BINARY, bytes(size - 6), mask_key=KEY)
+    first, later = (early, b"") if together else (b"", early)
+    if given:
+        handshake = ServerHandshake.from_request(request, trailing_data=first, max_early_data=100)
+    else:
+        handshake = ServerHandshake(max_early_data=100)
+        handshake.receive_data(head(REQUEST_LINE, FIELDS) + first)
+    events = [handshake.next_event()]
+    for i in range(len(later)):
+        handshake.receive_data(later[i : i + 1])
+        events.append(handshake.next_event())
+    *earlier, failed = [event for event in events if event is not None] if size > 100 else [*events, None]
+    assert earlier[:1] == ([] if together and size > 100 else [request])
+    if size == 100:
+        assert list(handshake.accept().events()) == [BinaryMessage(bytes(94))]
+        return
+    assert isinstance(failed, HandshakeFailed)
+    assert (failed.error.status, failed.error.slug) == (400, "early-data")
+    assert failed.error.__traceback__ is None
+    assert failed.request == request
+    assert handshake.next_event() is None
+    assert handshake.should_close
+    assert parsed_response(handshake.data_to_send())[0] == 400
+    for call in (handshake.accept, lambda: handshake.reject(403)):
+        with pytest.raises(LocalProtocolError) as caught:
+            call()
+        assert caught.value.slug == "no-request"
 
 
 def test_a_request_that_was_parsed_elsewhere() -> None:
@@ -817,4 +893,4 @@ def test_nothing_is_kept_after_a_rejection() -> None:
     assert isinstance(handshake.next_event(), Request)
     handshake.reject(403)
     handshake.receive_data(bytes(1000))
-    assert handshake._early_data == b"x"
+    assert handshake._early_data == b""

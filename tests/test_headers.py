@@ -183,7 +183,15 @@ def test_any_value_is_parsed_or_rejected(value: str) -> None:
             pass
 
 
-def test_names_are_stored_once_for_all_connections() -> None:
-    first, second = (Headers([(bytes(b"X-Some-" + b"Name").decode(), "a")]) for _ in range(2))
+@pytest.mark.parametrize("name", ["Host", "host", "Sec-WebSocket-Key", "x-forwarded-for"])
+def test_common_names_are_stored_once_for_all_connections(name: str) -> None:
+    first, second = (Headers([(name.encode().decode(), "a")]) for _ in range(2))
     assert next(iter(first))[0] is next(iter(second))[0]
     assert next(iter(first._index)) is next(iter(second._index))
+
+
+def test_every_spelling_of_a_common_name_is_kept() -> None:
+    for name in ("Host", "host", "HOST", "hOST"):
+        headers = Headers([(name, "a")])
+        assert list(headers) == [(name, "a")]
+        assert (headers["Host"], "host" in headers) == ("a", True)

@@ -34,6 +34,9 @@ _CHECK_INTERVAL: Final = 0.05
 MAX_EARLY: Final = 1 << 16
 """Reading pauses when a client sends more bytes than this before its request is answered."""
 
+_FAIL_EARLY: Final = 1 << 20
+"""Never reached: the read that makes reading pause has at most a quarter of it."""
+
 
 class OpeningOwner(Protocol):
     """What an opening needs of the `Listener`: it hands its connection over."""
@@ -74,7 +77,9 @@ class Openings:
         self, deadline: float, protocol: CodecProtocol, writer: asyncio.StreamWriter, data: bytes = b""
     ) -> None:
         """Waits for a request, the first of a connection or the next; ``data`` has arrived already."""
-        handshake = ServerHandshake(deflate=self.router.site.compression, **self._options)
+        handshake = ServerHandshake(
+            deflate=self.router.site.compression, max_early_data=_FAIL_EARLY, **self._options
+        )
         opening = Opening(handshake, protocol, writer, self)
         self.set_deadline(opening, deadline)
         protocol.reader.attach(opening)

@@ -48,6 +48,10 @@ class InvalidDataError(ValueError):
         self.problems = problems
         self.more = more
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default, a copy is made by ``__init__`` from the text alone.
+        return type(self).__new__, (type(self), *self.args), self.__dict__
+
     @property
     def answer(self) -> dict[str, Any]:
         """What the client is told, under the key ``"error"``."""
