@@ -1,5 +1,6 @@
 """The message assembler alone. `test_connection` tests fragments on a whole connection."""
 
+import random
 import sys
 import tracemalloc
 import zlib
@@ -9,6 +10,7 @@ import pytest
 from rfc6455 import (
     BinaryFragment,
     BinaryMessage,
+    Connection,
     DataEvent,
     DeflateParameters,
     FrameHeader,
@@ -194,7 +196,14 @@ def compressed_header(length: int, *, fin: bool = True) -> FrameHeader:
     return FrameHeader(fin, True, Opcode.BINARY, None, length, 2)
 
 
-@pytest.mark.parametrize("assemble", [True, False])
+def test_a_message_without_rsv1_is_not_inflated() -> None:
+    message, _ = compressed_assembler(100)
+    assert add(message, Opcode.BINARY, deflated(b"abc"), fin=True) == BinaryMessage(deflated(b"abc"))
+    message.start_frame(compressed_header(len(deflated(b"abc"))))
+    assert message.receive(deflated(b"abc"), final=True) == BinaryMessage(b"abc")
+
+
+@pytest.mark.parametrize("assemble", [False, True])
 def test_at_most_one_byte_beyond_the_limit_is_inflated(assemble: bool) -> None:
     """The limit may be smaller than a piece of 64 KiB."""
     message, inflater = compressed_assembler(100, assemble=assemble)
@@ -325,6 +334,19 @@ def test_a_prepared_message_is_compressed_from_the_threshold(threshold: int) -> 
         assert frame[0] == (0xC1 if threshold == 3 else 0x81)
         if max(map(len, messages)) < threshold:
             assert frame is prepared.plain_frame
+
+
+def test_a_prepared_message_is_compressed_as_a_server_sends_it() -> None:
+    deflate = DeflateParameters(server_no_context_takeover=True, server_max_window_bits=9, threshold=0)
+    far = random.Random(1).randbytes(600) * 2  # the second half refers further back than 9 bits reach
+    for messages in ([far], [far, "text"]):
+        connection = Connection(Role.SERVER, deflate=deflate)
+        for one in messages:
+            if isinstance(one, str):
+                connection.send_text(one)
+            else:
+                connection.send_binary(one)
+        assert PreparedMessage(*messages).frame(deflate) == connection.data_to_send()
 
 
 def test_the_size_of_a_prepared_message_is_that_of_its_frames() -> None:
