@@ -93,6 +93,15 @@ $(VENV)/.fuzz: pyproject.toml | $(VENV)/.dev
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	touch $@
 
+# Tests the tests of rfc6455/, see tests/mutants.py: two hours or so. `make mutants MUTANTS="masking uri"` for some modules.
+.PHONY: mutants
+mutants: $(VENV)/.mutants
+	CI=true $(RUN)/python -m tests.mutants $(MUTANTS)
+
+$(VENV)/.mutants: pyproject.toml | $(VENV)/.dev
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mutants]'
+	touch $@
+
 # Benchmarks of this project and its peers, in an environment of their own. `make bench-echo` runs one of them, and
 # `make bench BENCH=--quick` runs all of them in a few minutes, with rough figures.
 BENCHMARKS := masking codec echo broadcast events socketio handshake memory soak

@@ -7,7 +7,7 @@ texts may change.
 
 `mutants.json` has the results, by module; `mutants.toml` says of each survivor why it is none that a test
 should find. docs/mutants.md is made of both. Of a module of more than `SAMPLE` mutants, a random sample is
-tested; `make mutants MUTANTS="--all"` tests all.
+tested; `make mutants MUTANTS=--all` tests all. `python -m tests.mutants --write` writes the page alone.
 """
 
 import ast
@@ -214,6 +214,9 @@ def page() -> str:
 
 def main(arguments: list[str]) -> int:
     """Tests the modules that are named, or all, and stores the results."""
+    if arguments == ["--write"]:
+        PAGE.write_text(page())
+        return 0
     whole = "--all" in arguments
     modules = [argument for argument in arguments if argument != "--all"] or MODULES
     stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}

@@ -339,7 +339,8 @@ def test_a_prepared_message_is_compressed_from_the_threshold(threshold: int) -> 
 def test_a_prepared_message_is_compressed_as_a_server_sends_it() -> None:
     deflate = DeflateParameters(server_no_context_takeover=True, server_max_window_bits=9, threshold=0)
     far = random.Random(1).randbytes(600) * 2  # the second half refers further back than 9 bits reach
-    for messages in ([far], [far, "text"]):
+    both: list[str | bytes] = [far, "text"]
+    for messages in (both[:1], both):
         connection = Connection(Role.SERVER, deflate=deflate)
         for one in messages:
             if isinstance(one, str):
