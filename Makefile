@@ -18,6 +18,11 @@ NODE := tests/node/node_modules/.installed tests/node/asyncapi/node_modules/.ins
 test: $(VENV)/.dev $(NODE)
 	$(RUN)/pytest $(PARALLEL) --cov --cov-report= $(ARGS)
 
+# Runs the tests under `python -O`, the programs that they start included: no check may depend on `assert`.
+.PHONY: test-optimized
+test-optimized: $(VENV)/.dev $(NODE)
+	PYTHONOPTIMIZE=1 $(RUN)/pytest $(PARALLEL) $(ARGS)
+
 cover: $(VENV)/.dev $(NODE)
 	$(RUN)/pytest $(PARALLEL) --cov --cov-report=term-missing --cov-report=html:build/coverage $(ARGS)
 

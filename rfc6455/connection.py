@@ -210,8 +210,10 @@ class Connection:
         if self._events:
             return self._events.popleft()
         batch = self._reader.read_messages() or self._read_batch()
-        if not batch:
-            return None
+        while not batch:
+            if not self.inflating:
+                return None
+            batch = self._read_batch()
         self._events = batch
         return batch.popleft()
 
@@ -219,7 +221,8 @@ class Connection:
         """Returns the events that `next_event` would return next without parsing more; empty if none.
 
         Whole messages are returned together. A frame that may end the connection is never returned together
-        with messages before it, so that they can be answered first.
+        with messages before it, so that they can be answered first. After inflating 1 MiB of a message it
+        returns, so that others have a turn: while `inflating` is True, call it again.
         """
         events = self._events
         if not events:
@@ -241,6 +244,11 @@ class Connection:
         """Whether pulling again may return an event: there is unparsed input, or EOF."""
         return self._reader.unread or (self._eof and self._state is not State.CLOSED)
 
+    @property
+    def inflating(self) -> bool:
+        """Whether compressed data that has arrived is not inflated; see `next_batch`."""
+        return self.deflate is not None and self._reader.inflating
+
     def _read_batch(self) -> deque[Event]:
         """Parses by the general path until there is an event, or no more input."""
         if self._state is State.CLOSED:
@@ -259,6 +267,8 @@ class Connection:
                 return self._receive_control_frame(item)
             if item is not None:
                 return deque((item,))
+            if reader.inflating:
+                return NO_EVENTS
             if not reader.refill():
                 break
             messages = reader.read_messages()

@@ -42,6 +42,12 @@ _SLICE: Final = 65536
 _SHORT_SLICE: Final = 2048
 """The same in a message of several deflate streams; see `Inflater`."""
 
+_STREAM_COST: Final = 1024
+"""Bytes of output that pay for one deflate stream: inflating them takes about as long as the stream."""
+
+_CREDIT: Final = 64 * _STREAM_COST
+"""What a message may cost in streams beyond what its output pays for."""
+
 # window-bits = "8" / "9" / "10" / … / "15", without leading zeros (RFC 7692 §7.1.2)
 _WINDOW_BITS: Final = re.compile(r"[89]|1[0-5]")
 
@@ -281,9 +287,13 @@ class Inflater:
     A block may be the last of its deflate stream, and another stream may follow in the same message (RFC 7692
     §7.2.3.4). At the end of a stream zlib returns a copy of its unused input. From then on it gets short
     slices, so that many short streams do not copy the rest of a long message each time.
+
+    A stream needs a new decompressor, which takes as long as inflating a KiB, and it may have only two bytes.
+    So the streams of a message are limited: each takes some of a credit that grows with the output.
     """
 
     __slots__ = (
+        "_credit",
         "_decompressor",
         "_final",
         "_forgets",
@@ -301,6 +311,7 @@ class Inflater:
         self._input = b""
         self._position = 0
         self._slice = _SLICE
+        self._credit = _CREDIT  # for this message
         self._final = False
         self.exhausted = True
         """Whether `read` has returned everything."""
@@ -316,7 +327,8 @@ class Inflater:
     def read(self, size: int) -> bytes:
         """Returns the next bytes of the message, at most ``size``.
 
-        Raises `RemoteProtocolError` 1007 if the data cannot be decompressed.
+        Raises `RemoteProtocolError`: 1007 if the data cannot be decompressed, 1008 for a flood of deflate
+        streams.
         """
         decompressor = self._decompressor
         if decompressor is None:
@@ -332,13 +344,22 @@ class Inflater:
                 code=CloseCode.INVALID_PAYLOAD_DATA,
             ) from None
         self._position += len(data) - len(decompressor.unconsumed_tail) - len(decompressor.unused_data)
+        self._credit += len(piece)
         if decompressor.eof:
-            self._decompressor = None
-            self._slice = _SHORT_SLICE
+            self._end_stream()
         elif len(piece) == size:
             return piece  # zlib may have more output without more input
         self._check_exhausted()
         return piece
+
+    def _end_stream(self) -> None:
+        self._decompressor = None
+        self._slice = _SHORT_SLICE
+        self._credit -= _STREAM_COST
+        if self._credit < 0:
+            raise RemoteProtocolError(
+                "a flood of deflate streams", slug="deflate-streams", code=CloseCode.POLICY_VIOLATION
+            )
 
     def _check_exhausted(self) -> None:
         left = len(self._input) - self._position
@@ -349,5 +370,6 @@ class Inflater:
         self._input = b""
         if self._final:
             self._slice = _SLICE
+            self._credit = _CREDIT
             if self._forgets:
                 self._decompressor = None

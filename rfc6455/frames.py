@@ -150,8 +150,11 @@ def encode_close(code: int | None, reason: str = "") -> bytes:
     """Returns the payload of a Close (RFC 6455 §5.5.1); it is empty if ``code`` is ``None``.
 
     Raises `LocalProtocolError` for a code that must not be sent (RFC 6455 §7.4), a reason without a code, and
-    a reason that has a surrogate or more than 123 bytes.
+    a reason that has a surrogate or more than 123 bytes; `TypeError` for a code or reason of another type.
     """
+    if not isinstance(reason, str) or not isinstance(code, int | None):
+        given = f"{type(code).__name__} and {type(reason).__name__}"
+        raise TypeError(f"a Close has an int and a str, not {given}")
     if code is None:
         if reason:
             raise LocalProtocolError("a reason needs a close code", slug="bad-close-reason")

@@ -198,10 +198,8 @@ class ServerHandshake:
             self._early_data += memoryview(data)
         else:
             self._parser.receive_data(data)
-        try:
-            self._check_early_data()
-        except HandshakeError as error:
-            self._fail(error, self._request or self._given)
+        if self._early_size > self._max_early_data:
+            self._fail(_early_data(), self._request or self._given)
 
     def receive_eof(self) -> None:
         """Takes the end of the input; the handshake fails if the request is incomplete."""
@@ -221,7 +219,8 @@ class ServerHandshake:
                 if request is not None:
                     _check_request(request)
                     self._request = request
-                    self._check_early_data()
+                    if self._early_size > self._max_early_data:
+                        raise _early_data()
                 return request
             except HandshakeError as error:
                 self._fail(error, request)
@@ -288,11 +287,9 @@ class ServerHandshake:
         data, self._output = self._output, b""
         return data
 
-    def _check_early_data(self) -> None:
-        """Raises `HandshakeError` if a client has sent too much; it must wait (RFC 6455 §4.1)."""
-        size = self._parser.excess if self._given is None else len(self._early_data)
-        if size > self._max_early_data:
-            raise HandshakeError("too much data before the answer", slug="early-data")
+    @property
+    def _early_size(self) -> int:
+        return self._parser.excess if self._given is None else len(self._early_data)
 
     def _fail(self, error: HandshakeError, request: Request | None) -> None:
         _drop_traceback(error)
@@ -471,6 +468,11 @@ class ClientHandshake:
         return subprotocol, deflate
 
 
+def _early_data() -> HandshakeError:
+    # RFC 6455 §4.1: the client MUST wait for the answer.
+    return HandshakeError("too much data before the answer", slug="early-data")
+
+
 def _drop_traceback(error: HandshakeError) -> None:
     """Makes sure that an event does not keep the handshake and its data alive."""
     error.__traceback__ = error.__context__ = None
@@ -539,10 +541,11 @@ def _check_no_body(headers: Headers) -> None:
 
 def _names_websocket(values: list[str]) -> bool:
     """Whether the lines of an Upgrade field name the protocol ``websocket``, without a version."""
-    if [ascii_lower(value) for value in values] == ["websocket"]:
+    value = ",".join(values)
+    if ascii_lower(value) == "websocket":
         return True  # the usual case
     found = False
-    for element in ",".join(values).split(","):
+    for element in value.split(","):
         # protocol = protocol-name [ "/" protocol-version ], both tokens (RFC 9110 §7.8)
         parse_token_list(element.split("/", 1))
         found |= ascii_lower(element.strip(" \t")) == "websocket"
@@ -551,7 +554,7 @@ def _names_websocket(values: list[str]) -> bool:
 
 def _names_upgrade(values: list[str]) -> bool:
     """Whether the lines of a Connection field name the option ``upgrade``."""
-    if [ascii_lower(value) for value in values] == ["upgrade"]:
+    if ascii_lower(",".join(values)) == "upgrade":
         return True  # the usual case
     return "upgrade" in map(ascii_lower, parse_token_list(values))
 

@@ -23,7 +23,10 @@ from rfc6455.headers import Extension, Headers, is_token, parse_extensions, pars
 # request-line = method SP request-target SP HTTP-version
 # The target has only visible ASCII characters and no fragment (RFC 6455 §3).
 _TARGET = re.compile(r"[!-\"$-~]+")
-_REQUEST_LINE = re.compile(rf"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ({_TARGET.pattern}) HTTP/([0-9]\.[0-9])")
+_HTTP_VERSION = re.compile(r"[0-9]\.[0-9]")
+_REQUEST_LINE = re.compile(
+    rf"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ({_TARGET.pattern}) HTTP/({_HTTP_VERSION.pattern})"
+)
 
 # status-line = HTTP-version SP 3DIGIT SP [ reason-phrase ]; some servers omit the last space
 _STATUS_LINE = re.compile(r"HTTP/([0-9]\.[0-9]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
@@ -82,11 +85,12 @@ class Request:
         return parse_extensions(self.headers.get_all("Sec-WebSocket-Extensions"))
 
     def encode(self) -> bytes:
-        """Returns the bytes of the head. Raises `LocalProtocolError` for a malformed method or target."""
+        """Returns the bytes of the head. Raises `LocalProtocolError` if a part is malformed."""
         if not is_token(self.method):
             raise LocalProtocolError("not an HTTP method", slug="bad-method")
         if not is_target(self.target):
             raise LocalProtocolError("not a request target", slug="bad-target")
+        _check_version(self.version)
         return encode_head(f"{self.method} {self.target} HTTP/{self.version}", self.headers)
 
 
@@ -100,12 +104,13 @@ class Response:
     version: str = "1.1"
 
     def encode(self) -> bytes:
-        """Returns the bytes of the head. Raises `LocalProtocolError` for a malformed status or reason."""
+        """Returns the bytes of the head. Raises `LocalProtocolError` if a part is malformed."""
         if not 100 <= self.status <= 599:
             raise LocalProtocolError(f"not an HTTP status: {self.status}", slug="bad-status")
         reason = _standard_reason(self.status) if self.reason is None else self.reason
         if _REASON.fullmatch(reason) is None:
             raise LocalProtocolError("not a reason phrase", slug="bad-reason")
+        _check_version(self.version)
         return encode_head(f"HTTP/{self.version} {self.status} {reason}", self.headers)
 
 
@@ -119,6 +124,11 @@ def _standard_reason(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:
         return ""
+
+
+def _check_version(version: str) -> None:
+    if _HTTP_VERSION.fullmatch(version) is None:
+        raise LocalProtocolError("not a version of HTTP", slug="bad-version")
 
 
 def encode_head(start_line: str, headers: Iterable[tuple[str, str]]) -> bytes:
@@ -167,7 +177,7 @@ class _HeadParser(ABC, Generic[_Head]):
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Takes bytes from the network."""
-        self._buffer += memoryview(data)
+        self._buffer += data if type(data) is bytes else memoryview(data)
 
     def discard_input(self) -> None:
         """Drops all bytes that it holds."""

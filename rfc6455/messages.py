@@ -21,6 +21,9 @@ from rfc6455.frames import FIN, RSV1, FrameHeader, decode_header, encode_frame, 
 _PIECE: Final = 65536
 """Bytes that are inflated in one step."""
 
+_PIECES: Final = 16
+"""Pieces that are inflated before others have a turn: 1 MiB, or so many streams without any output."""
+
 _LARGE_PIECE: Final = 4096
 """A piece of this many bytes or characters stays as it is; a smaller one is joined with the next."""
 
@@ -136,12 +139,14 @@ class MessageAssembler:
     def resume(self) -> DataEvent | None:
         """Continues to inflate what `receive` took; returns and raises as `receive` does.
 
-        With ``assemble=False`` it returns one fragment a call, so that a small frame with a large content is
-        inflated only as fast as the caller asks for it.
+        It stops after 16 pieces. With ``assemble=False`` it returns one fragment a call, so that a small
+        frame with a large content is inflated only as fast as the caller asks for it.
         """
         inflater = self._inflater
         event = None
-        while inflater is not None and not inflater.exhausted and event is None:
+        for _ in range(_PIECES):
+            if inflater is None or inflater.exhausted or event is not None:
+                break
             # At most one byte beyond the limit is inflated.
             data = inflater.read(min(_PIECE, self._max_size - self._inflated + 1))
             self._inflated += len(data)

@@ -145,6 +145,11 @@ class FrameReader:
         """Whether bytes are left that were not parsed, or compressed data that was not inflated."""
         if self._position < len(self._buffer) or self._incoming:
             return True
+        return self.inflating
+
+    @property
+    def inflating(self) -> bool:
+        """Whether compressed data that has arrived is not inflated."""
         return self._deflated and self._message.pending
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
@@ -170,9 +175,10 @@ class FrameReader:
     # The general path.
 
     def read(self) -> DataEvent | ControlFrame | None:
-        """Parses until a message, fragment or control frame is complete; ``None`` if more data is needed.
+        """Parses until a message, fragment or control frame is complete.
 
-        Raises `RemoteProtocolError` for a violation.
+        Returns ``None`` if more data is needed, or if it has inflated much (`inflating`). Raises
+        `RemoteProtocolError` for a violation.
         """
         while True:
             if self._message.pending:
@@ -180,12 +186,14 @@ class FrameReader:
                 if event is not None:
                     self.batch_size = self._message.finished_size
                     return event
+                if self._message.pending:
+                    return None
             if self._frame is None:
                 self._start_frame()
                 if self._frame is None:
                     return None
             item = self._continue_frame(self._frame)
-            if item is not None or self._frame is not None:
+            if item is not None or self._frame is not None or self._message.pending:
                 return item
 
     def refill(self) -> bool:

@@ -33,6 +33,7 @@ from rfc6455 import deflate as deflate_module
 from rfc6455.deflate import Deflater, Inflater
 from rfc6455.headers import parse_extensions
 from tests.helpers import (
+    ABNORMAL,
     both_roles,
     bytes_held,
     feed,
@@ -425,20 +426,14 @@ def test_an_oversized_frame_fails_before_its_payload(role: Role) -> None:
     assert failure(feed(connection, [header])) == (1009, "message-too-big")
 
 
-def many_streams(count: int) -> bytes:
-    """Returns a message of many deflate streams, each an empty final block (RFC 7692 §7.2.3.4)."""
-    return b"\x03\x00" * count + b"\x00"
-
-
 @both_roles
 @pytest.mark.parametrize(
     ("make_payload", "expected"),
     [
         (lambda count: b"\x00\x00\x00\xff\xff" * count + b"\x00", b""),
-        (many_streams, b""),
         (lambda count: (compressed(b"a") + b"\x00\x00\xff\xff") * count + b"\x00", b"a"),
     ],
-    ids=["empty stored blocks", "final blocks", "a flush after each byte"],
+    ids=["empty stored blocks", "a flush after each byte"],
 )
 def test_many_tiny_blocks_cost_linear_time(
     role: Role, make_payload: Callable[[int], bytes], expected: bytes, monkeypatch: pytest.MonkeyPatch
@@ -476,7 +471,7 @@ def test_many_tiny_blocks_cost_linear_time(
     [
         (b"\xf3\x48\xcd\xc9\xc9\x07\x00" * 2 + b"\x00", "HelloHello"),
         (b"\xf3\x48\xcd\xc9\xc9\x07\x00", "Hello"),  # lacks the empty block that should follow
-        (b"\x03\x00" * 5000 + b"\xf2\x48\xcd\xc9\xc9\x07\x00", "Hello"),
+        (b"\x03\x00" * 64 + b"\xf2\x48\xcd\xc9\xc9\x07\x00", "Hello"),
     ],
 )
 def test_several_streams_in_a_message(role: Role, payload: bytes, text: str) -> None:
@@ -484,6 +479,60 @@ def test_several_streams_in_a_message(role: Role, payload: bytes, text: str) -> 
     frame = raw_frame(role, 1, payload, rsv=RSV1)
     for chunks in ([frame], [frame[i : i + 1] for i in range(len(frame))]):
         assert feed(connection, chunks) == [TextMessage(text)]
+
+
+def finished(data: bytes) -> bytes:
+    """Returns `data` compressed as one deflate stream that ends with a final block."""
+    compressor = zlib.compressobj(wbits=-15)
+    return compressor.compress(data) + compressor.flush()
+
+
+@both_roles
+def test_streams_of_a_kibibyte_are_not_limited(role: Role) -> None:
+    """RFC 7692 §7.2.3.4: a sender may end a stream in each fragment, for example."""
+    data = random.Random(3).randbytes(1024)
+    frame = raw_frame(role, 2, finished(data) * 1000 + b"\x00", rsv=RSV1)
+    assert feed(make_connection(role, deflate=EVERYTHING), [frame]) == [BinaryMessage(data * 1000)]
+
+
+@both_roles
+def test_the_streams_of_each_message_are_counted_by_themselves(role: Role) -> None:
+    frames = [raw_frame(role, 2, b"\x03\x00" * 64 + b"\x00", rsv=RSV1)] * 3
+    events = feed(make_connection(role, deflate=EVERYTHING), [b"".join(frames)])
+    assert events == [BinaryMessage(b"")] * 3
+    one_more = raw_frame(role, 2, b"\x03\x00" * 65 + b"\x00", rsv=RSV1)
+    events = feed(make_connection(role, deflate=EVERYTHING), [*frames, one_more])
+    assert failure(events) == (1008, "deflate-streams")
+
+
+@both_roles
+@pytest.mark.parametrize("eof", [True, False], ids=["EOF", "no EOF"])
+@pytest.mark.parametrize("parts", [1, 2], ids=["one frame", "two fragments"])
+def test_a_batch_ends_after_inflating_a_mebibyte(role: Role, parts: int, *, eof: bool) -> None:
+    """A server gives other connections a turn; `next_event` returns the message all the same."""
+    data = bytes(5 << 20)
+    payload = compressed(data)
+    middle = len(payload) // 2 if parts == 2 else len(payload)
+    frames = raw_frame(role, 2, payload[:middle], rsv=RSV1, fin=parts == 1)
+    if parts == 2:
+        frames += raw_frame(role, 0, payload[middle:])
+    frames += raw_frame(role, 9, b"after")
+    connections = [make_connection(role, deflate=EVERYTHING, max_message_size=8 << 20) for _ in range(2)]
+    for connection in connections:
+        connection.receive_data(frames)
+        if eof:
+            connection.receive_eof()
+    last = [ABNORMAL] if eof else []
+    assert list(connections[0].events()) == [BinaryMessage(data), Ping(b"after"), *last]
+    batches = [list(connections[1].next_batch())]
+    while not batches[-1]:
+        assert connections[1].inflating
+        assert connections[1].unread
+        batches.append(list(connections[1].next_batch()))
+    assert 5 <= len(batches) <= 7
+    assert batches[-1] == [BinaryMessage(data)]
+    assert not connections[1].inflating
+    assert list(connections[1].next_batch()) == [Ping(b"after")]
 
 
 @both_roles

@@ -1,10 +1,11 @@
 """Incoming messages: how their size is counted, and when reading pauses."""
 
 import asyncio
+import zlib
 
 import pytest
 
-from rfc6455 import Connection, Opcode, Role, encode_frame
+from rfc6455 import Connection, DeflateParameters, Opcode, Role, encode_frame
 from rfc6455_server import Cause, ConnectionClosedError, Server, WebSocket
 from rfc6455_server.limits import Limits
 from rfc6455_server.testing import ManualClock, MemoryTransport, TestClient, settle
@@ -12,7 +13,7 @@ from rfc6455_server.websocket.hub import Hub
 from rfc6455_server.websocket.inbox import MAX_UNREAD, Inbox
 from rfc6455_server.websocket.outbox import Outbox
 from rfc6455_server.websocket.streams import READ_SIZE, CodecReader
-from tests.helpers import KEY
+from tests.helpers import KEY, raw_frame
 
 SMALL = encode_frame(Opcode.TEXT, b"x" * 32, mask_key=KEY)
 
@@ -48,9 +49,9 @@ class Owner:
 class Rig:
     """An inbox with the objects that it uses."""
 
-    def __init__(self, **limits: float) -> None:
+    def __init__(self, connection: Connection | None = None, **limits: float) -> None:
         self.clock = ManualClock()
-        self.connection = Connection(Role.SERVER)
+        self.connection = connection or Connection(Role.SERVER)
         self.reader, self.owner = Reader(), Owner()
         hub = Hub(Limits(**limits), clock=self.clock)  # type: ignore[arg-type]
         outbox = Outbox(self.connection, MemoryTransport("192.0.2.1"), self.owner, hub)
@@ -145,3 +146,20 @@ async def test_a_byte_rate_disconnects_only_a_client_that_exceeds_it() -> None:
         assert ws.closed.code == 1008
         assert taken < 8000
         assert server.stats.closes[1006, Cause.LIMIT.value] == 1
+
+
+async def test_others_have_a_turn_while_a_large_message_is_inflated() -> None:
+    """However often input arrives, one MiB is inflated in each turn."""
+    compressor = zlib.compressobj(wbits=-15)
+    payload = (compressor.compress(bytes(9 << 20)) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    rig = Rig(Connection(Role.SERVER, deflate=DeflateParameters(), max_message_size=16 << 20))
+    rig.read(raw_frame(Role.SERVER, Opcode.BINARY, payload, rsv=4))
+    for _ in range(3):
+        rig.inbox.pull()  # as if more had arrived
+    inflated = []
+    while rig.connection.inflating:
+        inflated.append(rig.connection._reader._message._inflated >> 20)
+        assert rig.inbox.unread_bytes == 0
+        await asyncio.sleep(0)
+    assert inflated == [4, 5, 6, 7, 8, 9]
+    assert rig.inbox.unread_bytes == (9 << 20) + 64

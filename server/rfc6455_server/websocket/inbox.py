@@ -35,6 +35,7 @@ class Inbox:
         "_later",
         "_outbox",
         "_owner",
+        "_pull_scheduled",
         "_rates",
         "_reader",
         "_taken_size",
@@ -64,6 +65,7 @@ class Inbox:
         """Whether reading has stopped because too much is unread."""
         self._waiter: asyncio.Future[None] | None = None
         self._finished = False
+        self._pull_scheduled = False
 
     @property
     def unread_bytes(self) -> int:
@@ -116,6 +118,8 @@ class Inbox:
         while not self.paused:
             batch = connection.next_batch()
             if not batch:
+                if connection.inflating:
+                    self._pull_later()
                 return
             kind = type(batch[0])
             if kind is not TextMessage and kind is not BinaryMessage:
@@ -128,8 +132,18 @@ class Inbox:
             self._wake()
             if connection.unread and not self.paused:
                 # The handler answers these messages before a frame is read that may end the connection.
-                self._hub.loop.call_soon(self.pull)
+                self._pull_later()
             return
+
+    def _pull_later(self) -> None:
+        """Pulls again after others have had a turn, once, however often input arrives until then."""
+        if not self._pull_scheduled:
+            self._pull_scheduled = True
+            self._hub.loop.call_soon(self._pull_again)
+
+    def _pull_again(self) -> None:
+        self._pull_scheduled = False
+        self.pull()
 
     def receive_eof(self) -> None:
         """Processes the remaining input even if reading was paused: at most one read is left."""
