@@ -21,6 +21,7 @@ import sys
 import tomllib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from textwrap import dedent
 
 _HERE = Path(__file__).parent
 ROOT = _HERE.parent
@@ -143,8 +144,9 @@ def _exit_codes(folder: Path, module: str) -> dict[str, int | None]:
 def _functions(path: Path) -> dict[str, str]:
     """Returns the source of each function in the file that mutmut made: originals and mutants."""
     source = path.read_text()
+    lines = source.splitlines(keepends=True)
     return {
-        node.name: ast.get_source_segment(source, node) or ""
+        node.name: dedent("".join(lines[node.lineno - 1 : node.end_lineno]))
         for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.FunctionDef)
     }

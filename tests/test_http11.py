@@ -40,6 +40,23 @@ def test_a_request_head() -> None:
     assert (request.path, request.query, request.version) == ("/chat", "room=1", "1.1")
 
 
+def test_a_head_that_arrives_as_a_whole_is_parsed_in_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RequestParser, "_next_line", None)
+    for limits in ({}, {"max_fields": 3}):
+        parser = RequestParser(**limits)
+        parser.receive_data(HEAD + b"rest\r\n\r\n")
+        head = parser.next_head()
+        assert head is not None
+        assert [name for name, _ in head.headers] == ["Host", "X-Empty", "X-Pad"]
+        assert parser.trailing_data == b"rest\r\n\r\n"
+    with pytest.raises(TypeError):
+        parse(HEAD, max_fields=2)
+
+
+def test_a_head_that_begins_with_a_line_feed() -> None:
+    assert rejection(b"\n" + HEAD) == (400, "bare-line-feed")
+
+
 def test_bytes_after_the_head_are_kept() -> None:
     parser = RequestParser()
     parser.receive_data(HEAD[:-1])
@@ -283,6 +300,11 @@ def test_a_response_is_encoded() -> None:
     assert Response(404, Headers([("X", "1")]), "Gone fishing").encode() == (
         b"HTTP/1.1 404 Gone fishing\r\nX: 1\r\n\r\n"
     )
+
+
+@pytest.mark.parametrize("status", [100, 599])
+def test_the_first_and_the_last_status(status: int) -> None:
+    assert Response(status, reason="x").encode() == b"HTTP/1.1 %d x\r\n\r\n" % status
 
 
 @pytest.mark.parametrize(
