@@ -109,7 +109,8 @@ def _groups() -> Iterator[tuple[str, Peer, dict[str, Peer], list[bytes]]]:
             },
             compressed
             + [first + second for first in compressed for second in compressed[:3]]
-            + [first + b"\xc2" for first in compressed],
+            + [first + raw_frame(role, 2, b"J", rsv=4, fin=False) for first in compressed]
+            + [raw_frame(role, 2, rsv=4, length=(1 << 63) - 1)[:10]],
         )
     yield (
         "requests",

@@ -11,6 +11,9 @@ Event = tuple[object, ...]
 """("text", str), ("binary", bytes), ("ping", bytes), ("pong", bytes), ("close", code, reason), or
 ("failed", code)."""
 
+STREAMS = 64
+"""Deflate streams of a message, besides one for each KiB of its content."""
+
 _CONTROL = {9: "ping", 10: "pong"}
 _CODES = {*range(1000, 1015), *range(3000, 5000)} - {1004, 1005, 1006}
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
@@ -122,12 +125,16 @@ def inflate(payloads: list[bytes], window_bits: int, limit: int, *, forgets: boo
     decompressor = None
     for payload in payloads:
         data, message = payload + b"\x00\x00\xff\xff", b""
+        streams = 0
         while data:
             decompressor = decompressor or zlib.decompressobj(-window_bits)
             try:
                 message += decompressor.decompress(data, limit + 1 - len(message))
             except zlib.error:
                 return [*events, ("failed", 1007)]
+            streams += decompressor.eof
+            if streams > STREAMS + len(message) // 1024:
+                return [*events, ("failed", 1008)]
             if len(message) > limit:
                 return [*events, ("failed", 1009)]
             data = decompressor.unconsumed_tail or decompressor.unused_data
