@@ -32,11 +32,11 @@ BUILD = ROOT / "build" / "mutants"
 
 MODULES = ["errors", "masking", "headers", "frames", "uri", "http11"]
 MODULES += ["deflate", "messages", "reader", "connection", "handshake"]
-SAMPLE = 150
+SAMPLE = 120
 LEAST = 0.95
 """The share of the mutants that the tests must find, at least, of each module."""
 
-_SURVIVED = {0, 33}  # 33: no test calls the function
+_SURVIVED = {0, 5, 33}  # pytest passed, or found no test; 33: no test calls the function
 
 _CONFIGURATION = """\
 [mutmut]
@@ -59,7 +59,8 @@ _INTRODUCTION = """\
 `make mutants` changes one thing in one function of `rfc6455/`, many times, and runs the module's own tests
 each time: `tests/test_<module>.py` and no other. They must fail. mutmut makes the changes, in functions:
 constants of a module, regular expressions among them, and properties stay as they are. A change to the text
-of an error is not counted, because texts may change ([slugs.md](slugs.md)).
+of an error is not counted, because texts may change ([slugs.md](slugs.md)). Of a module with many mutants, a
+random sample is tested: all of them take more than two hours.
 
 """
 
@@ -93,18 +94,18 @@ class _TextRemover(ast.NodeTransformer):
 class Result:
     """The outcome for one module.
 
-    ``made``: mutants that there are. ``mutants``: those that were tested and count. ``texts``: those that
-    change the text of an error.
+    ``made``: mutants that there are; ``texts``: those of them that change the text of an error; ``tested``:
+    the others, or a sample of them.
     """
 
     made: int
-    mutants: int
     texts: int
+    tested: int
     survivors: list[Mutant] = field(default_factory=list)
 
     @property
     def score(self) -> float:
-        return 1 - len(self.survivors) / self.mutants
+        return 1 - len(self.survivors) / self.tested
 
 
 def run(module: str, sample: int | None) -> Result:
@@ -121,19 +122,17 @@ def run(module: str, sample: int | None) -> Result:
     (folder / "pytest.ini").write_text(_PYTEST)
     mutmut = [sys.executable, "-m", "mutmut"]
     subprocess.run([*mutmut, "run", "--max-children", "1", "no_such_mutant"], cwd=folder, check=False)
-    names = list(_exit_codes(folder, module))
+    functions = _functions(folder / "mutants" / "rfc6455" / f"{module}.py")
+    made = list(_exit_codes(folder, module))
+    names = [name for name in made if not _changes_a_text(functions, name)]
     chosen = names if sample is None or len(names) <= sample else random.Random(module).sample(names, sample)
     subprocess.run([*mutmut, "run", "--max-children", "1", *chosen], cwd=folder, check=False)
     codes = _exit_codes(folder, module)
     missing = [name for name in chosen if codes[name] is None]
     if missing:
         sys.exit(f"{module}: mutmut did not test {missing}")
-    functions = _functions(folder / "mutants" / "rfc6455" / f"{module}.py")
-    texts = {name for name in chosen if _changes_a_text(functions, name)}
-    survivors = [
-        _change(functions, name) for name in chosen if codes[name] in _SURVIVED and name not in texts
-    ]
-    return Result(len(names), len(chosen) - len(texts), len(texts), survivors)
+    survivors = [_change(functions, name) for name in chosen if codes[name] in _SURVIVED]
+    return Result(len(made), len(made) - len(names), len(chosen), survivors)
 
 
 def _exit_codes(folder: Path, module: str) -> dict[str, int | None]:
@@ -192,18 +191,18 @@ def reasons() -> dict[Mutant, str]:
 def page() -> str:
     """Returns docs/mutants.md."""
     stored, why = results(), reasons()
-    lines = [_INTRODUCTION, "| module | mutants | tested | texts, not counted | found | score |\n"]
+    lines = [_INTRODUCTION, "| module | mutants | of texts | tested | found | score |\n"]
     lines.append("|---|---|---|---|---|---|\n")
     for module, result in stored.items():
-        killed = result.mutants - len(result.survivors)
-        tested = result.mutants + result.texts
+        killed = result.tested - len(result.survivors)
+        whole = result.tested == result.made - result.texts
         lines.append(
-            f"| `{module}` | {result.made} | {'all' if tested == result.made else tested} | {result.texts}"
-            f" | {killed} of {result.mutants} | {result.score:.1%} |\n"
+            f"| `{module}` | {result.made} | {result.texts} | {result.tested}{', all' if whole else ''}"
+            f" | {killed} | {result.score:.1%} |\n"
         )
-    mutants = sum(result.mutants for result in stored.values())
+    tested = sum(result.tested for result in stored.values())
     survivors = sum(len(result.survivors) for result in stored.values())
-    lines.append(f"\n{mutants - survivors} of {mutants} were found: {1 - survivors / mutants:.1%}.\n")
+    lines.append(f"\n{tested - survivors} of {tested} were found: {1 - survivors / tested:.1%}.\n")
     lines.append(
         "\n## Those that were not found\n\n| where | change | why no test finds it |\n|---|---|---|\n"
     )
@@ -227,7 +226,7 @@ def main(arguments: list[str]) -> int:
         stored[module] = asdict(result)
         ordered = {name: stored[name] for name in MODULES if name in stored}
         RESULTS.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")
-        print(f"{module}: {result.score:.1%} of {result.mutants}")
+        print(f"{module}: {result.score:.1%} of {result.tested}")
         for one in result.survivors:
             print(f"  {one.function}: {one.was!r} becomes {one.becomes!r}")
     PAGE.write_text(page())
