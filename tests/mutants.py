@@ -163,7 +163,7 @@ def _changes_a_text(functions: dict[str, str], name: str) -> bool:
 
 
 def _change(functions: dict[str, str], name: str) -> Mutant:
-    was, becomes = (source.splitlines()[1:] for source in _pair(functions, name))
+    was, becomes = (re.sub(r"x\w*__mutmut_\w+", "", source).splitlines() for source in _pair(functions, name))
     lines = list(difflib.ndiff(was, becomes))
     before, after = (" ".join(line[2:].strip() for line in lines if line.startswith(sign)) for sign in "-+")
     function = name.rpartition(".")[2].partition("__mutmut_")[0]

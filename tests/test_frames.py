@@ -211,3 +211,8 @@ def test_a_close_of_one_byte() -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         decode_close(b"\x03")
     assert (caught.value.slug, caught.value.code) == ("bad-close-payload", 1002)
+
+
+def test_a_close_of_other_types_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="not str and int"):
+        encode_close("1000", 5)  # type: ignore[arg-type]

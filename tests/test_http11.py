@@ -53,6 +53,18 @@ def test_a_head_that_arrives_as_a_whole_is_parsed_in_one_step(monkeypatch: pytes
         parse(HEAD, max_fields=2)
 
 
+def test_only_bytes_are_received() -> None:
+    parser = RequestParser()
+    for kind in (bytearray, memoryview, bytes):
+        parser.receive_data(kind(b"GET "))
+    for wrong in ("GET ", 5, [65], None):
+        with pytest.raises(TypeError):
+            parser.receive_data(wrong)  # type: ignore[arg-type]
+    parser.receive_data(b"/ HTTP/1.1\r\n\r\n")
+    with pytest.raises(HandshakeError):
+        parser.next_head()  # of "GET GET GET / HTTP/1.1"
+
+
 def test_a_head_that_begins_with_a_line_feed() -> None:
     assert rejection(b"\n" + HEAD) == (400, "bare-line-feed")
 
