@@ -98,6 +98,73 @@ def test_an_oversized_frame_fails_before_its_payload(role: Role) -> None:
 
 
 @both_roles
+def test_one_byte_of_a_payload_is_judged_at_once(role: Role) -> None:
+    reader = make_reader(role)
+    reader.receive_data(raw_frame(role, TEXT, b"\xffabc")[:-3])
+    with pytest.raises(RemoteProtocolError) as caught:
+        reader.read()
+    assert caught.value.slug == "bad-utf8"
+
+
+def stops(role: Role) -> dict[str, bytes]:
+    """What the hot path stops at, by what it is."""
+    mask = 0x80 if role is Role.SERVER else 0
+    medium, large = raw_frame(role, BINARY, bytes(126)), raw_frame(role, BINARY, bytes(65_536))
+    return {
+        "nothing": b"",
+        "one byte": b"\x81",
+        "a small frame, incomplete": raw_frame(role, TEXT, b"abc")[:-1],
+        "a medium frame without a length": medium[:3],
+        "a medium frame, incomplete": medium[:-1],
+        "a large frame without a length": large[:9],
+        "a large frame, incomplete": large[:-1],
+        "wrong masking": raw_frame(role, TEXT, b"abc", masked=not mask),
+        "bad UTF-8": raw_frame(role, TEXT, b"\xff"),
+        "a Ping": raw_frame(role, Opcode.PING, b"abc"),
+        "a medium fragment": raw_frame(role, TEXT, b"x" * 126, fin=False),
+        "a large fragment": raw_frame(role, TEXT, b"x" * 65_536, fin=False),
+        "bad UTF-8 in a medium frame": raw_frame(role, TEXT, b"\xff" * 126),
+        "a long form for a short length": raw_frame(role, TEXT, b"abc", length_form=16),
+        "a larger message than the limit": raw_frame(role, TEXT, b"x" * 65_600),
+    }
+
+
+@pytest.mark.usefixtures("masking_path")
+@both_roles
+@pytest.mark.parametrize("count", [1, 20])
+@pytest.mark.parametrize("stop", stops(Role.SERVER))
+def test_the_hot_path_returns_what_is_before_the_frame_that_it_stops_at(
+    role: Role, count: int, stop: str
+) -> None:
+    messages = [
+        TextMessage("a"),
+        BinaryMessage(bytes(125)),
+        TextMessage("x" * 126),
+        BinaryMessage(b"y" * 300),
+    ]
+    sent = b"".join(
+        raw_frame(role, TEXT, one.data.encode())
+        if isinstance(one, TextMessage)
+        else raw_frame(role, BINARY, one.data)
+        for one in messages
+    )
+    reader = make_reader(role, max_message_size=65_599)
+    assert reader.batch_size == 0
+    reader.receive_data(sent * count + stops(role)[stop])
+    assert list(reader.read_messages()) == messages * count
+    assert list(reader.read_messages()) == []
+
+
+@pytest.mark.usefixtures("masking_path")
+@both_roles
+@pytest.mark.parametrize("size", [125, 200, 65_536])
+def test_the_hot_path_returns_messages_of_exactly_the_limit(role: Role, size: int) -> None:
+    reader = make_reader(role, max_message_size=size)
+    reader.receive_data(raw_frame(role, BINARY, bytes(size)) * 20)
+    assert list(reader.read_messages()) == [BinaryMessage(bytes(size))] * 20
+
+
+@both_roles
 def test_fragments_with_control_frames_between(role: Role) -> None:
     data = (
         raw_frame(role, TEXT, b"\xe2", fin=False)
