@@ -136,7 +136,7 @@ def stops(role: Role) -> dict[str, bytes]:
 def test_the_hot_path_returns_what_is_before_the_frame_that_it_stops_at(
     role: Role, count: int, stop: str
 ) -> None:
-    messages = [
+    messages: list[TextMessage | BinaryMessage] = [
         TextMessage("a"),
         BinaryMessage(bytes(125)),
         TextMessage("x" * 126),
