@@ -152,7 +152,7 @@ def encode_close(code: int | None, reason: str = "") -> bytes:
     Raises `LocalProtocolError` for a code that must not be sent (RFC 6455 §7.4), a reason without a code, and
     a reason that has a surrogate or more than 123 bytes; `TypeError` for a code or reason of another type.
     """
-    if not isinstance(reason, str) or not isinstance(code, int | None):
+    if not isinstance(reason, str) or not (code is None or isinstance(code, int)):
         given = f"{type(code).__name__} and {type(reason).__name__}"
         raise TypeError(f"a Close has an int and a str, not {given}")
     if code is None:

@@ -131,11 +131,6 @@ class MessageAssembler:
         self._final = final
         return self.resume()
 
-    @property
-    def pending(self) -> bool:
-        """Whether `resume` can return more before the next frame."""
-        return self._inflater is not None and not self._inflater.exhausted
-
     def resume(self) -> DataEvent | None:
         """Continues to inflate what `receive` took; returns and raises as `receive` does.
 
@@ -144,9 +139,9 @@ class MessageAssembler:
         """
         inflater = self._inflater
         event = None
-        for _ in range(_PIECES):
-            if inflater is None or inflater.exhausted or event is not None:
-                break
+        left = _PIECES
+        while inflater is not None and not inflater.exhausted and event is None and left:
+            left -= 1
             # At most one byte beyond the limit is inflated.
             data = inflater.read(min(_PIECE, self._max_size - self._inflated + 1))
             self._inflated += len(data)

@@ -104,6 +104,7 @@ class FrameReader:
         "_frame",
         "_frame_read",
         "_incoming",
+        "_inflater",
         "_masked",
         "_max_message_size",
         "_message",
@@ -133,11 +134,12 @@ class FrameReader:
         self.batch_size = 0
         """Bytes of the messages that were returned last; see `Connection.batch_size`."""
         peer = Role.CLIENT if self._masked else Role.SERVER
+        self._inflater = Inflater(deflate, peer) if deflate else None
         self._message = MessageAssembler(
             max_size=max_message_size,
             max_empty_fragments=max_empty_fragments,
             assemble=assemble,
-            inflater=Inflater(deflate, peer) if deflate else None,
+            inflater=self._inflater,
         )
 
     @property
@@ -150,7 +152,7 @@ class FrameReader:
     @property
     def inflating(self) -> bool:
         """Whether compressed data that has arrived is not inflated."""
-        return self._deflated and self._message.pending
+        return self._inflater is not None and not self._inflater.exhausted
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Takes bytes from the network."""
@@ -171,6 +173,7 @@ class FrameReader:
         """Drops everything: nothing will be parsed after this."""
         self.discard_input()
         self._message.release()
+        self._inflater = None
 
     # The general path.
 
@@ -180,21 +183,24 @@ class FrameReader:
         Returns ``None`` if more data is needed, or if it has inflated much (`inflating`). Raises
         `RemoteProtocolError` for a violation.
         """
+        inflater = self._inflater
         while True:
-            if self._message.pending:
+            if inflater is not None and not inflater.exhausted:
                 event = self._message.resume()
                 if event is not None:
                     self.batch_size = self._message.finished_size
                     return event
-                if self._message.pending:
+                if not inflater.exhausted:
                     return None
             if self._frame is None:
                 self._start_frame()
                 if self._frame is None:
                     return None
             item = self._continue_frame(self._frame)
-            if item is not None or self._frame is not None or self._message.pending:
+            if item is not None or self._frame is not None:
                 return item
+            if inflater is not None and not inflater.exhausted:
+                return None
 
     def refill(self) -> bool:
         """Appends newly arrived data to the unparsed rest of the buffer; returns False if none arrived.

@@ -232,7 +232,7 @@ def test_with_fragments_a_call_inflates_one_piece() -> None:
     for size in (65536, 65536, 150_000 - 2 * 65536):
         assert isinstance(event, BinaryFragment)
         assert (len(event.data), message.finished_size) == (size, size)
-        assert message.pending is not event.final
+        assert inflater.exhausted is event.final
         event = message.resume()
     assert event is None
     assert len(inflater.sizes) == 3
@@ -316,7 +316,8 @@ def test_release_drops_the_message_and_the_inflater() -> None:
     message.receive(payload, final=False)
     assert message._pieces
     message.release()
-    assert (message._pieces, message._inflater, message.opcode, message.pending) == ([], None, None, False)
+    assert (message._pieces, message._inflater, message.opcode) == ([], None, None)
+    assert message.resume() is None
     assert sys.getrefcount(inflater) == 2  # the variable and the argument of the call
 
 
