@@ -5,8 +5,9 @@ function; the tests must notice. It changes nothing outside functions, and no pr
 `constants` have nothing else. A change to the text of an error is not counted: `docs/slugs.md` says that
 texts may change.
 
-`mutants.json` has the results, by module; `mutants.toml` says of each survivor why it is none that a test
-should find. docs/mutants.md is made of both. Of a module of more than `SAMPLE` mutants, a random sample is
+`mutants.json` has the results, by module; `mutants.toml` says of each survivor why no test finds it. One that
+is marked ``equivalent`` there does what the original does, so that no test can find it, and does not count.
+docs/mutants.md is made of both. Of a module of more than `SAMPLE` mutants, a random sample is
 tested; `make mutants MUTANTS=--all` tests all. `python -m tests.mutants --write` writes the page alone.
 """
 
@@ -103,9 +104,14 @@ class Result:
     tested: int
     survivors: list[Mutant] = field(default_factory=list)
 
-    @property
+    def equivalent(self) -> int:
+        """Returns how many of the survivors do what the original does."""
+        why = reasons()
+        return sum(one in why and why[one].equivalent for one in self.survivors)
+
     def score(self) -> float:
-        return 1 - len(self.survivors) / self.tested
+        """Returns the share that the tests found of the mutants that they could find."""
+        return (self.tested - len(self.survivors)) / (self.tested - self.equivalent())
 
 
 def run(module: str, sample: int | None) -> Result:
@@ -178,38 +184,51 @@ def results() -> dict[str, Result]:
     }
 
 
-def reasons() -> dict[Mutant, str]:
-    """Returns why each survivor is none that a test should find."""
+@dataclass(frozen=True)
+class Reason:
+    """Why no test finds a survivor."""
+
+    why: str
+    equivalent: bool
+
+
+def reasons() -> dict[Mutant, Reason]:
+    """Returns the reason for each survivor."""
     table = tomllib.loads(REASONS.read_text())
     return {
-        Mutant(entry["function"], was, becomes): entry["why"]
-        for entry in table["survivor"]
-        for was, becomes in entry["changes"]
+        Mutant(function, was, becomes): Reason(entry["why"], entry["equivalent"])
+        for entry in table["reason"]
+        for function, was, becomes in entry["mutants"]
     }
 
 
 def page() -> str:
     """Returns docs/mutants.md."""
     stored, why = results(), reasons()
-    lines = [_INTRODUCTION, "| module | mutants | of texts | tested | found | score |\n"]
-    lines.append("|---|---|---|---|---|---|\n")
+    lines = [_INTRODUCTION, "| module | mutants | of texts | tested | found | equivalent | score |\n"]
+    lines.append("|---|---|---|---|---|---|---|\n")
     for module, result in stored.items():
         killed = result.tested - len(result.survivors)
         whole = result.tested == result.made - result.texts
         lines.append(
             f"| `{module}` | {result.made} | {result.texts} | {result.tested}{', all' if whole else ''}"
-            f" | {killed} | {result.score:.1%} |\n"
+            f" | {killed} | {result.equivalent()} | {result.score():.1%} |\n"
         )
     tested = sum(result.tested for result in stored.values())
     survivors = sum(len(result.survivors) for result in stored.values())
-    lines.append(f"\n{tested - survivors} of {tested} were found: {1 - survivors / tested:.1%}.\n")
+    found, equivalent = tested - survivors, sum(result.equivalent() for result in stored.values())
+    lines.append(
+        f"\n{found} of {tested} were found: {found / tested:.1%}. {equivalent} do what the original does, and"
+        f" no test can find them. Of the others, {found / (tested - equivalent):.1%} were found.\n"
+    )
     lines.append(
         "\n## Those that were not found\n\n| where | change | why no test finds it |\n|---|---|---|\n"
     )
     for module, result in stored.items():
         for one in result.survivors:
             change = f"`{one.was}` becomes `{one.becomes}`".replace("|", "\\|")
-            lines.append(f"| `{module}`, `{one.function}` | {change} | {why.get(one, '?')} |\n")
+            reason = why[one].why if one in why else "?"
+            lines.append(f"| `{module}`, `{one.function}` | {change} | {reason} |\n")
     return "".join(lines)
 
 
@@ -226,7 +245,7 @@ def main(arguments: list[str]) -> int:
         stored[module] = asdict(result)
         ordered = {name: stored[name] for name in MODULES if name in stored}
         RESULTS.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")
-        print(f"{module}: {result.score:.1%} of {result.tested}")
+        print(f"{module}: {result.score():.1%} of {result.tested}")
         for one in result.survivors:
             print(f"  {one.function}: {one.was!r} becomes {one.becomes!r}")
     PAGE.write_text(page())

@@ -263,9 +263,22 @@ def test_the_client_agrees(
     if expected is None:
         with pytest.raises(HandshakeError) as caught:
             deflate.agree(parse_extensions([answer]))
-        assert caught.value.slug == "bad-extension"
+        # A client sends no answer.
+        assert (caught.value.slug, caught.value.status) == ("bad-extension", 0)
     else:
         assert deflate.agree(parse_extensions([answer])) == DeflateParameters(*expected, 1, 2, 3)
+
+
+def test_the_error_names_the_parameter() -> None:
+    for name in ("server_max_window_bits", "client_max_window_bits"):
+        with pytest.raises(HandshakeError, match=name):
+            PerMessageDeflate(**{name: 9}).agree(parse_extensions([f"permessage-deflate; {name}=10"]))  # type: ignore[arg-type]
+
+
+def test_a_threshold_of_0_compresses_everything() -> None:
+    agreed = PerMessageDeflate(threshold=0).agree(parse_extensions(["permessage-deflate"]))
+    assert agreed is not None
+    assert agreed.threshold == 0
 
 
 def test_the_server_may_decline() -> None:

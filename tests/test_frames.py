@@ -213,6 +213,10 @@ def test_a_close_of_one_byte() -> None:
     assert (caught.value.slug, caught.value.code) == ("bad-close-payload", 1002)
 
 
-def test_a_close_of_other_types_is_a_type_error() -> None:
-    with pytest.raises(TypeError, match="not str and int"):
-        encode_close("1000", 5)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("code", "reason", "types"),
+    [("1000", "", "str and str"), (1000, b"why", "int and bytes"), (None, None, "NoneType and NoneType")],
+)
+def test_a_close_of_other_types_is_a_type_error(code: object, reason: object, types: str) -> None:
+    with pytest.raises(TypeError, match=f"not {types}$"):
+        encode_close(code, reason)  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ def test_every_module_of_the_codec_is_tested() -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_the_score_of_a_module(module: str) -> None:
-    assert results()[module].score >= LEAST
+    assert results()[module].score() >= LEAST
 
 
 def test_each_survivor_has_a_reason_and_each_reason_a_survivor() -> None:
