@@ -3,6 +3,7 @@
 import functools
 import random
 import tracemalloc
+import zlib
 from collections import deque
 from collections.abc import Callable
 
@@ -836,6 +837,19 @@ def test_events_one_at_a_time(role: Role) -> None:
     begun, ping = raw_frame(role, TEXT, b"a", fin=False), raw_frame(role, Opcode.PING)
     connection.receive_data(begun + ping + raw_frame(role, CONTINUATION, b"b"))
     assert [connection.next_event() for _ in range(3)] == [Ping(b""), TextMessage("ab"), None]
+
+
+@both_roles
+def test_next_event_inflates_until_there_is_an_event(role: Role) -> None:
+    connection = make_connection(role, deflate=DeflateParameters(), max_message_size=1 << 22)
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    payload = compressor.compress(bytes(1 << 22)) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    frame = raw_frame(role, BINARY, payload[:-4], rsv=4)
+    connection.receive_data(frame)
+    assert not connection.next_batch()
+    assert connection.inflating
+    assert connection.next_event() == BinaryMessage(bytes(1 << 22))
+    assert connection.next_event() is None
 
 
 @both_roles
