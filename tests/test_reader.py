@@ -1,6 +1,7 @@
 """The frame reader: alone, and through connections that use both of its paths."""
 
 import tracemalloc
+import zlib
 
 import pytest
 
@@ -104,6 +105,48 @@ def test_one_byte_of_a_payload_is_judged_at_once(role: Role) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         reader.read()
     assert caught.value.slug == "bad-utf8"
+
+
+def test_the_table_of_small_frames() -> None:
+    plain, masked = reader_module._small_frames(masked=False), reader_module._small_frames(masked=True)
+    for length in (0, 5, 125):
+        assert plain[length] == (length, 0, 0, 0, length)
+        assert masked[0x80 | length] == (4 + length, 8 * length, *MASKS[4 + length], length)
+    assert {*plain[126:]} == {*masked[:128], *masked[254:]} == {None}
+
+
+@both_roles
+def test_a_close_inside_a_message(role: Role) -> None:
+    reader = make_reader(role)
+    reader.receive_data(raw_frame(role, TEXT, b"a", fin=False) + raw_frame(role, Opcode.CLOSE))
+    assert read_all(reader) == [ControlFrame(Opcode.CLOSE, b"")]
+
+
+@both_roles
+def test_a_large_compressed_message_is_read_in_pieces(role: Role) -> None:
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    payload = (compressor.compress(bytes(200_000)) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    reader = make_reader(role, deflate=DeflateParameters(), assemble=False)
+    reader.receive_data(raw_frame(role, BINARY, payload, rsv=4) + raw_frame(role, Opcode.PING))
+    *pieces, ping = read_all(reader)
+    assert b"".join(piece.data for piece in pieces if isinstance(piece, BinaryFragment)) == bytes(200_000)
+    assert len(pieces) > 3
+    assert ping == ControlFrame(Opcode.PING, b"")
+
+
+@both_roles
+def test_a_very_large_compressed_message_is_inflated_in_turns(role: Role) -> None:
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    payload = (compressor.compress(bytes(3 << 20)) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    reader = make_reader(role, deflate=DeflateParameters(), max_message_size=1 << 22)
+    reader.receive_data(raw_frame(role, BINARY, payload, rsv=4))
+    turns = 0
+    while (event := reader.read()) is None:
+        assert reader.inflating
+        turns += 1
+    assert event == BinaryMessage(bytes(3 << 20))
+    assert 2 <= turns <= 3
+    assert not reader.inflating
 
 
 def stops(role: Role) -> dict[str, bytes]:
