@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -312,11 +312,11 @@ def machine() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Returns the version of each peer."""
-    found = {
-        name: metadata.version(name)
-        for name in ("websockets", "wsproto", "aiohttp", "picows", "python-socketio")
-    }
+    """Returns the version of each peer that is installed."""
+    found = {}
+    for name in ("websockets", "wsproto", "aiohttp", "picows", "python-socketio"):
+        with suppress(metadata.PackageNotFoundError):  # not every benchmark needs the peers
+            found[name] = metadata.version(name)
     for name in ("ws", "socket.io"):
         package = HERE / "node" / "node_modules" / name / "package.json"
         if package.exists():

@@ -68,7 +68,7 @@ class CaseServer:
         """Waits until the state is as wanted, for some seconds; returns it."""
         deadline = time.monotonic() + seconds
         while not done(state := self.do("state")) and time.monotonic() < deadline:
-            time.sleep(0.05)
+            time.sleep(0.05)  # between two questions
         return state
 
     def stop(self) -> None:

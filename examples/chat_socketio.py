@@ -19,6 +19,12 @@ def check(socket: Socket) -> None:
     socket.data["name"] = socket.handshake.auth["name"]
 
 
+@io.on("connect")
+def back(socket: Socket) -> None:
+    if socket.recovered:  # its connection was lost, and it is in its rooms again
+        socket.to(*socket.rooms).emit("joined", socket.data["name"])
+
+
 @io.on("join")
 def join(socket: Socket, room: str) -> list[str]:
     socket.join(room)

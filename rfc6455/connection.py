@@ -72,6 +72,7 @@ class Connection:
     `data_to_send()` to the socket after each round. The peer's violations are events, never exceptions; the
     caller's misuse raises `LocalProtocolError` before anything has changed.
 
+    ``subprotocol``: the agreed one, or ``None``.
     ``deflate``: the agreed parameters of permessage-deflate, or ``None``.
     ``max_message_size``: bytes of one message, all fragments together, after inflation.
     ``max_control_frames``: control frames that may arrive between two calls of `data_to_send`.
@@ -243,6 +244,14 @@ class Connection:
     def unread(self) -> bool:
         """Whether pulling again may return an event: there is unparsed input, or EOF."""
         return self._reader.unread or (self._eof and self._state is not State.CLOSED)
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory that the input takes that was not returned: unparsed bytes, an unfinished message.
+
+        Text takes up to four bytes for each byte on the wire. The decompressor's window is not counted.
+        """
+        return self._reader.held
 
     @property
     def inflating(self) -> bool:

@@ -62,20 +62,24 @@ class _Parameters:
     """The four parameters of the extension, and the options of this side's compressor."""
 
     server_no_context_takeover: bool = False
+    """Whether the server compresses each message independently of the messages before it."""
     client_no_context_takeover: bool = False
+    """Whether the client compresses each message independently of the messages before it."""
     server_max_window_bits: int = MAX_WINDOW_BITS
+    """The size of the server's window, as an exponent of two: 8 to 15."""
     client_max_window_bits: int = MAX_WINDOW_BITS
+    """The size of the client's window, as an exponent of two: 8 to 15."""
     level: int = 6
+    """zlib's level: 0 to 9, from fast to small."""
     memory_level: int = 8
+    """zlib's memory level: 1 to 9."""
     threshold: int = DEFAULT_THRESHOLD
+    """A message of fewer bytes is sent uncompressed."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeflateParameters(_Parameters):
-    """What client and server agreed on (RFC 7692 §7.1), and the options of this side's compressor.
-
-    ``level`` and ``memory_level`` are zlib's; ``threshold`` is in bytes.
-    """
+    """What client and server agreed on (RFC 7692 §7.1), and the options of this side's compressor."""
 
     def no_context_takeover(self, sender: Role) -> bool:
         """Whether ``sender`` compresses each message independently of the messages before it."""

@@ -326,9 +326,10 @@ class ClientHandshake:
     """The client's side: yields `HandshakeAccepted`, `HandshakeRejected` or `HandshakeFailed`, once.
 
     ``host`` is the value of the Host field, with ``:port`` unless it is the default one (``authority`` of
-    `rfc6455.parse_uri`). ``target`` is the resource name. ``deflate`` is the offer of permessage-deflate.
-    ``key_source`` returns 16 random bytes (RFC 6455 §4.1, step 7). ``limits`` apply to the head of the
-    response. The other keyword arguments are passed to the `Connection`.
+    `rfc6455.parse_uri`). ``target`` is the resource name. ``subprotocols`` are offered in this order,
+    ``origin`` is the value of its field, and ``headers`` are added to the request. ``deflate`` is the offer
+    of permessage-deflate. ``key_source`` returns 16 random bytes (RFC 6455 §4.1, step 7). ``limits`` apply to
+    the head of the response. The other keyword arguments are passed to the `Connection`.
 
     Raises `LocalProtocolError` for arguments that are invalid in a request.
     """

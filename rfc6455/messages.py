@@ -10,6 +10,8 @@ inflated in pieces, and never further than the size limit.
 """
 
 from codecs import utf_8_decode
+from dataclasses import replace
+from sys import getsizeof
 from typing import Any, Final
 
 from rfc6455.constants import CloseCode, Opcode, Role
@@ -35,6 +37,17 @@ connection at its header. Memory is bounded anyway, because data is inflated as 
 """
 
 
+_SHARED_WINDOWS: Final = (15, 12, 9)
+"""The window bits that a message is compressed with for many connections: the largest that each may get.
+
+Otherwise a message would be compressed once for each size that a client asks for. A decompressor with a
+larger window reads what a smaller one wrote (RFC 7692 §7.1.2.1); for 8 bits, see `Deflater`.
+"""
+
+_FormKey = tuple[int, int, int, int]
+"""What of the parameters a compressed form depends on: nothing that the client sends by."""
+
+
 class MessageAssembler:
     """Takes the headers and the unmasked payloads of data frames, and returns messages.
 
@@ -55,6 +68,7 @@ class MessageAssembler:
         "_size",
         "_undecoded",
         "finished_size",
+        "held",
         "opcode",
     )
 
@@ -83,6 +97,8 @@ class MessageAssembler:
         self._empty_fragments = 0
         self._undecoded = b""  # the first bytes of an incomplete code point
         self._pieces: list[Any] = []  # all of them str, or all of them bytes
+        self.held = 0
+        """Bytes of memory that the pieces of the unfinished message take."""
 
     def release(self) -> None:
         """Drops everything: nothing will be received after this."""
@@ -157,10 +173,14 @@ class MessageAssembler:
             return self._fragment(piece, final)
         pieces = self._pieces
         if pieces and len(pieces[-1]) < _LARGE_PIECE:
+            self.held -= getsizeof(pieces[-1])
             pieces[-1] += piece
         else:
             pieces.append(piece)
-        return self._finish() if final else None
+        if final:
+            return self._finish()
+        self.held += getsizeof(pieces[-1])
+        return None
 
     def _too_big(self) -> RemoteProtocolError:
         return RemoteProtocolError(
@@ -233,7 +253,7 @@ class PreparedMessage:
         self.plain_frame = frames[0] if len(frames) == 1 else b"".join(frames)
         self.size = len(self.plain_frame)
         """Bytes of the frames, uncompressed."""
-        self._compressed_frames: dict[DeflateParameters, bytes] | None = None
+        self._compressed_frames: dict[_FormKey, bytes] | None = None
 
     @property
     def parts(self) -> list[tuple[Opcode, bytes]]:
@@ -252,26 +272,41 @@ class PreparedMessage:
         opcode, payload = self.parts[0]
         return payload.decode() if opcode is Opcode.TEXT else payload
 
+    @property
+    def compressed_size(self) -> int:
+        """Bytes of the compressed frames that were needed so far, besides ``size``."""
+        frames = (self._compressed_frames or {}).values()
+        return sum([len(frame) for frame in frames if frame is not self.plain_frame])
+
     def frame(self, deflate: DeflateParameters | None) -> bytes | None:
-        """Returns the frame for a connection that agreed on ``deflate``: the same object for all of them.
+        """Returns the frame for a connection that agreed on ``deflate``: one of few objects for all of them.
 
         ``None`` if compression depends on what the connection was sent before (context takeover).
         """
-        if deflate is None:
-            return self.plain_frame
-        frame = None if self._compressed_frames is None else self._compressed_frames.get(deflate)
-        if frame is not None:
-            return frame
-        parts = self.parts
-        if all(len(payload) < deflate.threshold for _, payload in parts):
+        if deflate is None or self.size <= deflate.threshold:
             return self.plain_frame
         if not deflate.server_no_context_takeover:
-            return None
-        frame = b"".join([_compressed_frame(deflate, *part) for part in parts])
-        if self._compressed_frames is None:
-            self._compressed_frames = {}
-        self._compressed_frames[deflate] = frame
+            return self.plain_frame if self._is_below(deflate.threshold) else None
+        agreed = deflate.server_max_window_bits
+        bits = next((bits for bits in _SHARED_WINDOWS if bits <= agreed), _SHARED_WINDOWS[-1])
+        key = (bits, deflate.level, deflate.memory_level, deflate.threshold)
+        frames = self._compressed_frames
+        if frames is None:
+            frames = self._compressed_frames = {}
+        frame = frames.get(key)
+        if frame is None:
+            frame = frames[key] = self._compress(replace(deflate, server_max_window_bits=bits))
         return frame
+
+    def _is_below(self, threshold: int) -> bool:
+        return all(len(payload) < threshold for _, payload in self.parts)
+
+    def _compress(self, deflate: DeflateParameters) -> bytes:
+        """Returns the frames, compressed if that makes them smaller."""
+        if self._is_below(deflate.threshold):
+            return self.plain_frame
+        frame = b"".join([_compressed_frame(deflate, *part) for part in self.parts])
+        return frame if len(frame) < self.size else self.plain_frame
 
 
 def _compressed_frame(deflate: DeflateParameters, opcode: Opcode, payload: bytes) -> bytes:

@@ -154,6 +154,11 @@ class FrameReader:
         """Whether compressed data that has arrived is not inflated."""
         return self._inflater is not None and not self._inflater.exhausted
 
+    @property
+    def held(self) -> int:
+        """Bytes of memory that the input takes that was not returned; see `Connection.held`."""
+        return len(self._buffer) + len(self._incoming) + self._message.held
+
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Takes bytes from the network."""
         if self._position == len(self._buffer) and not self._incoming:
@@ -244,6 +249,8 @@ class FrameReader:
             masked = self._buffer[begin:end] if size < INTEGERS_SIZE else memoryview(self._buffer)[begin:end]
             chunk = apply_mask(masked, key)
         self._position = end
+        if end == len(self._buffer):
+            self._buffer, self._position = b"", 0  # an idle connection holds no data
         self._frame_read += size
         if finished:
             self._frame = None

@@ -3,7 +3,8 @@
 import gc
 import itertools
 import tracemalloc
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 
@@ -170,3 +171,24 @@ def peak_bytes(call: Callable[[], object]) -> int:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return peak
+
+
+class Held:
+    """What is in memory since the beginning."""
+
+    def __init__(self) -> None:
+        gc.collect()
+        self._before = tracemalloc.get_traced_memory()[0]
+
+    def __call__(self) -> int:
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0] - self._before
+
+
+@contextmanager
+def measured() -> Iterator[None]:
+    tracemalloc.start()
+    try:
+        yield
+    finally:
+        tracemalloc.stop()

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from rfc6455 import ClientHandshake, Opcode, encode_frame
+from rfc6455_server import Certificate as FileCertificate
 from rfc6455_server import Endpoint, Server, WebSocket, connect
-from rfc6455_server.listening.acceptor import make_ssl_context
+from rfc6455_server.listening.certificates import make_ssl_context
 from tests.server_helpers import PATIENCE, Certificate, RawPeer, all_closed, echo_server, serving, until
 
 PROXY = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes([203, 0, 113, 9, 10, 0, 0, 1]) + b"\x12\x34\0\x50"
@@ -98,6 +99,62 @@ async def test_a_port_may_be_shared() -> None:
 async def test_a_host_that_does_not_exist() -> None:
     with pytest.raises(OSError, match=r"\S"):
         await address_server().listen(Endpoint("256.256.256.256"))
+
+
+async def test_an_empty_host_is_an_error() -> None:
+    with pytest.raises(ValueError, match="the host is empty"):
+        await address_server().start("")
+    server = address_server()
+    await server.start(None)
+    assert any("0.0.0.0" in url for url in server.urls)
+    await server.stop()
+
+
+async def test_the_socket_of_another_kind_stays(tmp_path: Path) -> None:
+    """Connecting to it fails, but not because its process has ended."""
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
+        datagrams.bind(path)
+        with pytest.raises(OSError, match="in use"):
+            await address_server().listen(Endpoint(path=path))
+    assert Path(path).is_socket()  # noqa: ASYNC240 - a directory of our own
+
+
+async def test_a_certificate_is_read_again_for_new_connections(tmp_path: Path) -> None:
+    folders = [tmp_path / "used", tmp_path / "new"]
+    for folder in folders:
+        folder.mkdir()
+    used, new = map(Certificate, folders)
+    files = FileCertificate(str(used.certificate), str(used.key))
+    server = echo_server()
+    await server.listen(Endpoint("127.0.0.1", certificate=files))
+    await server.listen(Endpoint("127.0.0.1", certificate=files))
+    await server.listen(Endpoint("127.0.0.1"))
+    urls = [
+        url.replace("https", "wss").replace("127.0.0.1", "localhost") + "/echo" for url in server.urls[:2]
+    ]
+    assert server.urls[2].startswith("http://")
+
+    async def talk(url: str, certificate: Certificate) -> None:
+        async with connect(url, ssl_context=certificate.client_context()) as ws:
+            await ws.send("x")
+            assert await ws.recv() == "x"
+
+    client_of_used = used.client_context()
+    await talk(urls[0], used)
+    used.certificate.write_text(new.certificate.read_text())
+    with pytest.raises(ssl.SSLError):
+        server.reload_certificates()  # its key is still the old one
+    async with connect(urls[1], ssl_context=client_of_used) as ws:
+        await ws.send("x")
+    used.key.write_text(new.key.read_text())
+    server.reload_certificates()
+    for url in urls:
+        await talk(url, new)
+        with pytest.raises(ssl.SSLError):
+            await connect(url, ssl_context=client_of_used)
+    await server.stop()
+    await all_closed()
 
 
 async def test_a_client_with_a_proxy_header() -> None:

@@ -5,8 +5,10 @@ import pytest
 import uvloop
 
 from rfc6455 import ConnectionClosed
-from rfc6455_server import Endpoint, Server, WebSocket, connect
-from tests.server_helpers import Certificate, RawPeer, all_closed, echo_server, serving
+from rfc6455_server import Endpoint, HandshakeRejectedError, Server, WebSocket, connect
+from rfc6455_server.testing import ManualClock
+from tests.server_helpers import Certificate, RawPeer, all_closed, echo_server, serving, until
+from tests.test_http import ask
 
 
 async def test_the_example_of_the_readme() -> None:
@@ -119,6 +121,59 @@ def test_uvloop(certificate: Certificate) -> None:
 def test_a_limit_is_at_least_one() -> None:
     with pytest.raises(ValueError, match="max_message_size"):
         Server(max_message_size=0)
+
+
+# Metrics at an address of their own.
+
+
+async def test_an_endpoint_for_metrics_is_the_only_one_that_has_them() -> None:
+    server = echo_server()
+    server.page("/page", b"hello", "text/plain")
+
+    async def status(url: str, path: str) -> int:
+        return (await ask(url, f"GET {path} HTTP/1.1\nHost: a\n")).status
+
+    await server.start()
+    public = f"ws://127.0.0.1:{server.port}"
+    try:
+        assert await status(public, "/metrics") == 200
+        await server.listen(Endpoint("127.0.0.1", metrics=True))
+        internal = server.urls[1].replace("http", "ws")
+        paths = ["/metrics", "/healthz", "/readyz", "/page", "/echo"]
+        assert [await status(public, path) for path in paths] == [404, 200, 200, 200, 426]
+        assert [await status(internal, path) for path in paths] == [200, 200, 200, 404, 404]
+        with pytest.raises(HandshakeRejectedError, match="404"):
+            await connect(internal + "/echo")
+    finally:
+        await server.stop()
+    await server.start()
+    try:
+        assert await status(f"ws://127.0.0.1:{server.port}", "/metrics") == 200
+    finally:
+        await server.stop()
+
+
+async def test_a_full_server_that_drains_has_metrics_without_their_own_requests() -> None:
+    clock = ManualClock()
+    server = echo_server(clock=clock, max_connections=1)
+    await server.start()
+    await server.listen(Endpoint("127.0.0.1", metrics=True))
+    public, internal = (url.replace("http", "ws") for url in server.urls)
+    peer = await RawPeer.connect(public)
+    draining = asyncio.create_task(server.drain(10))
+    try:
+        await until(lambda: server.draining and server.make_ready().connections == 1)
+        assert (await ask(internal, "GET /readyz HTTP/1.1\nHost: a\n")).status == 503
+        for _ in range(3):
+            text = (await ask(internal, "GET /metrics HTTP/1.1\nHost: a\n")).body.decode()
+        assert "rfc6455_tcp_connections 1.0" in text
+        assert "rfc6455_refused_total{" not in text
+        assert 'rfc6455_bytes_total{direction="out"} 0.0' in text
+    finally:
+        await peer.close()
+        await clock.advance(10)
+        await draining
+        await server.stop()
 
 
 # Optional packages.

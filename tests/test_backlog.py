@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rfc6455 import PreparedMessage
 from rfc6455_server.policies import Coalesce, Policy
-from rfc6455_server.websocket.backlog import ENTRY_COST, NO_KEY, Backlog, Waiting
+from rfc6455_server.websocket.backlog import ENTRY_COST, KEY_COST, NO_KEY, Backlog, Waiting
 from rfc6455_server.websocket.hub import Budget, NoOwner
 
 
@@ -122,7 +122,7 @@ def test_it_behaves_as_a_list(steps: list[tuple[str, int, bool]]) -> None:
             if droppables:
                 model.remove(droppables[0])
         assert len(backlog) == len(model)
-        key_sizes = [0 if entry[2] is NO_KEY else sys.getsizeof(entry[2]) for entry in model]
+        key_sizes = [0 if entry[2] is NO_KEY else KEY_COST + sys.getsizeof(entry[2]) for entry in model]
         assert backlog.size == sum(len(text) + ENTRY_COST for text, _, _ in model) + sum(key_sizes)
     assert contents(backlog) == [text for text, _, _ in model]
 

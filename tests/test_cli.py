@@ -1,18 +1,23 @@
 import asyncio
 import json
+import re
 import signal
 import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from rfc6455 import ConnectionClosed, PerMessageDeflate
-from rfc6455_server import Endpoint, connect
+from rfc6455 import ConnectionClosed, PerMessageDeflate, __version__
+from rfc6455_server import Endpoint, Limits, Server, connect
 from rfc6455_server.command import cli
 from rfc6455_server.command.cli import main, make_server
+from rfc6455_server.command.endpoints import make_endpoints
+from rfc6455_server.command.limit_options import limits_help
 from tests.server_helpers import Certificate, running_command, serving
 
 
@@ -124,17 +129,17 @@ def test_options_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_endpoints_of_the_options(certificate: Certificate) -> None:
     def endpoints(*arguments: str) -> list[Endpoint]:
-        return cli._endpoints(cli._parse(arguments))
+        return make_endpoints(cli._parse(arguments))
 
     assert endpoints() == [Endpoint("127.0.0.1", 8765)]
     files = ["--cert", str(certificate.certificate), "--key", str(certificate.key)]
     (secure,) = endpoints("--port", "1", *files)
-    assert secure.ssl_context is not None
+    assert secure.tls is not None
     several = ["http://0.0.0.0", "https://[::1]:444/", "unix:/run/x.sock"]
     plain, secure, unix = endpoints(*files, *(f"--listen={url}" for url in several), "--reuse-port")
     assert plain == Endpoint("0.0.0.0", 80, reuse_port=True)
     assert secure[:2] == ("::1", 444)
-    assert secure.ssl_context is not None
+    assert secure.tls is not None
     assert unix == Endpoint(path="/run/x.sock", reuse_port=True)
 
 
@@ -150,6 +155,19 @@ def test_the_endpoints_of_the_options(certificate: Certificate) -> None:
         (["--cert", "/none", "--key", "/no-key"], "cannot read /none or /no-key: No such file"),
         (["--cert", __file__], "cannot use the certificate: "),
         (["--trust", "proxy.example"], "proxy.example"),
+        (["--key", "/none"], "--key needs --cert"),
+        (["--proxy-protocol"], "--proxy-protocol needs --trust"),
+        (["--listen", "http://127.0.0.1", "--port", "1"], "--port and --listen exclude each other"),
+        (["--listen", "http://127.0.0.1", "--host", "::1"], "--host and --listen exclude each other"),
+        (["--host", ""], "host"),
+        (["--cert", ""], "cert"),
+        (["--listen", "http://:80"], "cannot listen on 'http://:80'"),
+        (["--origin", "foo"], "not an origin, such as https://example.com: 'foo'"),
+        (["--origin", "null"], "null is the origin of any page"),
+        (["--origin", ""], "origin"),
+        (["--origin", "https://example.com/"], "not an origin"),
+        (["--origin", "https://*.example.com"], "not an origin"),
+        (["--origin", "https://example.com:x"], "not an origin"),
         (["--ping-interval", "0"], "ping-interval"),
         (["--log-level", "loud"], "log-level"),
         (["--log-format", "xml"], "log-format"),
@@ -171,6 +189,90 @@ def test_wrong_values_print_one_line_and_exit_with_status_2(
     assert err.startswith("rfc6455-server: ")
     assert problem in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "arguments", "problem"),
+    [
+        ({"HOST": ""}, [], "RFC6455_HOST is empty"),
+        ({"CERT": ""}, [], "RFC6455_CERT is empty"),
+        ({"ORIGIN": ""}, [], "RFC6455_ORIGIN is empty"),
+        ({"ORIGIN": "https://a.example,"}, [], "origin"),
+        ({"LISTEN": "http://127.0.0.1"}, ["--port", "1"], "--port and --listen exclude each other"),
+        ({"LISTEN": "http://127.0.0.1", "PORT": "1"}, [], "--port and --listen exclude each other"),
+        ({"HOST": "::1"}, ["--listen", "http://127.0.0.1"], "--host and --listen exclude each other"),
+        ({"KEY": "/none"}, [], "--key needs --cert"),
+        ({"PROXY_PROTOCOL": "on"}, [], "--proxy-protocol needs --trust"),
+    ],
+)
+def test_wrong_variables_print_one_line_and_exit_with_status_2(
+    variables: dict[str, str],
+    arguments: list[str],
+    problem: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"RFC6455_{name}", value)
+    try:
+        status = main(arguments)
+    except SystemExit as error:
+        status = int(str(error.code))
+    out, err = capsys.readouterr()
+    assert (status, out) == (2, "")
+    assert err.startswith("rfc6455-server: ")
+    assert problem in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("listen", [["http://127.0.0.1:0"], ["unix:/tmp/none"], ["http://127.0.0.1:0"] * 2])
+def test_a_certificate_without_a_listener_for_it_is_an_error(
+    listen: list[str], certificate: Certificate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ["--cert", str(certificate.certificate), "--key", str(certificate.key)]
+    assert main([*files, *(f"--listen={url}" for url in listen)]) == 2
+    expected = "rfc6455-server: --cert has no effect: no --listen starts with https://\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_a_key_with_a_password_is_an_error_and_not_a_question(
+    certificate: Certificate, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    key = tmp_path / "key.pem"
+    command = ["openssl", "rsa", "-aes256", "-passout", "pass:secret", "-in", str(certificate.key)]
+    subprocess.run([*command, "-out", str(key)], check=True, capture_output=True)
+    assert "ENCRYPTED" in key.read_text()
+    assert main(["--cert", str(certificate.certificate), "--key", str(key)]) == 2
+    expected = "rfc6455-server: cannot use the certificate: the key has a password\n"
+    assert capfd.readouterr().err == expected
+
+
+@pytest.mark.parametrize("origin", ["*", "https://a.example", "http://[::1]:8000", "app-x://host", "file://"])
+def test_origins_that_browsers_have(origin: str) -> None:
+    assert main(["--check", "--origin", origin]) == 0
+
+
+# Nothing is served.
+
+
+def test_check_checks_the_options_and_does_not_listen(
+    certificate: Certificate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        files = ["--cert", str(certificate.certificate), "--key", str(certificate.key)]
+        assert main(["--check", f"--port={taken.getsockname()[1]}", *files]) == 0
+    assert capsys.readouterr() == ("rfc6455-server: the options are valid\n", "")
+    assert main(["--check", "--cert", "/none"]) == 2
+    assert main(["--check", "--trust", "x"]) == 2
+    with pytest.raises(SystemExit):
+        main(["--check", "--port", "x"])
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"rfc6455-server {__version__}\n"
 
 
 async def test_json_logs_and_compression() -> None:
@@ -203,3 +305,79 @@ def test_help_fits_on_one_screen() -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
     for option in ("--host", "--port", "--max-message-size"):
         assert option in done.stdout
+
+
+@pytest.mark.parametrize("name", Limits.__dataclass_fields__)
+def test_every_limit_can_be_set(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Server] = []
+
+    def run(server: Server, **_: object) -> None:
+        made.append(server)
+
+    monkeypatch.setattr(Server, "run", run)
+    option = "--" + name.replace("_", "-")
+    assert main([option, "77"]) == 0
+    monkeypatch.setenv("RFC6455_" + name.upper(), "78")
+    assert main([]) == 0
+    assert main([f"{option}=79"]) == 0
+    assert [server.limits for server in made] == [replace(Limits(), **{name: n}) for n in (77, 78, 79)]
+    for wrong in ("0", "-1", "x", "nan", "inf"):
+        with pytest.raises(SystemExit) as caught:
+            main([f"{option}={wrong}"])
+        assert caught.value.code == 2
+
+
+def test_the_short_name_of_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli._parse(["--max-per-address", "5"]).max_connections_per_address == 5
+    monkeypatch.setenv("RFC6455_MAX_PER_ADDRESS", "6")
+    assert cli._parse([]).max_connections_per_address == 6
+
+
+def test_the_listener_for_metrics(certificate: Certificate) -> None:
+    def endpoints(*arguments: str) -> list[Endpoint]:
+        return make_endpoints(cli._parse(arguments))
+
+    options = ["--trust=127.0.0.1", "--proxy-protocol", "--reuse-port", "--metrics=http://127.0.0.1:9100"]
+    public, internal = endpoints(*options)
+    assert (public.metrics, public.proxy_protocol, public.reuse_port) == (False, True, True)
+    assert internal == Endpoint("127.0.0.1", 9100, metrics=True)
+    assert endpoints("--metrics=unix:/run/m")[1] == Endpoint(path="/run/m", metrics=True)
+    files = ["--cert", str(certificate.certificate), "--key", str(certificate.key)]
+    public, internal = endpoints("--metrics=https://127.0.0.1:9100", *files)
+    assert internal.tls is public.tls is not None
+    with pytest.raises(ValueError, match="cannot listen on 'ftp:"):
+        endpoints("--metrics=ftp://127.0.0.1")
+
+
+def test_metrics_at_an_address_of_their_own() -> None:
+    with running_command("--metrics=http://127.0.0.1:0") as (process, url):
+        assert process.stdout is not None
+        internal = process.stdout.readline().split()[-1] + "/metrics"
+        with urllib.request.urlopen(internal) as answer:
+            assert b"rfc6455_connections 0.0" in answer.read()
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(url + "/metrics")
+
+
+def test_the_help_about_limits(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help-limits"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) < 80
+    options = re.split(r"^  --", text, flags=re.MULTILINE)[1:]
+    assert len(options) == len(Limits.__dataclass_fields__)
+    for option, (name, field) in zip(options, Limits.__dataclass_fields__.items(), strict=True):
+        head, _, described = option.partition("\n")
+        assert head.startswith(name.replace("_", "-") + " N  (")
+        value = head.rpartition("(")[2].rstrip(")")
+        assert (None if value == "none" else float(value)) == field.default
+        assert len(described.split()) > 3
+
+
+def test_without_its_source_the_help_has_names_and_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> str:
+        raise OSError
+
+    monkeypatch.setattr("inspect.getsource", fail)
+    assert limits_help().count("\n") == len(Limits.__dataclass_fields__) + 1

@@ -879,13 +879,17 @@ def test_each_end_compresses_by_its_own_window(role: Role) -> None:
 
 
 @pytest.mark.parametrize("forgets", [False, True])
-def test_a_prepared_message_is_compressed_as_any_other(*, forgets: bool) -> None:
-    deflate = DeflateParameters(threshold=0, server_no_context_takeover=forgets)
-    connections = [Connection(Role.SERVER, deflate=deflate) for _ in range(2)]
+def test_a_prepared_message_is_compressed(*, forgets: bool) -> None:
+    deflate = DeflateParameters(server_no_context_takeover=forgets)
+    server, client = Connection(Role.SERVER, deflate=deflate), Connection(Role.CLIENT, deflate=deflate)
+    text = "to many " * 20
     for _ in range(2):
-        connections[0].send_prepared(PreparedMessage("Hello"))
-        connections[1].send_text("Hello")
-    assert connections[0].data_to_send() == connections[1].data_to_send()
+        server.send_prepared(PreparedMessage(text))
+    data = server.data_to_send()
+    first, second = sent_frames(Role.SERVER, data)
+    assert first[0] == second[0] == 0xC1
+    assert (len(second[1]) < len(first[1])) is not forgets  # by the window of the message before
+    assert feed(client, [data]) == [TextMessage(text)] * 2
 
 
 @pytest.mark.parametrize("size", [127, 128, 5000])

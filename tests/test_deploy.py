@@ -15,12 +15,14 @@ import os
 import pwd
 import re
 import shlex
+import shutil
 import signal
 import socket
 import ssl
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -40,8 +42,12 @@ from rfc6455_server import (
     connect,
 )
 from rfc6455_server.app import DRAIN_TIME
-from rfc6455_server.command.cli import _endpoints, _parse, make_server
+from rfc6455_server.command.cli import _parse, make_server
+from rfc6455_server.command.endpoints import make_endpoints
 from rfc6455_server.limits import Limits
+from rfc6455_server.listening.listener import CANCEL_TIMEOUT
+from rfc6455_server.process import END_TIME
+from rfc6455_server.socketio.mounting import STOP_TIMEOUT
 from rfc6455_server.websocket.streams import LINGER_TIMEOUT
 from tests.server_helpers import (
     PATIENCE,
@@ -55,6 +61,10 @@ from tests.server_helpers import (
     running_command,
     until,
 )
+from tests.test_process import activated
+from tests.test_systemd import manager, said
+
+__all__ = ["manager"]
 
 DOCUMENT = (ROOT / "docs" / "deploy.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", DOCUMENT, re.DOTALL | re.MULTILINE)
@@ -74,9 +84,8 @@ def no_errors(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     assert [record.getMessage() for record in records if record.levelno >= logging.ERROR] == []
 
 
-def block(language: str) -> str:
-    (found,) = [text for name, text in BLOCKS if name == language]
-    return str(found)
+def block(language: str, number: int = 0) -> str:
+    return str([text for name, text in BLOCKS if name == language][number])
 
 
 def replaced(text: str, replacements: Replacements) -> str:
@@ -445,6 +454,7 @@ def two_commands(*arguments: str) -> Iterator[dict[str, Process]]:
         for process in (one, two):
             if process.poll() is None:
                 process.terminate()
+                process.send_signal(signal.SIGINT)  # the second signal: a drain may take ten minutes here
             assert "Traceback" not in process.communicate(timeout=30)[1]
 
 
@@ -504,7 +514,7 @@ async def test_nginx_retries_at_the_next_process(tmp_path: Path, certificate: Ce
                         assert await ws.ping() > 0
 
             await try_twenty_paths()
-            held = await connect(f"ws://{first.address}/echo")  # without it, there is nothing to drain
+            held = await connect(f"ws://{first.address}/echo")  # shows when the drain has begun
             await send_and_receive(held)
             first.process.send_signal(signal.SIGTERM)
             await held.wait_closed()
@@ -728,7 +738,7 @@ async def test_applications_at_several_paths_are_spread_over_the_processes(
 
 
 def test_the_page_has_the_expected_blocks() -> None:
-    assert [language for language, _ in BLOCKS] == ["sh", "sh", "python", "nginx", "haproxy", "ini"]
+    assert [language for language, _ in BLOCKS] == ["sh", "sh", "python", "nginx", "haproxy", "ini", "ini"]
     assert DOCUMENT.count("```") == 2 * len(BLOCKS)
 
 
@@ -739,27 +749,30 @@ def test_the_commands_are_valid(certificate: Certificate, monkeypatch: pytest.Mo
     for command in COMMANDS:
         files = {"fullchain.pem": str(certificate.certificate), "privkey.pem": str(certificate.key)}
         options = _parse([files.get(word, word) for word in shlex.split(command)])
-        for endpoint in _endpoints(options):
+        for endpoint in make_endpoints(options):
             assert endpoint.path or endpoint.port in (443, 8765)
 
 
 def test_the_options_on_the_page_exist() -> None:
-    shown = subprocess.run(
-        [sys.executable, "-m", "rfc6455_server", "--help"], capture_output=True, text=True, check=True
-    ).stdout
-    for option in set(re.findall(r"--[a-z][a-z-]+", DOCUMENT)) - {"--help"}:
-        assert f"  {option} " in shown
+    shown = ""
+    for page in ("--help", "--help-limits"):
+        command = [sys.executable, "-m", "rfc6455_server", page]
+        shown += subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    exiting = {"--help", "--help-limits", "--check", "--version"}
+    for option in set(re.findall(r"--[a-z][a-z-]+", DOCUMENT)) - exiting:
+        assert f"  {option} " in shown, option
 
 
 async def test_the_server_program_runs() -> None:
     ports = [free_port(), free_port()]
-    text = replaced(block("python"), {"8765": str(ports[0]), "8766": str(ports[1])})
+    text = replaced(block("python"), {"8765": str(ports[0]), "9100": str(ports[1])})
     process = subprocess.Popen([sys.executable, "-c", text], stderr=subprocess.PIPE)  # noqa: ASYNC220 - starting it does not block
     try:
         await until(lambda: process.poll() is not None or listens(ports[1]))
-        ws = await connect(f"ws://127.0.0.1:{ports[1]}/echo")
-        await send_and_receive(ws)
-        await ws.close()
+        monitor = await RawPeer.connect(f"ws://127.0.0.1:{ports[1]}")
+        monitor.writer.write(b"GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        assert b"\nrfc6455_connections 0.0\n" in await monitor.read_to_end()
+        await monitor.close()
         peer = await RawPeer.connect(f"ws://127.0.0.1:{ports[0]}")
         addresses = socket.inet_aton(FORGED) + socket.inet_aton("127.0.0.1") + bytes(4)
         peer.writer.write(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + addresses)
@@ -774,13 +787,15 @@ async def test_the_server_program_runs() -> None:
 
 
 class Unit:
-    """The systemd unit of the page."""
+    """The systemd units of the page."""
 
     def __init__(self) -> None:
         parser = configparser.ConfigParser(interpolation=None)
         parser.optionxform = str  # type: ignore[assignment,method-assign]
-        parser.read_string(block("ini"))
+        for number in range(2):
+            parser.read_string(block("ini", number))
         self.service = parser["Service"]
+        self.socket = parser["Socket"]
 
 
 async def test_the_socket_of_the_unit_is_open_to_its_group_only(
@@ -815,11 +830,64 @@ async def test_the_socket_of_the_unit_is_open_to_its_group_only(
             process.communicate()
 
 
+async def test_the_unit_is_notified_reloads_and_has_a_watchdog(
+    tmp_path: Path, manager: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = Unit().service
+    assert (service["Type"], service["ExecReload"]) == ("notify", "/bin/kill -HUP $MAINPID")
+    assert float(service["WatchdogSec"]) < float(service["TimeoutStopSec"])
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", str(int(float(service["WatchdogSec"]) * 1e6)))
+    with running_command("--trust", "127.0.0.1") as (process, _):
+        heard: list[str] = []
+
+        def has_reloaded() -> bool:
+            heard.extend(said(manager))
+            return heard.count("READY=1") == 2
+
+        process.send_signal(signal.SIGHUP)
+        await until(has_reloaded)
+        assert heard[:2] == ["READY=1", "WATCHDOG=1"]
+        process.terminate()
+
+
+def test_the_socket_of_the_page_is_passed_on() -> None:
+    units, folder = Unit(), tempfile.mkdtemp()  # a short path
+    command = shlex.split(units.service["ExecStart"])[1:]
+    at = command.index("--listen")
+    del command[at : at + 2]
+    assert "no `--listen` then" in DOCUMENT
+    path = Path(folder, Path(units.socket["ListenStream"]).name)
+    listening = socket.socket(socket.AF_UNIX)
+    with listening:
+        listening.bind(str(path))
+        listening.listen(int(units.socket["Backlog"]))
+        path.chmod(int(units.socket["SocketMode"], 8))
+        with activated(listening, "--drain-time=0", *command) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == f"serving on unix:{path}\n"
+            with socket.socket(socket.AF_UNIX) as peer:
+                peer.settimeout(PATIENCE)
+                peer.connect(str(path))
+                peer.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                answer = b""
+                while piece := peer.recv(1000):
+                    answer += piece
+            assert answer.endswith(b"\r\n\r\nok\n")
+            process.terminate()
+            assert process.wait(PATIENCE) == 0
+    assert path.is_socket()
+    shutil.rmtree(folder)
+
+
 def test_the_unit_has_enough_time_and_file_descriptors() -> None:
     service = Unit().service
     close_time = Limits().close_timeout + LINGER_TIMEOUT
     assert f"the drain time ({DRAIN_TIME:g} s) plus {close_time:g} s for" in DOCUMENT
-    assert int(service["TimeoutStopSec"]) > DRAIN_TIME + close_time + 5
+    assert f"{2 * STOP_TIMEOUT:g} s for handlers of Socket.IO, {CANCEL_TIMEOUT:g} s for others" in DOCUMENT
+    assert f"and {END_TIME:g} s for tasks and threads" in DOCUMENT
+    longest = DRAIN_TIME + close_time + 2 * STOP_TIMEOUT + CANCEL_TIMEOUT + END_TIME
+    assert int(service["TimeoutStopSec"]) > longest
     assert int(service["LimitNOFILE"]) > 2 * Limits().max_connections
 
 

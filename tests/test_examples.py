@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 import socketio
 
+from rfc6455_server.testing import TestClient
 from tests.server_helpers import PATIENCE, ROOT, serving
+from tests.test_socketio_flow import connected
+from tests.test_socketio_server import Client
 
 EXAMPLES = ROOT / "examples"
 
@@ -57,3 +60,17 @@ async def test_chat_socketio() -> None:
         await bob.disconnect()
         assert (await heard["Ann"].get())[:2] == ("left", "Bob")
         await ann.disconnect()
+
+
+async def test_chat_socketio_tells_the_room_who_is_back() -> None:
+    module = load("chat_socketio")
+    async with TestClient(module.server) as test:
+        ann, bob = [await Client.open(test, auth={"name": name}) for name in ("Ann", "Bob")]
+        for client in (ann, bob):
+            answer = await client.recv()
+            client.say('42["join","lobby"]')
+        assert (await ann.event())[:2] == ["joined", "Bob"]
+        bob.ws.abort()
+        assert (await ann.event())[:2] == ["left", "Bob"]
+        await Client.open(test, auth={"name": "Bob", "pid": connected(answer)[1]})
+        assert (await ann.event())[:2] == ["joined", "Bob"]

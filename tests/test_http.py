@@ -7,11 +7,12 @@ import socket
 import struct
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from rfc6455 import ClientHandshake
+from rfc6455 import ClientHandshake, __version__
 from rfc6455_server import HttpRequest, HttpResponse, Server, WebSocket, connect
 from rfc6455_server.http import connection as http_connection
 from rfc6455_server.http import static
@@ -330,11 +331,11 @@ async def test_a_client_has_time_as_long_as_it_takes_64_kib_within_the_send_time
 @pytest.mark.parametrize("path", ["/hello", "/nowhere", "/fails", "/invalid"])
 async def test_who_made_an_answer_is_told_when_it_is_done(path: str) -> None:
     server = page_server()
-    done: list[str] = []
+    done: list[bool] = []
 
     async def answer(request: HttpRequest) -> HttpResponse:
         fields = [("X-Bad", "a\nb")] if path == "/invalid" else []
-        return HttpResponse(b"hi", headers=fields, done=lambda: done.append(path))
+        return HttpResponse(b"hi", headers=fields, done=done.append)
 
     server.http(path)(answer)
     async with serving(server) as url:
@@ -342,7 +343,7 @@ async def test_who_made_an_answer_is_told_when_it_is_done(path: str) -> None:
         peer.writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
         await read_answer(peer)
         await until(lambda: done)
-        assert done == [path]
+        assert done == [path != "/invalid"]
         await peer.close()
 
 
@@ -481,7 +482,9 @@ async def test_files(files: Path, path: str, status: int, content_type: str | No
             assert int(head.fields["content-length"]) == len(answer.body)
 
 
-async def test_a_file_that_shrinks_while_it_is_sent(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_that_shrinks_while_it_is_sent(
+    files: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     server = Server()
     server.static("/", files)
     find = static._find_file
@@ -501,6 +504,7 @@ async def test_a_file_that_shrinks_while_it_is_sent(files: Path, monkeypatch: py
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
             await read_answer(peer)  # cut off, so that the client cannot take it for the whole file
         await peer.close()
+    assert "OSError: the file was truncated while it was sent" in caplog.text
 
 
 def test_an_invalid_prefix_or_a_missing_directory_raises(files: Path) -> None:
@@ -555,11 +559,114 @@ async def test_metrics_show_the_counters_of_the_server() -> None:
     assert "rfc6455_connections 0.0" in text
     assert "rfc6455_accepted_total 2.0" in text
     assert 'rfc6455_closes_total{cause="peer",code="1000"} 2.0' in text
-    assert 'rfc6455_refused_total{status="404"} 1.0' in text
+    assert 'rfc6455_refused_total{reason="not found",status="404"} 1.0' in text
     for name in ("latency", "loop_lag"):
         assert re.search(rf'rfc6455_{name}_seconds_bucket{{le="\+Inf"}} \d', text)
         assert f"rfc6455_{name}_seconds_sum" in text
     assert float(re.findall(r'rfc6455_bytes_total{direction="in"} (\S+)', text)[0]) > 11
+
+
+async def test_metrics_show_the_limits_and_what_received_messages_hold() -> None:
+    server = Server(max_queue=12_345, message_rate=100_000)
+    go_on = asyncio.Event()
+
+    @server.websocket("/slow")
+    async def slow(ws: WebSocket) -> None:
+        await go_on.wait()
+        async for _ in ws:
+            pass
+
+    async def metrics() -> str:
+        return (await ask(url, "GET /metrics HTTP/1.1\nHost: a\n")).body.decode()
+
+    async def incoming() -> float:
+        return float(re.findall(r"^rfc6455_incoming_bytes (\S+)$", await metrics(), re.MULTILINE)[0])
+
+    async with serving(server) as url:
+        text = await metrics()
+        shown = dict(re.findall(r'^rfc6455_limit{option="(\w+)"} (\S+)$', text, re.MULTILINE))
+        set_limits = {name: value for name, value in asdict(server.limits).items() if value is not None}
+        assert {name: float(value) for name, value in shown.items()} == set_limits
+        assert f'rfc6455_info{{version="{__version__}"}} 1.0' in text
+        assert await incoming() == 0
+        async with connect(url + "/slow") as ws:
+            for _ in range(3):
+                await ws.send(bytes(10_000))
+            await ws.ping()
+            assert 30_000 <= await incoming() < 100_000
+            go_on.set()
+            await until(lambda: not server.websockets[0].unread_bytes)
+            assert await incoming() == 0
+
+
+async def test_metrics_show_failures_and_the_process() -> None:
+    server = echo_server()
+
+    @server.http("/broken")
+    async def broken(_: HttpRequest) -> HttpResponse:
+        raise ZeroDivisionError
+
+    async def metrics() -> dict[str, float]:
+        text = (await ask(url, "GET /metrics HTTP/1.1\nHost: a\n")).body.decode()
+        return {name: float(value) for name, value in re.findall(r"^([^# ].*) (\S+)$", text, re.MULTILINE)}
+
+    async with serving(server) as url:
+        failures = 'rfc6455_errors_total{event="HTTP handler failed"}'
+        before = (await metrics()).get(failures, 0)
+        for _ in range(2):
+            assert (await ask(url, "GET /broken HTTP/1.1\nHost: a\n")).status == 500
+        after = await metrics()
+    assert after[failures] == before + 2
+    assert after['rfc6455_refused_total{reason="handler failed",status="500"}'] == 2
+    assert after["process_resident_memory_bytes"] > 1 << 20
+    assert after["process_open_fds"] > 3
+    assert after["process_cpu_seconds_total"] > 0
+    assert 'python_gc_collections_total{generation="0"}' in after
+
+
+async def test_codes_that_applications_choose_are_one_label() -> None:
+    """A peer chooses the code that we send back: it must not make up a time series for each connection."""
+    server = echo_server()
+    async with serving(server) as url:
+        for code in (3000, 4000, 4999):
+            ws = await connect(url + "/echo")
+            await ws.close(code)
+        await connect(url + "/echo")
+        server.websockets[0].abort()
+        await until(lambda: not server.websockets)
+        text = (await ask(url, "GET /metrics HTTP/1.1\nHost: a\n")).body.decode()
+    assert 'rfc6455_closes_total{cause="peer",code="private"} 3.0' in text
+    assert 'rfc6455_closes_total{cause="connection lost",code="none"} 1.0' in text
+
+
+async def test_connections_are_counted_until_tcp_is_closed_and_handlers_while_they_run() -> None:
+    server = Server()
+    go_on = asyncio.Event()
+
+    @server.websocket("/returns")
+    async def returns(ws: WebSocket) -> None:
+        await ws.recv()
+
+    @server.websocket("/stays")
+    async def stays(ws: WebSocket) -> None:
+        await go_on.wait()
+
+    async def gauges() -> list[str]:
+        text = (await ask(url, "GET /metrics HTTP/1.1\nHost: a\n")).body.decode()
+        return re.findall(r"^rfc6455_(?:connections|handlers) (\S+)$", text, re.MULTILINE)
+
+    async with serving(server) as url:
+        peer = await RawPeer.upgraded(url, "/returns")
+        peer.send(1, b"x")
+        await peer.read(4)  # our Close, which the peer does not answer
+        assert await gauges() == ["1.0", "0.0"]
+        peer.writer.transport.abort()
+        await until(lambda: server.make_ready().open_websockets == 0)
+        peer = await RawPeer.upgraded(url, "/stays")
+        peer.writer.transport.abort()
+        await until(lambda: server.make_ready().open_websockets == 0)
+        assert await gauges() == ["0.0", "1.0"]
+        go_on.set()
 
 
 async def test_metrics_without_prometheus_client(monkeypatch: pytest.MonkeyPatch) -> None:

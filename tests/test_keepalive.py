@@ -54,7 +54,7 @@ async def test_silence_after_a_ping_ends_the_connection() -> None:
 
 async def test_any_received_byte_keeps_the_connection() -> None:
     """A peer that is sending one long message can send a Pong only after it."""
-    async with rig(ping_interval=20, ping_timeout=15) as (_, client, reports):
+    async with rig(ping_interval=20, ping_timeout=15, receive_timeout=3600) as (_, client, reports):
         await client.connect("/")
         client.transports[0].pause_reading()
         for _ in range(20):

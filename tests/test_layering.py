@@ -16,12 +16,12 @@ ORDER = {
     for package, order in {
         "rfc6455": "constants errors masking headers frames uri http11 deflate events messages reader"
         " connection handshake __init__ __main__",
-        "rfc6455_server": "clock collector logs stats limits policies asyncio_private rooms websocket http"
-        " listening socketio app client testing pages command __init__ __main__",
-        "rfc6455_server.websocket": "reports streams hub backlog outbox inbox pings ending websocket"
-        " keepalive __init__",
-        "rfc6455_server.http": "extras refusals routes static connection metrics __init__",
-        "rfc6455_server.listening": "proxy acceptor routing opening listener __init__",
+        "rfc6455_server": "clock collector logs stats limits policies asyncio_private systemd process"
+        " rooms websocket http listening socketio app client testing pages command __init__ __main__",
+        "rfc6455_server.websocket": "reports streams lingering hub backlog outbox inbox pings ending"
+        " websocket lag keepalive __init__",
+        "rfc6455_server.http": "extras refusals heads routes static connection metrics __init__",
+        "rfc6455_server.listening": "certificates origins proxy acceptor routing opening listener __init__",
         "rfc6455_server.socketio": "ids packet_json packets typed engine_packets engine cors compression"
         " options encoded backlog inflow polling reasons session handshake"
         " history recovery catchup registering documents handlers receiving"
@@ -30,7 +30,7 @@ ORDER = {
         "rfc6455_server.socketio.typed": "problems definitions shapes containers records pydantic_models"
         " msgspec_models models annotations signatures declared asyncapi page __init__",
         "rfc6455_server.pages": "chat game status ticker __init__",
-        "rfc6455_server.command": "terminal cli __init__",
+        "rfc6455_server.command": "limit_options terminal endpoints cli __init__",
     }.items()
 }
 FOLDERS = {"rfc6455": ROOT / "rfc6455", "rfc6455_server": ROOT / "server" / "rfc6455_server"}

@@ -1,13 +1,77 @@
+import inspect
+import math
+from dataclasses import dataclass, fields
+
 import pytest
 
+from rfc6455 import Connection, ConnectionOptions
 from rfc6455_server.limits import Addresses, LimitOptions, Limits, ReceiveRates, TokenBucket
+from rfc6455_server.socketio import EngineOptions, PacketOptions, SocketIOOptions
+from tests import limits_page
+from tests.limits_page import NO_LIMIT, Option, options, options_of
 
 
-def test_every_limit_is_an_option_and_finite() -> None:
+def test_the_page_of_defaults_is_current() -> None:
+    assert limits_page.PAGE.read_text() == limits_page.page(), "python -m tests.limits_page --write"
+
+
+def flaws(option: Option) -> list[str]:
+    """What is wrong with an option: it is not documented, or its default is no bound."""
+    found = [] if len(option.text.split()) > 2 else ["no text"]
+    if option.is_number and option.default is None:
+        found += [] if option.name in NO_LIMIT else ["no limit"]
+    elif option.is_number and not 0 <= option.default < 1 << 40:
+        found += ["not finite"]
+    # 0 is no limit either; a port may be 0, which means any.
+    return found + ["zero"] * (option.default == 0 and option.is_number and option.name != "port")
+
+
+@pytest.mark.parametrize("option", options(), ids=lambda option: f"{option.owner}.{option.name}")
+def test_every_option_is_documented_and_has_a_finite_default(option: Option) -> None:
+    assert flaws(option) == []
+
+
+def test_the_walk_finds_every_option_and_every_flaw() -> None:
+    @dataclass(kw_only=True)
+    class Wrong:
+        """A class whose ``described`` is five."""
+
+        described: int = 5
+        silent: int = 5
+        endless: float = math.inf
+        """This one has no end."""
+        unlimited: int | None = None
+        """This one is not limited."""
+        zero: float = 0.0
+        """This one is zero."""
+        flag: bool = False
+        """This one is no number."""
+
+    found = {option.name: flaws(option) for option in options_of("Wrong", Wrong, Wrong)}
+    assert found == {
+        "described": [],
+        "silent": ["no text"],
+        "endless": ["not finite"],
+        "unlimited": ["no limit"],
+        "zero": ["zero"],
+        "flag": [],
+    }
+    walked = {option.name for option in options()}
+    for owner in (Limits, EngineOptions, PacketOptions):
+        assert {field.name for field in fields(owner)} - {"path"} <= walked
+    assert {name for name in NO_LIMIT if name not in walked} == set()
+
+
+def test_the_options_that_are_passed_on_are_those_of_their_owners() -> None:
     assert set(LimitOptions.__annotations__) == set(Limits.__dataclass_fields__)
-    rates = {"message_rate", "byte_rate", "join_rate", "connection_rate"}
-    for name in set(Limits.__dataclass_fields__) - rates:
-        assert 0 < getattr(Limits(), name) < 1 << 40
+    passed_on = {*EngineOptions.__dataclass_fields__, *PacketOptions.__dataclass_fields__} - {"path"}
+    assert SocketIOOptions.__optional_keys__ == passed_on
+    # The handshake itself decides about the other parameters.
+    decided = {"self", "role", "subprotocol", "deflate", "trailing_data"}
+    assert (
+        set(ConnectionOptions.__annotations__)
+        == set(inspect.signature(Connection.__init__).parameters) - decided
+    )
 
 
 @pytest.mark.parametrize("name", sorted(Limits.__dataclass_fields__))
@@ -15,6 +79,16 @@ def test_every_limit_is_an_option_and_finite() -> None:
 def test_a_limit_is_a_number_above_zero(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=name):
         Limits(**{name: value})  # type: ignore[arg-type]
+
+
+TIMES = [name for name in LimitOptions.__annotations__ if name.endswith(("_timeout", "_interval"))]
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_a_time_in_milliseconds_is_refused(name: str) -> None:
+    assert getattr(Limits(**{name: 3600}), name) == 3600
+    with pytest.raises(ValueError, match=f"{name} must be above 0 and at most 3600 seconds, not 20000"):
+        Limits(**{name: 20_000})
 
 
 def test_a_bucket_allows_a_burst_of_two_seconds_and_then_the_rate() -> None:

@@ -10,7 +10,6 @@ import pytest
 from rfc6455 import (
     BinaryFragment,
     BinaryMessage,
-    Connection,
     DataEvent,
     DeflateParameters,
     FrameHeader,
@@ -24,6 +23,7 @@ from rfc6455 import (
 )
 from rfc6455.deflate import Inflater
 from rfc6455.messages import MessageAssembler
+from tests.helpers import feed, make_connection
 
 
 def assembler(
@@ -324,31 +324,47 @@ def test_release_drops_the_message_and_the_inflater() -> None:
 # Prepared messages.
 
 
-@pytest.mark.parametrize("threshold", [3, 4])
+@pytest.mark.parametrize("threshold", [30, 31])
 def test_a_prepared_message_is_compressed_from_the_threshold(threshold: int) -> None:
     deflate = DeflateParameters(server_no_context_takeover=True, threshold=threshold)
-    for messages in (["abc"], ["abc", b"abc"], ["abc", b"abcdef"]):
+    for messages in (["a" * 30], ["a" * 30, b"a" * 30], ["a" * 30, b"a" * 60]):
         prepared = PreparedMessage(*messages)
         frame = prepared.frame(deflate)
         assert frame is prepared.frame(deflate)
         assert frame is not None
-        assert frame[0] == (0xC1 if threshold == 3 else 0x81)
+        assert frame[0] == (0xC1 if threshold == 30 else 0x81)
         if max(map(len, messages)) < threshold:
             assert frame is prepared.plain_frame
 
 
-def test_a_prepared_message_is_compressed_as_a_server_sends_it() -> None:
-    deflate = DeflateParameters(server_no_context_takeover=True, server_max_window_bits=9, threshold=0)
-    far = random.Random(1).randbytes(600) * 2  # the second half refers further back than 9 bits reach
-    both: list[str | bytes] = [far, "text"]
-    for messages in (both[:1], both):
-        connection = Connection(Role.SERVER, deflate=deflate)
-        for one in messages:
-            if isinstance(one, str):
-                connection.send_text(one)
-            else:
-                connection.send_binary(one)
-        assert PreparedMessage(*messages).frame(deflate) == connection.data_to_send()
+@pytest.mark.parametrize("bits", range(8, 16))
+def test_each_window_can_read_what_was_compressed_for_many(bits: int) -> None:
+    text = "".join(str(number) for number in range(20_000))
+    prepared = PreparedMessage(text)
+    deflate = DeflateParameters(server_no_context_takeover=True, server_max_window_bits=bits)
+    client = make_connection(Role.CLIENT, deflate=deflate)
+    frame = prepared.frame(deflate)
+    assert frame is not None
+    assert feed(client, [frame]) == [TextMessage(text)]
+    assert prepared.compressed_size == len(frame) < prepared.size
+
+
+def test_the_largest_window_is_used_for_those_who_may_have_it() -> None:
+    block = random.Random(1).randbytes(20_000)  # repeats only within a window of 15 bits
+    prepared = PreparedMessage(block * 3)
+    sizes = []
+    for bits in (15, 14, 9):
+        deflate = DeflateParameters(server_no_context_takeover=True, server_max_window_bits=bits)
+        sizes.append(len(prepared.frame(deflate) or b""))
+    assert sizes[0] < 25_000
+    assert sizes[1:] == [prepared.size, prepared.size]
+
+
+def test_a_message_that_deflate_does_not_make_smaller_is_sent_as_it_is() -> None:
+    prepared = PreparedMessage(random.Random(1).randbytes(1000))
+    deflate = DeflateParameters(server_no_context_takeover=True)
+    assert prepared.frame(deflate) is prepared.plain_frame
+    assert prepared.compressed_size == 0
 
 
 def test_the_size_of_a_prepared_message_is_that_of_its_frames() -> None:

@@ -131,7 +131,7 @@ async def test_each_refusal_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> 
             assert peer.received.startswith(b"HTTP/1.1 404 ")
         with pytest.raises(ConnectionRefusedError):
             client.open(Client())
-        assert server.stats.refused == {404: 2, 503: 1}
+        assert server.stats.refused == {(404, "not found"): 2, (503, "too many connections"): 1}
         assert [line["status"] for line in lines] == [404, 404, 503]
 
 

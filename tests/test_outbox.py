@@ -11,9 +11,9 @@ from rfc6455_server.limits import Limits
 from rfc6455_server.policies import Coalesce, Policy, check_policy
 from rfc6455_server.stats import Stats
 from rfc6455_server.testing import ManualClock, settle
-from rfc6455_server.websocket.backlog import ENTRY_COST
+from rfc6455_server.websocket.backlog import CALL_COST, ENTRY_COST, KEY_COST
 from rfc6455_server.websocket.hub import Hub, Slowness
-from rfc6455_server.websocket.outbox import MIN_PROGRESS, Outbox
+from rfc6455_server.websocket.outbox import FRAME_COST, MIN_PROGRESS, Outbox
 from tests.helpers import sent_frames
 
 
@@ -150,7 +150,7 @@ async def test_the_backlog_is_sent_in_order_when_the_peer_reads() -> None:
     await asyncio.sleep(0)
     rig.post("c")
     assert rig.outbox.size == 7 + 3 * (3 + ENTRY_COST)
-    assert rig.hub.budget.queued == rig.outbox.size
+    assert rig.hub.budget.queued == rig.outbox.held == rig.outbox.size + CALL_COST
     rig.transport.take()
     assert await sending is True
     rig.post("d")
@@ -211,7 +211,7 @@ async def test_pings_and_pongs_for_a_peer_that_is_behind_are_counted() -> None:
     for _ in range(10):
         rig.connection.send_pong(b"x" * 20)
         rig.outbox.schedule(20)
-    assert rig.outbox.size == rig.hub.budget.queued == 7 + 10 * (20 + ENTRY_COST)
+    assert rig.outbox.size == rig.hub.budget.queued == 7 + 10 * (20 + FRAME_COST)
     rig.transport.take()
     assert rig.outbox.size == rig.hub.budget.queued == 0
 
@@ -273,7 +273,7 @@ async def test_coalesce_keeps_the_newest_of_each_key_in_order() -> None:
 
 
 async def test_coalesce_with_too_many_keys_drops_the_oldest() -> None:
-    rig = Rig(max_queue=7 + 2 * (4 + ENTRY_COST + sys.getsizeof(2)))
+    rig = Rig(max_queue=7 + 2 * (4 + ENTRY_COST + KEY_COST + sys.getsizeof(2)))
     rig.fall_behind()
     for key in range(3):
         rig.post(f"k{key}", Coalesce(key))

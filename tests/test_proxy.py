@@ -5,11 +5,14 @@ import pytest
 from rfc6455 import Headers, Request
 from rfc6455_server.listening.proxy import (
     PREFIX_SIZE,
+    UNKNOWN,
     ProxyHeaderError,
     Trusted,
     forwarded_for,
+    forwarded_scheme,
     proxied_address,
     proxy_addresses_size,
+    used_tls,
 )
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -79,8 +82,8 @@ def header(command: int, family: int, rest: bytes) -> tuple[bytes, bytes]:
         (header(1, 0x21, b"\x20\x01\x0d\xb8" + bytes(11) + b"\1" + bytes(16) + b"\0\1\0\2"), "2001:db8::1"),
         (header(0, 0x00, b""), None),
         (header(0, 0x11, b"whatever it says"), None),
-        (header(1, 0x31, bytes(216)), None),
-        (header(1, 0x00, b""), None),
+        (header(1, 0x31, bytes(216)), UNKNOWN),
+        (header(1, 0x00, b""), UNKNOWN),
     ],
 )
 def test_proxy_headers(parts: tuple[bytes, bytes], expected: str | None) -> None:
@@ -88,6 +91,53 @@ def test_proxy_headers(parts: tuple[bytes, bytes], expected: str | None) -> None
     assert len(prefix) == PREFIX_SIZE
     assert proxy_addresses_size(prefix) == len(rest)
     assert proxied_address(prefix, rest) == expected
+
+
+def extension(kind: int, value: bytes) -> bytes:
+    return struct.pack("!BH", kind, len(value)) + value
+
+
+TLS = extension(0x20, b"\x01" + bytes(4) + extension(0x21, b"TLSv1.3"))
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        (header(1, 0x11, bytes(12) + TLS), True),
+        (header(1, 0x21, bytes(36) + extension(0x01, b"h2") + TLS), True),
+        (header(1, 0x31, bytes(216) + TLS), True),
+        (header(1, 0x00, TLS), True),
+        (header(1, 0x11, bytes(12)), False),
+        (header(1, 0x11, bytes(12) + extension(0x20, b"\0" + bytes(4))), False),  # not over TLS
+        (header(1, 0x11, bytes(12) + extension(0x20, b"")), False),
+        (header(1, 0x11, bytes(12) + extension(0x04, TLS)), False),  # inside of another extension
+        (header(1, 0x11, bytes(12) + TLS[:3]), False),
+        (header(1, 0x11, TLS), False),  # in the place of the addresses
+        (header(0, 0x11, bytes(12) + TLS), False),  # the proxy speaks for itself
+    ],
+)
+def test_tls_between_client_and_proxy(parts: tuple[bytes, bytes], expected: bool) -> None:
+    assert used_tls(*parts) is expected
+
+
+@pytest.mark.parametrize(
+    ("values", "peer", "scheme", "expected"),
+    [
+        (["https"], "127.0.0.1", "http", "https"),
+        (["HTTPS"], "127.0.0.1", "http", "https"),
+        (["wss"], "127.0.0.1", "http", "https"),
+        (["http"], "127.0.0.1", "https", "http"),
+        (["https, http"], "127.0.0.1", "http", "https"),
+        (["https", "http"], "127.0.0.1", "http", "https"),
+        (["gopher"], "127.0.0.1", "https", "https"),
+        ([], "127.0.0.1", "https", "https"),
+        (["https"], "198.51.100.7", "http", "http"),  # not a trusted proxy
+        (["https"], UNKNOWN, "http", "http"),
+    ],
+)
+def test_forwarded_scheme(values: list[str], peer: str, scheme: str, expected: str) -> None:
+    request = Request("GET", "/", Headers([("X-Forwarded-Proto", value) for value in values]))
+    assert forwarded_scheme(request, scheme, peer, Trusted(["127.0.0.1"])) == expected
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,27 @@ def test_a_very_large_compressed_message_is_inflated_in_turns(role: Role) -> Non
     assert not reader.inflating
 
 
+def compressed_halves(size: int) -> tuple[bytes, bytes]:
+    """Returns two fragments of a message of zeros, each of which inflates to half of ``size``."""
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    first, second = (
+        compressor.compress(bytes(size // 2)) + compressor.flush(zlib.Z_SYNC_FLUSH) for _ in range(2)
+    )
+    return first, second[:-4]
+
+
+@both_roles
+@pytest.mark.parametrize(("size", "turns"), [(100, 0), (5 << 20, 4)])
+def test_fragments_that_are_inflated_in_turns_are_read_in_order(role: Role, size: int, turns: int) -> None:
+    first, second = compressed_halves(size)
+    reader = make_reader(role, deflate=DeflateParameters(), max_message_size=size)
+    reader.receive_data(
+        raw_frame(role, BINARY, first, rsv=4, fin=False) + raw_frame(role, CONTINUATION, second)
+    )
+    assert [reader.read() for _ in range(turns)] == [None] * turns
+    assert reader.read() == BinaryMessage(bytes(size))
+
+
 def stops(role: Role) -> dict[str, bytes]:
     """What the hot path stops at, by what it is."""
     mask = 0x80 if role is Role.SERVER else 0

@@ -1,12 +1,15 @@
 import gc
 import logging
+from typing import Unpack
 
 import pytest
 
 from rfc6455 import ConnectionClosed, LocalProtocolError, PreparedMessage
 from rfc6455_server import LimitExceededError, Room, Rooms, coalesce
+from rfc6455_server.limits import FEW_ROOMS, LimitOptions, Limits
 from rfc6455_server.policies import Policy
 from rfc6455_server.rooms import Member as AnyMember
+from rfc6455_server.rooms import RoomMember
 
 
 class Member:
@@ -18,7 +21,7 @@ class Member:
         self.policies: list[Policy | None] = []
         self.welcome = True
 
-    def may_join(self) -> bool:
+    def may_join(self, name: str) -> bool:
         return self.welcome
 
     def post_prepared(self, message: PreparedMessage, policy: Policy | None) -> None:
@@ -176,6 +179,50 @@ def test_joining_over_a_limit_raises() -> None:
         lobby.join(a)
     assert a not in lobby
     assert a.memberships == []
+
+
+class Limited(RoomMember):
+    """A member with the limits of a server."""
+
+    def __init__(self, rooms: Rooms, **limits: Unpack[LimitOptions]) -> None:
+        super().__init__()
+        self.id = ""
+        self.closed: ConnectionClosed | None = None
+        self._rooms = rooms
+        self._limits = Limits(**limits)
+
+    def joining_limits(self) -> tuple[Limits, int, float]:
+        return self._limits, self._rooms.stats.memberships, 0.0
+
+    def post_prepared(self, message: PreparedMessage, policy: Policy | None) -> None:
+        raise NotImplementedError
+
+
+def test_a_name_of_a_room_that_is_joined_has_a_limit() -> None:
+    rooms = Rooms()
+    member = Limited(rooms, max_room_name=3)
+    rooms["äöü"].join(member)
+    with pytest.raises(LimitExceededError):
+        rooms["four"].join(member)
+    assert list(rooms) == ["äöü"]
+
+
+def test_when_all_are_in_many_rooms_only_those_in_few_may_join_more() -> None:
+    rooms = Rooms()
+    greedy, modest = (Limited(rooms, max_total_rooms=100) for _ in range(2))
+    for number in range(100):
+        rooms[f"room-{number}"].join(greedy)
+    with pytest.raises(LimitExceededError):
+        rooms["one more"].join(greedy)
+    for number in range(FEW_ROOMS):
+        rooms[f"room-{number}"].join(modest)
+    with pytest.raises(LimitExceededError):
+        rooms["one more"].join(modest)
+    assert rooms.stats.memberships == 100 + FEW_ROOMS
+    for room in list(greedy.memberships):
+        room.leave(greedy)
+    assert rooms.stats.memberships == FEW_ROOMS
+    rooms["one more"].join(modest)
 
 
 def test_the_policy_of_a_broadcast_overrides_that_of_the_room() -> None:

@@ -3,9 +3,18 @@
 import pytest
 
 from rfc6455 import HandshakeError, HandshakeFailed, Headers, Request
-from rfc6455_server import Refusal, bearer_token
+from rfc6455_server import Refusal, Server, bearer_token
+from rfc6455_server.http.heads import ServedRequest
 from rfc6455_server.http.routes import HttpRoute, HttpRoutes, fixed
-from rfc6455_server.listening.routing import Match, Route, Router, Site, compile_route, same_origin
+from rfc6455_server.listening.routing import (
+    Match,
+    Route,
+    Router,
+    Site,
+    check_origins,
+    compile_route,
+    same_origin,
+)
 
 
 def request(target: str = "/", *headers: tuple[str, str]) -> Request:
@@ -56,14 +65,21 @@ def test_the_check_of_a_route_replaces_the_origin_check() -> None:
     [
         (None, None, True),
         (None, "http://example.com", True),
-        (None, "https://EXAMPLE.com", True),
+        (None, "HTTP://EXAMPLE.com", True),
         (None, "http://example.com:80", False),
         (None, "http://[", False),
         (["https://a.example"], "https://A.example", True),
         (["https://a.example"], "http://example.com", False),
         (["https://a.example"], None, True),
         ([], "http://example.com", False),
-        (["*"], "null", True),
+        (["*"], "null", False),
+        (["*"], "NULL", False),
+        (["*"], "https://anything.example", True),
+        (None, "https://example.com", False),
+        (None, "null", False),
+        (None, "http://example.com/", False),
+        (None, "example.com", False),
+        (None, "", False),
     ],
 )
 def test_origins(origins: list[str] | None, origin: str | None, allowed: bool) -> None:
@@ -71,6 +87,36 @@ def test_origins(origins: list[str] | None, origin: str | None, allowed: bool) -
     route = compile_route("/", handler)
     expected: object = Match(route, {}) if allowed else 403
     assert judge(request("/", *fields), route, origins=origins) == expected
+
+
+@pytest.mark.parametrize(
+    ("scheme", "host", "origin", "same"),
+    [
+        ("https", "example.com", "https://example.com", True),
+        ("https", "example.com:443", "https://example.com", True),
+        ("https", "example.com:8443", "https://example.com:8443", True),
+        ("https", "example.com:443", "https://example.com:443", False),
+        ("https", "example.com:80", "https://example.com", False),
+        ("https", "example.com", "http://example.com", False),
+        ("http", "example.com:80", "http://example.com", True),
+        ("http", "example.com:8080", "http://example.com", False),
+        ("http", "[::1]:80", "http://[::1]", True),
+        ("http", "example.com", "https://example.com", False),
+        ("http", "example.com", "ws://example.com", False),
+    ],
+)
+def test_the_same_origin_has_the_same_scheme_host_and_port(
+    scheme: str, host: str, origin: str, same: bool
+) -> None:
+    fields = Headers([("Host", host), ("Origin", origin)])
+    assert same_origin(ServedRequest("GET", "/", fields, scheme=scheme)) is same
+
+
+def test_null_is_no_origin_to_allow() -> None:
+    assert check_origins(None) is None
+    assert check_origins(["HTTPS://a.example", "*"]) == ["https://a.example", "*"]
+    with pytest.raises(ValueError, match="null"):
+        Server(origins=["https://a.example", "Null"])
 
 
 def test_same_origin_without_a_host() -> None:
@@ -108,7 +154,11 @@ def test_the_token_of_a_malformed_list() -> None:
         (request("/none"), True),
         (request("/both"), True),
         (request("/ws"), False),
-        (request("/page", ("Upgrade", "h2c")), False),
+        (request("/page", ("Upgrade", "h2c")), True),
+        (request("/page", ("Upgrade", "h2c"), ("Upgrade", "TLS/1.0")), True),
+        (request("/ws", ("Upgrade", "h2c")), False),
+        (request("/page", ("Upgrade", "h2c, WebSocket")), False),
+        (request("/page", ("Upgrade", "h2c"), ("Upgrade", "websocket")), False),
         (None, False),
     ],
 )

@@ -46,7 +46,7 @@ def test_no_slug_is_missed() -> None:
         ("bad-utf8", "RemoteProtocolError", {1007}),
         ("bad-connection", "HandshakeError", {426, 0}),
         ("bad-key", "HandshakeError", {400}),
-        ("bad-version", "HandshakeError", {400, None, 0}),
+        ("bad-version", "HandshakeError", {400, 505, None, 0}),
         ("bad-text", "LocalProtocolError", {None}),
     ],
 )

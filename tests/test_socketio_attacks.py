@@ -4,12 +4,17 @@ import asyncio
 import gc
 import json
 import tracemalloc
+from contextlib import suppress
 
 import pytest
 
+from rfc6455 import Headers, Request
 from rfc6455_server import Server
-from rfc6455_server.socketio import Engine, EngineSocket, Socket
+from rfc6455_server.http.connection import HttpConnection
+from rfc6455_server.socketio import DisconnectedError, Engine, EngineSocket, Socket
+from rfc6455_server.socketio.compression import Compressor, choose_coding
 from rfc6455_server.socketio.inflow import MAX_PENDING
+from rfc6455_server.socketio.polling import Answer
 from rfc6455_server.socketio.session import Session
 from rfc6455_server.testing import ManualClock, MemoryTransport, TestClient, settle
 from rfc6455_server.websocket.hub import Budget
@@ -370,3 +375,249 @@ async def test_requests_that_wait_behind_a_poll_count_against_the_budget() -> No
         transport.abort()
         await settle()
         assert r.server.queued == 0
+
+
+async def fetch(r: Rig, query: str) -> Recorder:
+    """Sends a GET over a connection of its own; returns what answers it."""
+    recorder = Recorder(r.clock)
+    r.test.open(recorder).write(request(query))
+    await settle()
+    return recorder
+
+
+@pytest.mark.parametrize("way", ["FIN", "RST", "it vanishes"])
+async def test_a_session_ends_if_its_client_leaves_while_its_answer_is_written(way: str) -> None:
+    async with rig() as r:
+        query, transport, _ = await polled(r)
+        socket = await connect(r, query, transport)
+        transport.pause_reading()
+        transport.write(request(query))
+        await settle()
+        socket.emit("lost", "x" * 500_000)
+        await settle()
+        if way == "FIN":
+            transport.write_eof()
+        elif way == "RST":
+            transport.abort()
+        else:
+            transport.vanish()
+            await r.clock.advance(20)
+        await settle()
+        assert r.reasons == ["transport error"]
+        socket.emit("next")
+        assert b"HTTP/1.1 400" in (await fetch(r, query)).received  # and not the next event
+        assert r.server.queued == 0
+
+
+class Hasty(Recorder):
+    """Closes the connection with the last byte of an answer."""
+
+    transport: MemoryTransport
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.received.endswith(b'"]'):
+            self.transport.abort()
+
+
+async def test_a_client_that_has_taken_its_answer_may_close_the_connection_at_once() -> None:
+    async with rig() as r:
+        query, transport, _ = await polled(r)
+        socket = await connect(r, query, transport)
+        for size in range(100_000, 300_000, 20_000):
+            socket.emit("large", "x" * size)
+            hasty = Hasty(r.clock)
+            hasty.transport = r.test.open(hasty)
+            hasty.transport.pause_reading()
+            hasty.transport.write(request(query))
+            await settle()
+            hasty.transport.resume_reading()
+            await settle()
+            assert len(hasty.received) > size
+            assert r.reasons == []
+
+
+async def test_a_client_that_leaves_while_its_answer_waits_to_be_compressed_ends_its_session() -> None:
+    async with rig() as r:
+        query, transport, _ = await polled(r)
+        socket = await connect(r, query, transport)
+        assert r.io._transports is not None
+        async with r.io._transports._compressor.turn:
+            transport.write(request(query).replace(b"Host", b"Accept-Encoding: gzip\r\nHost"))
+            socket.emit("lost", "x" * 5000)
+            await settle()
+            assert r.reasons == []
+            transport.abort()
+            await settle()
+        assert r.reasons == ["transport error"]
+
+
+async def test_a_get_that_waits_to_be_compressed_during_an_upgrade_keeps_no_timer_running(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checks: list[None] = []
+    check = Session._check_deadlines
+
+    def count(session: Session) -> None:
+        checks.append(None)
+        assert len(checks) < 100
+        check(session)
+
+    monkeypatch.setattr(Session, "_check_deadlines", count)
+    async with rig() as r:
+        query, transport, recorder = await polled(r)
+        socket = await connect(r, query, transport)
+        sid = query.rsplit("=", 1)[1]
+        assert r.io._transports is not None
+        async with r.io._transports._compressor.turn:
+            transport.write(request(query).replace(b"Host", b"Accept-Encoding: gzip\r\nHost"))
+            socket.emit("large", "x" * 5000)
+            client = Client(await r.test.connect(f"{PATH}websocket&sid={sid}"))
+            client.say("2probe")
+            assert await client.recv() == "3probe"
+            await r.clock.advance(5)
+        await settle()
+        assert b"Content-Encoding: gzip" in recorder.received
+        assert len(checks) < 5
+
+
+async def test_a_client_that_polls_but_sends_no_pong_loses_its_session() -> None:
+    async with rig() as r:
+        query, transport, _ = await polled(r)
+        socket = await connect(r, query, transport)
+        pings = 0
+        for number in range(8):
+            socket.emit("event", number)
+            pings += b"\r\n\r\n2" in (await fetch(r, query)).received
+            await r.clock.advance(5)
+        assert (pings, r.reasons) == (1, [])  # it is fetched after 25 s
+        await r.clock.advance(5)
+        assert r.reasons == ["ping timeout"]
+
+
+async def test_a_lost_noop_ends_no_session_that_has_its_websocket(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with rig() as r:
+        query, transport, _ = await polled(r)
+        socket = await connect(r, query, transport)
+        transport.write(request(query))
+        client = Client(await r.test.connect(f"{PATH}websocket&sid={query.rsplit('=', 1)[1]}"))
+        await settle()
+        monkeypatch.setattr(HttpConnection, "_head_of", lambda *_: 1 / 0)  # whatever fails to be sent
+        client.say("2probe", "5")
+        await settle()
+        monkeypatch.undo()
+        assert socket.transport == "websocket"
+        assert await client.recv() == "3probe"
+        socket.emit("event")
+        assert await client.event() == ["event"]
+
+
+async def test_a_get_is_answered_although_the_one_before_it_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def compress(*_: object) -> bytes:
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError
+
+    monkeypatch.setattr(Compressor, "compress", compress)
+    async with rig() as r:
+        query, transport, _ = await polled(r)
+        socket = await connect(r, query, transport)
+        socket.emit("lost", "x" * 5000)
+        transport.write(request(query).replace(b"Host", b"Accept-Encoding: gzip\r\nHost"))
+        await settle()
+        recorder = await fetch(r, query)
+        assert not recorder.received
+        transport.abort()
+        await settle()
+        assert recorder.received.endswith(b"\r\n\r\n1")
+
+
+@pytest.mark.parametrize("kind", ["polling", "websocket"])
+async def test_who_is_authorized_while_the_server_closes_for_good_is_refused(kind: str) -> None:
+    async with rig() as r:
+        decided = asyncio.Event()
+
+        @r.server.authorize
+        async def authorize(request: object) -> None:
+            await decided.wait()
+
+        if kind == "websocket":
+            opening = asyncio.ensure_future(r.test.connect(PATH + "websocket"))
+            await settle()
+        else:
+            recorder = await fetch(r, "polling")
+        r.io.close()
+        decided.set()
+        await settle()
+        assert sessions(r) == []
+        if kind == "websocket":
+            assert [message async for message in await opening] == []
+        else:
+            assert recorder.received.startswith(b"HTTP/1.1 503")
+
+
+async def test_text_that_is_not_ascii_counts_for_what_it_takes_in_memory() -> None:
+    assert Answer.of("😀" * 1000).cost == 8000
+    body = b"x" * 100_000 + "😀".encode()  # as text, it takes four bytes for each code point
+    async with rig() as r:
+        go_on = asyncio.Event()
+
+        @r.io.on("slow")
+        async def slow(socket: Socket, *_: object) -> None:
+            await go_on.wait()
+
+        query, transport, _ = await polled(r)
+        await connect(r, query, transport)
+        packet = b'42["slow","' + body + b'"]'
+        payload = b"\x1e".join([packet] * (1_300_000 // len(packet) // 2))
+        head = f"POST {PATH}{query} HTTP/1.1\r\nHost: test\r\nContent-Length: {len(payload)}\r\n\r\n"
+        transport.write(head.encode() + payload)
+        await until(lambda: sessions(r)[0].pending > MAX_PENDING)
+        assert r.server.queued >= sessions(r)[0].pending + 5 * len(payload)
+        go_on.set()
+        await until(lambda: r.server.queued == 0)
+
+
+def test_a_very_long_list_of_codings_is_not_read() -> None:
+    def accepting(value: str) -> Request:
+        return Request("GET", "/", Headers([("Accept-Encoding", value)]))
+
+    assert choose_coding(accepting("gzip" + "," * 1000)) == "gzip"
+    assert choose_coding(accepting("gzip" + "," * 60_000)) is None
+
+
+def living_sessions() -> int:
+    return sum(isinstance(each, Session) for each in gc.get_objects())
+
+
+@pytest.mark.parametrize("place", ["GET", "answer", "POST", "acknowledgement"])
+async def test_what_a_lost_request_has_held_is_freed_without_the_collector(place: str) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        before = living_sessions()
+        async with rig() as r:
+
+            @r.io.on("slow")
+            async def slow(socket: Socket, *_: object) -> None:
+                with suppress(DisconnectedError):
+                    await socket.emit_with_ack("never answered")
+
+            query, transport, _ = await polled(r)
+            await connect(r, query, transport)
+            if place == "answer":
+                r.io.emit("large", "x" * 500_000)
+                transport.pause_reading()
+            if place == "POST":
+                transport.write(request(query, "POST", "4" + "x" * 50_000)[:-1])
+            elif place == "acknowledgement":
+                transport.write(request(query, "POST", '42["slow"]') + 2 * request(query))
+            else:
+                transport.write(request(query))
+            await settle()
+            assert living_sessions() == before + 1
+            transport.abort()
+            await settle()
+            assert sessions(r) == []
+            assert living_sessions() == before
+    finally:
+        gc.enable()

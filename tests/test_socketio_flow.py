@@ -11,6 +11,7 @@ from rfc6455_server.rooms import Room
 from rfc6455_server.socketio import Socket, SocketIO
 from rfc6455_server.socketio.handlers import EVENT_OVERHEAD
 from rfc6455_server.socketio.inflow import MAX_PENDING, MAX_PENDING_BEFORE_ACK
+from rfc6455_server.socketio.polling import Answer
 from rfc6455_server.testing import ManualClock, MemoryTransport, settle
 from tests.server_helpers import RawPeer, Recorder, serving, until
 from tests.test_socketio_attacks import connect, polled, request
@@ -291,8 +292,9 @@ async def test_a_handler_may_ask_while_the_client_is_held_back() -> None:
 
         client = await r.client()
         client.say('42["slow"]', *['42["small"]'] * 30_000)
-        await until(lambda: r.server.queued > MAX_PENDING)
+        await until(lambda: r.server.websockets[0].reading_paused)
         queued = r.server.queued
+        assert queued > MAX_PENDING
         await settle()
         assert r.server.queued == queued  # nothing more is read
         begin.set()
@@ -634,7 +636,7 @@ async def test_an_answer_counts_until_its_client_has_taken_it() -> None:
         await session.wait_poll()
         body = session.take_poll()
         assert server.queued == 2 * len(body)
-        session.end_poll(len(body))
+        session.end_poll(Answer.of(body), sent=True)
         assert server.queued == 0
         assert session._backlog.taken >= len(body)
 
@@ -653,7 +655,7 @@ async def test_over_the_budget_an_answer_that_is_made_does_not_hold_up_the_serve
         body = session.take_poll()  # its text and its bytes are more than the budget
         assert io.sockets == {}
         assert server.queued == 0
-        session.end_poll(len(body))
+        session.end_poll(Answer.of(body), sent=True)
         assert server.queued == 0
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import weakref
+from sys import getsizeof
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from rfc6455_server.socketio.recovery import (
     ROOM_COST,
     ROOM_LOG_COST,
     LostSocket,
+    LostTotals,
     MissedEventsDroppedError,
     Recovery,
 )
@@ -81,12 +83,13 @@ def test_the_size_is_that_of_what_is_kept_and_never_above_the_limit(
     sent: list[tuple[frozenset[str], frozenset[str]]], kept: int
 ) -> None:
     one = packet().size + EVENT_COST
-    largest = one + 2 * NAMES_COST + 5 * ROOM_COST + 3 * ROOM_LOG_COST
+    room = ROOM_COST + getsizeof("a")
+    largest = one + 2 * NAMES_COST + 5 * room + 3 * ROOM_LOG_COST
     recovery = Recovery(seconds=60, max_bytes=kept * largest)
     sizes = []
     for rooms, excluded in sent:
         recovery.log(packet(), rooms, excluded, 0.0)
-        sizes.append(one + sum(NAMES_COST + ROOM_COST * len(names) for names in (rooms, excluded) if names))
+        sizes.append(one + sum(NAMES_COST + room * len(names) for names in (rooms, excluded) if names))
         assert recovery.size <= recovery.max_bytes
     in_log = len(recovery._log)
     assert recovery.size == sum(sizes[len(sizes) - in_log :]) + ROOM_LOG_COST * len(recovery._by_room)
@@ -121,7 +124,8 @@ def test_events_and_sessions_expire() -> None:
     assert recovery.restore("new", recovery._tag + "1", 61.0) is not None
     recovery.keep(lost("new"), 61.0)
     assert recovery.restore("new", recovery._tag + "0", 61.0) is None  # the event after it has expired
-    assert recovery.size == packet().size + EVENT_COST + NAMES_COST + ROOM_COST + ROOM_LOG_COST
+    room = ROOM_COST + getsizeof("a")
+    assert recovery.size == packet().size + EVENT_COST + NAMES_COST + room + ROOM_LOG_COST
     recovery.keep(lost("x"), 200.0)
     assert recovery.size == 0
     assert not recovery._by_room
@@ -205,6 +209,21 @@ def test_what_was_dropped_for_others_does_not_matter(monkeypatch: pytest.MonkeyP
     assert recovery.restore("pid", offset, 130.0) is None  # "c" may have had one that is forgotten
 
 
+def test_what_was_dropped_before_a_client_joined_does_not_matter() -> None:
+    recovery = Recovery(seconds=60)
+    session = lost()
+    session.history.join("early", recovery.position)
+    recovery.log(packet(), frozenset({"late"}), EVERYBODY, 0.0)
+    session.history.join("late", recovery.position)
+    recovery.keep(session, 61.0)  # the event is dropped
+    recovered = recovery.restore("pid", None, 62.0)
+    assert recovered is not None
+    assert recovery.missed(recovered.seen, session.history).take(5, 1 << 20) == []
+    recovery.log(packet(), frozenset({"early"}), EVERYBODY, 62.0)
+    recovery.keep(session, 122.5)
+    assert recovery.restore("pid", None, 122.5) is None
+
+
 def test_the_history_of_rooms_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rfc6455_server.socketio.history.MAX_LEFT", 2)
     recovery = Recovery(seconds=60)
@@ -257,7 +276,31 @@ def test_one_address_cannot_push_out_the_lost_sessions_of_others(
     kept = [number for number in range(20) if recovery.restore(str(number), None, 0.0)]
     assert kept == [17, 18, 19]  # half of the limit, the newest
     assert not recovery._by_address
-    assert recovery._lost_rooms == 0
+    assert not recovery.totals.too_many_of("attacker")
+    assert not recovery.totals._by_address
+
+
+def test_a_long_name_counts_as_several_rooms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rfc6455_server.socketio.recovery.MAX_LOST_ROOMS", 10)
+    recovery = Recovery(seconds=60)
+    for number in range(4):
+        recovery.keep(lost(str(number), ("x" * 512,), address=str(number)), 0.0)
+    assert [number for number in range(4) if recovery.restore(str(number), None, 0.0)] == [1, 2, 3]
+
+
+def test_several_namespaces_share_what_they_keep_of_lost_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rfc6455_server.socketio.recovery.MAX_LOST_SOCKETS", 6)
+    totals = LostTotals()
+    full, other = Recovery(seconds=60, totals=totals), Recovery(seconds=60, totals=totals)
+    for number in range(6):
+        full.keep(lost(str(number), address=f"attacker {number % 2}"), 0.0)
+    other.keep(lost("late"), 0.0)
+    assert not other.has_lost(0.0)
+    full.forget_all()
+    assert not full.has_lost(0.0)
+    other.keep(lost("victim"), 0.0)
+    assert other.restore("victim", None, 0.0) is not None
+    assert not totals._by_address
 
 
 def test_what_was_dropped_meanwhile_is_not_skipped_silently() -> None:

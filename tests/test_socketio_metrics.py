@@ -54,7 +54,9 @@ async def test_sessions_are_counted_by_transport_and_by_the_reason_of_their_end(
     lines = [record.getMessage() for record in caplog.records if "session closed" in record.getMessage()]
     assert len(lines) == 3
     assert re.fullmatch(
-        r'session closed address=\S+ transport=websocket seconds=\S+ reason="parse error"', lines[0]
+        r"session closed address=\S+ connection=[0-9a-f]+ transport=websocket seconds=\S+"
+        r' reason="parse error"',
+        lines[0],
     )
     assert all("transport=polling" in line for line in lines[1:])
 

@@ -701,7 +701,7 @@ def test_options_of_other_servers_are_refused_that_would_mean_something_else(
 
 
 def test_origins_are_those_that_browsers_name() -> None:
-    SocketIO(cors=["*", "null", "https://app.example:8443", "http://[::1]:80", "chrome-extension://abc"])
+    SocketIO(cors=["*", "https://app.example:8443", "http://[::1]:80", "chrome-extension://abc"])
 
 
 def test_a_second_one_at_the_same_path_is_refused() -> None:

@@ -1,7 +1,7 @@
 """Connection state recovery: a state machine that cuts connections everywhere, over both transports.
 
 Whatever happens, a client that the server calls recovered has seen every event for it exactly once and in
-order; otherwise it is a new socket. `RECOVERY_RUNS=10000` makes more runs than a test needs.
+order; otherwise it is a new socket. `RECOVERY_RUNS=10000` and `--timeout 0` make more runs than a test needs.
 """
 
 import asyncio

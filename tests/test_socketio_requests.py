@@ -9,6 +9,7 @@ import zlib
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -199,12 +200,13 @@ async def test_a_doubled_field_is_400_on_every_path(tmp_path: Path, caplog: pyte
         assert (answer.status, answer.body) == (400, b"more than one X-Key field\n")
         answer = await ask_raw(url, upgrade("/echo", TWO_ORIGINS))
         assert (answer.status, answer.body) == (400, b"more than one Origin field\n")
+        # Several lines of this field are one list (RFC 9110 §5.3).
         answer = await ask_raw(
             url, 'GET /files/a.txt HTTP/1.1\nHost: test\nIf-None-Match: "a"\nIf-None-Match: "b"'
         )
-        assert (answer.status, answer.body) == (400, b"more than one If-None-Match field\n")
-        assert server.stats.refused[400] == 3
-    assert caplog.text.count("reason=doubled-field") == 3
+        assert (answer.status, answer.body) == (200, b"x")
+        assert server.stats.refused == {(400, "doubled-field"): 2}
+    assert caplog.text.count("reason=doubled-field") == 2
     assert "Traceback" not in caplog.text
 
 
@@ -469,38 +471,51 @@ async def test_hooks_see_and_change_the_fields_of_answers() -> None:
         assert calls == [("initial", "GET", True), ("every", "GET", True)]
 
 
-@pytest.mark.parametrize("hook", ["initial_headers", "headers"])
-@pytest.mark.parametrize("fault", ["raises", "bad field"])
-async def test_a_hook_that_fails_answers_500_and_leaves_no_session(
-    hook: str, fault: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fail(request: Request, fields: list[tuple[str, str]]) -> None:
-        if fault == "raises":
-            raise ZeroDivisionError
-        fields.append(("bad name", "x"))
+FAULTS = [
+    None,
+    ("bad name", "x"),
+    ("X-Name", "é"),
+    ("X-Name", "x\r\nSet-Cookie: y"),
+    ("X-Name", " x"),
+    ("Content-Length", "5"),
+    ("transfer-encoding", "chunked"),
+]
 
-    async with polling(**{hook: fail}) as (url, io, _):
+
+def fail(fault: tuple[str, str] | None, request: Request, fields: list[tuple[str, str]]) -> None:
+    if fault is None:
+        raise ZeroDivisionError
+    fields.append(fault)
+
+
+@pytest.mark.parametrize("hook", ["initial_headers", "headers"])
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_hook_that_fails_answers_500_and_leaves_no_session(
+    hook: str, fault: tuple[str, str] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with polling(**{hook: partial(fail, fault)}) as (url, io, _):
         assert io._transports is not None
         assert (await ask(url, POLLING)).status == 500
-        if fault == "raises":
-            await until(lambda: io._transports is not None and not io._transports.sessions)
+        assert not io._transports.sessions
         answer = await ask_raw(url, upgrade(f"/socket.io/?{WEBSOCKET}"))
         assert answer.status == 500
         assert "accepting failed" in caplog.text
 
 
-async def test_a_hook_that_fails_later_ends_the_session() -> None:
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_hook_that_fails_later_ends_the_session(method: str, fault: tuple[str, str] | None) -> None:
     failing = False
 
-    def fail(request: Request, fields: list[tuple[str, str]]) -> None:
+    def fail_later(request: Request, fields: list[tuple[str, str]]) -> None:
         if failing:
-            raise ZeroDivisionError
+            fail(fault, request, fields)
 
-    async with polling(headers=fail) as (url, io, _):
+    async with polling(headers=fail_later) as (url, io, _):
         query = await opened(url)
         io.emit("lost")
         failing = True
-        assert (await ask(url, query)).status == 500
+        assert (await ask(url, query, method, b'42["x"]' if method == "POST" else b"")).status == 500
         assert io.sockets == {}
 
 

@@ -294,6 +294,47 @@ async def test_a_client_that_does_not_connect_in_time_is_disconnected() -> None:
         assert r.io._transports.sessions == {}
 
 
+async def test_a_refused_client_that_stays_is_not_said_to_have_sent_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with rig() as r:
+
+        @r.io.use
+        def refuse(socket: Socket) -> None:
+            raise ConnectError("no")
+
+        client = await Client.open(r.test)
+        assert await client.recv() == '44{"message":"no"}'
+        with caplog.at_level(logging.INFO):
+            await r.clock.advance(10)
+        assert await client.recv_all() == []
+        assert "refused client did not leave in time" in caplog.text
+        assert "no CONNECT" not in caplog.text
+
+
+@pytest.mark.parametrize("ended_by", ["the server", "the client", "a lost connection"])
+async def test_the_log_names_the_connection_of_a_session(
+    ended_by: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with rig() as r:
+        client = await r.client()
+        match ended_by:
+            case "the server":
+                r.io.disconnect_sockets(close=True)
+            case "the client":
+                client.say("1")
+            case _:
+                r.test.transports[-1].abort()
+        await client.recv_all()
+        await settle()
+        lines = [record.__dict__["fields"] for record in caplog.records if "closed" in record.getMessage()]
+        assert len(lines) == 2
+        (session,) = [line for line in lines if "connection" in line]
+        (connection,) = [line for line in lines if "id" in line]
+        assert session["connection"] == connection["id"]
+
+
 async def test_a_client_that_sends_no_pong_in_time_is_disconnected() -> None:
     async with rig(ping_interval=25, ping_timeout=20) as r:
         client = await r.client()
@@ -478,6 +519,23 @@ async def test_which_sockets_receive_an_event() -> None:
         assert [await client.recv() for client in clients[2:]] == ["41", "41"]
         assert set(r.io.sockets) == {a.id, b.id}
         assert sorted(r.io.rooms) == ["one"]
+
+
+@pytest.mark.parametrize("name", ["/", "/x"])
+async def test_io_and_a_namespace_have_what_everybody_has(name: str) -> None:
+    async with rig() as r:
+        namespace = r.io.of(name)
+        sender = r.io if name == "/" else namespace
+        for _ in range(2):
+            client = await Client.open(r.test, namespace=name)
+            await client.recv()
+        sender.sockets_join("one", "two")
+        assert {len(namespace.rooms[room]) for room in ("one", "two")} == {2}
+        sender.sockets_leave("one")
+        assert [len(namespace.rooms[room]) for room in ("one", "two")] == [0, 2]
+        assert sender.with_policy("drop_newest") == sender.everybody().with_policy("drop_newest")
+        with pytest.raises(ValueError, match="not a policy"):
+            sender.with_policy("whatever")  # type: ignore[arg-type]
 
 
 async def test_a_socketio_room_has_policies_and_counters() -> None:
@@ -907,12 +965,31 @@ async def test_stop_disconnects_the_sockets_and_cancels_handlers() -> None:
         {"ping_timeout": float("inf")},
         {"connect_timeout": -1},
         {"recovery": 0},
+        {"recovery_bytes": 0},
         {"max_payload": 0},
+        {"ping_interval": 25_000},
+        {"ping_timeout": 20_000},
+        {"upgrade_timeout": 10_000},
+        {"connect_timeout": 45_000},
+        {"recovery": 120_000},
     ],
+    ids=str,
 )
 def test_options_out_of_range(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"\S"):
+    (name,) = options
+    with pytest.raises(ValueError, match="not a path" if name == "path" else name):
         SocketIO(**options)
+
+
+@pytest.mark.parametrize("seconds", [5000, 0, float("nan")])
+async def test_a_time_for_acknowledgements_is_in_seconds(seconds: float) -> None:
+    async with rig() as r:
+        await r.client()
+        (socket,) = r.io.sockets.values()
+        for target in (r.io, r.io.to("room"), socket):
+            with pytest.raises(ValueError, match="at most 3600 seconds"):
+                target.timeout(seconds)
+            assert target.timeout(3600).ack_timeout == 3600
 
 
 def test_socketio_is_mounted_only_once() -> None:
@@ -1231,7 +1308,7 @@ async def test_a_polling_client_that_fetches_nothing_is_disconnected_and_one_tha
 
 async def test_policies_apply_to_a_client_that_polls() -> None:
     io = SocketIO()
-    server = Server(max_queue=2_000)
+    server = Server(max_queue=2_200)
     server.mount(io)
     async with serving(server) as url:
         query = await opened(url)

@@ -85,7 +85,7 @@ async def test_a_peer_that_does_not_read_makes_a_sender_wait() -> None:
         await clock.advance(45)
         assert server.websockets == []
         (report,) = [key for key in server.stats.closes if server.stats.closes[key]]
-        assert report == (1006, "send timeout")
+        assert report == (1008, "send timeout")
 
 
 async def test_timers_run_in_order_unless_cancelled() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from rfc6455 import PerMessageDeflate
 from rfc6455_server import Server, WebSocket
-from rfc6455_server.listening import acceptor
+from rfc6455_server.listening import acceptor, certificates
 from rfc6455_server.socketio import Socket, SocketIO
 
 PIECE = os.urandom(1 << 15)
@@ -126,7 +126,7 @@ async def main() -> None:
     serve_the_soak(server)
     if args.whole_tls_buffers:
         acceptor.shrink_tls_buffer = lambda transport: None  # type: ignore[attr-defined]  # imported there
-    await server.start(ssl_context=acceptor.make_ssl_context(args.tls) if args.tls else None)
+    await server.start(ssl_context=certificates.make_ssl_context(args.tls) if args.tls else None)
     print(server.port, flush=True)
     await asyncio.Event().wait()
 

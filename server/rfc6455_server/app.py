@@ -5,18 +5,25 @@ Left to others: one connection (`listening`, `websocket`), rooms (`rooms`), the 
 
 import asyncio
 import logging
-import signal
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, Unpack, cast
 
-from rfc6455 import PerMessageDeflate, Request, ascii_lower, preload_masking
-from rfc6455_server.clock import Clock
+from rfc6455 import PerMessageDeflate, Request, preload_masking
+from rfc6455_server.clock import Clock, sleep
 from rfc6455_server.collector import rare_full_collections
 from rfc6455_server.http import extras
 from rfc6455_server.http.metrics import Metrics
-from rfc6455_server.http.routes import HttpHandler, HttpRequest, HttpResponse, HttpRoute, fixed
+from rfc6455_server.http.routes import (
+    HttpHandler,
+    HttpRequest,
+    HttpResponse,
+    HttpRoute,
+    fixed,
+    not_found,
+)
 from rfc6455_server.http.static import static_files
 from rfc6455_server.limits import LimitOptions, Limits
 from rfc6455_server.listening.acceptor import Acceptor, Endpoint, open_sockets
@@ -25,17 +32,21 @@ from rfc6455_server.listening.proxy import Trusted
 from rfc6455_server.listening.routing import (
     STOPPING,
     Authorize,
+    Refusal,
     Route,
     Site,
     WebSocketHandler,
+    check_origins,
     compile_route,
 )
 from rfc6455_server.logs import log, logger
 from rfc6455_server.policies import Policy, check_policy
+from rfc6455_server.process import run as run_process
 from rfc6455_server.rooms import Rooms
 from rfc6455_server.stats import Stats
+from rfc6455_server.systemd import passed_sockets
 from rfc6455_server.websocket.hub import Hub
-from rfc6455_server.websocket.reports import CloseReport
+from rfc6455_server.websocket.reports import CloseReport, log_report
 from rfc6455_server.websocket.websocket import WebSocket
 
 _AnyHandler = TypeVar("_AnyHandler", bound=WebSocketHandler)
@@ -45,6 +56,9 @@ _AnyReportCallback = TypeVar("_AnyReportCallback", bound=Callable[[CloseReport],
 
 DRAIN_TIME: Final = 5.0
 """Seconds over which `Server.drain` spreads the closing of connections."""
+
+_LEAVING_TIME: Final = 0.1
+"""Seconds for requests of connections that were accepted before the server left their port to others."""
 
 PAGE_HEADERS: Final = (
     (
@@ -65,10 +79,13 @@ class Mountable(Protocol):
 class Server:
     """A WebSocket server with rooms, and HTTP on the same port.
 
-    ``origins``: origins whose pages may connect, such as ``https://example.com``; ``["*"]`` for all, ``None``
-    for the server's own. ``subprotocols``: those that the server speaks. ``slow_consumer``: what happens to a
-    message that is broadcast or posted to a peer that is behind (`Policy`). ``trusted``: addresses and
-    networks of proxies that may report the client's address. The other keyword arguments are `Limits`.
+    ``origins``: origins whose pages may connect, such as ``https://example.com``; ``None`` for the server's
+    own. ``["*"]`` is for all, and a page of any of them acts with the cookies of its user: browsers send them
+    with each request for a WebSocket. An origin that the browser hides (``null``) is never allowed.
+    ``subprotocols``: those that the server speaks. ``slow_consumer``: what happens to a message that is
+    broadcast or posted to a peer that is behind (`Policy`). ``trusted``: addresses and networks of proxies
+    that may report the client's address and scheme. ``clock``: that of a test (`testing.ManualClock`),
+    instead of the event loop. The other keyword arguments are `Limits`.
     Raises `ValueError` for a value that is out of range.
 
     ``compression``: accepts permessage-deflate if the client offers it. It is off by default because of its
@@ -97,7 +114,7 @@ class Server:
         """What happens to a message for a peer that is behind, unless the room or the call has a policy."""
         self._clock = clock
         self._site = Site(
-            origins=None if origins is None else [ascii_lower(origin) for origin in origins],
+            origins=check_origins(origins),
             subprotocols=tuple(subprotocols),
             compression=compression,
             trusted=Trusted(trusted),
@@ -109,9 +126,11 @@ class Server:
         """The rooms that the metrics count: the server's, and those of its mounted parts."""
         self._listener: Listener | None = None
         self._acceptors: list[Acceptor] = []
+        self._metrics = Metrics(self.stats, self.limits, self._gauges)
+        self._metrics_listener: Listener | None = None  # if an endpoint is for metrics
         self.http("/healthz")(self._health)
         self.http("/readyz")(self._readiness)
-        self.http("/metrics")(Metrics(self.stats, self._gauges))
+        self.http("/metrics")(self._public_metrics)
 
     # Routes and hooks.
 
@@ -139,10 +158,20 @@ class Server:
         return hook
 
     async def admit(self, request: Request) -> Any:
-        """Decides about a request that opens a session by polling: returns its `Refusal`, or its user."""
-        if self.draining:
-            return STOPPING
-        return None if self._site.authorize is None else await self._site.authorize(request)
+        """Decides about a request that opens a session by polling: returns its `Refusal`, or its user.
+
+        The hook has as much time as for a WebSocket.
+        """
+        user = None
+        if self._site.authorize is not None and not self.draining:
+            try:
+                async with asyncio.timeout(self.limits.handshake_timeout) as deadline:
+                    user = await self._site.authorize(request)
+            except TimeoutError:
+                if not deadline.expired():
+                    raise  # the hook's own
+                user = Refusal(503, b"took too long\n", reason="authorize too slow")
+        return STOPPING if self.draining else user
 
     def is_proxy(self, address: str) -> bool:
         """Whether ``address`` is a trusted proxy's, whose connections are those of many clients."""
@@ -193,11 +222,17 @@ class Server:
         part.attach(self)
 
     def on_drain(self, callback: Callable[[float], Coroutine[Any, Any, None]]) -> None:
-        """Adds an async function that `drain` runs while it closes the WebSockets, with the same seconds."""
+        """Adds an async function that `drain` runs while it closes the WebSockets, with the same seconds.
+
+        If it raises, that is logged, `drain` goes on, and raises at its end.
+        """
         self._drain_callbacks.append(callback)
 
     def on_stop(self, callback: Callable[[], Awaitable[None]]) -> None:
-        """Adds an async function that `stop` awaits before it closes the connections."""
+        """Adds an async function that `stop` awaits before it closes the connections.
+
+        If it raises, that is logged, `stop` goes on, and raises at its end.
+        """
         self._stop_callbacks.append(callback)
 
     @property
@@ -218,13 +253,18 @@ class Server:
             return HttpResponse(STOPPING.body, status=STOPPING.status, expected=True)
         return HttpResponse(b"ready\n")
 
+    async def _public_metrics(self, request: HttpRequest) -> HttpResponse:
+        return not_found() if self._metrics_listener else await self._metrics(request)
+
     def _gauges(self) -> dict[str, tuple[str, float]]:
         listener = self._listener
         return {
-            "connections": ("Open WebSockets.", len(self.websockets)),
+            "connections": ("WebSockets whose TCP is open.", listener.open_websockets if listener else 0),
+            "handlers": ("Handlers of WebSockets that run.", len(self.websockets)),
             "tcp_connections": ("Open TCP connections.", listener.connections if listener else 0),
             "rooms": ("Rooms that have members.", sum(map(len, self.registries))),
-            "queued_bytes": ("Bytes queued for peers that are behind.", self.queued),
+            "queued_bytes": ("Bytes that wait for peers or for their handlers.", self.queued),
+            "incoming_bytes": ("Of these, messages that are not taken, and unfinished ones.", self.incoming),
         }
 
     # State.
@@ -241,8 +281,13 @@ class Server:
 
     @property
     def queued(self) -> int:
-        """Bytes queued for peers that are behind."""
+        """Bytes of memory of what waits for peers or for their handlers, and of requests."""
         return self._listener.hub.budget.queued if self._listener else 0
+
+    @property
+    def incoming(self) -> int:
+        """Of these, the bytes of messages that no handler has taken, and of unfinished ones."""
+        return self._listener.hub.budget.incoming if self._listener else 0
 
     @property
     def draining(self) -> bool:
@@ -252,7 +297,7 @@ class Server:
     @property
     def port(self) -> int:
         """The first TCP port that the server listens on; raises `RuntimeError` if there is none."""
-        for acceptor in self._acceptors:
+        for acceptor in self._listening():
             address = acceptor.socket.getsockname()
             if isinstance(address, tuple):
                 port: int = address[1]
@@ -262,7 +307,10 @@ class Server:
     @property
     def urls(self) -> list[str]:
         """Where the server listens: ``http://…``, ``https://…`` and ``unix:…``."""
-        return [acceptor.url for acceptor in self._acceptors]
+        return [acceptor.url for acceptor in self._listening()]
+
+    def _listening(self) -> list[Acceptor]:
+        return [acceptor for acceptor in self._acceptors if acceptor.is_listening]
 
     # Starting and stopping.
 
@@ -271,16 +319,17 @@ class Server:
     ) -> None:
         """Listens at an address. Port 0 takes a free one; ``ssl_context`` turns on TLS.
 
-        Raises `OSError` if the address cannot be used, and `RuntimeError` if the server is already started.
+        Raises `OSError` if the address cannot be used, `ValueError` for an empty host, and `RuntimeError` if
+        the server is already started.
         """
         if self._acceptors:
             raise RuntimeError("the server is already started")
         await self.listen(Endpoint(host, port, ssl_context=ssl_context))
 
     async def listen(self, endpoint: Endpoint) -> None:
-        """Listens at one more endpoint. Raises `OSError` if it cannot be used."""
+        """Listens at one more endpoint; raises as `start` does."""
         sockets = await open_sockets(endpoint, self.limits.send_timeout)
-        listener = self.make_ready()
+        listener = self._make_metrics_ready() if endpoint.metrics else self.make_ready()
         for listening in sockets:
             self._acceptors.append(
                 Acceptor(listening, endpoint, self._site.trusted, listener.hub, listener.make_protocol)
@@ -306,29 +355,81 @@ class Server:
             self._listener = Listener(self._site, hub)
         return self._listener
 
+    def _make_metrics_ready(self) -> Listener:
+        """Prepares for connections to endpoints for metrics, which have limits and counters of their own."""
+        if self._metrics_listener is None:
+            self.make_ready()
+            site = Site()
+            for path, handler in (
+                ("/healthz", self._health),
+                ("/readyz", self._readiness),
+                ("/metrics", self._metrics),
+            ):
+                site.http.add(path, HttpRoute(handler))
+            self._metrics_listener = Listener(site, Hub(self.limits, clock=self._clock))
+        return self._metrics_listener
+
     async def drain(self, seconds: float = DRAIN_TIME) -> None:
         """Prepares for `stop`: from now on, ``/readyz`` and requests for a WebSocket are answered with 503.
 
         Open WebSockets are closed with 1001, and polling sessions of Socket.IO with a CLOSE, spread over
-        ``seconds``, so that the clients do not all connect to another server at once.
+        ``seconds``, so that the clients do not all connect to another server at once. It takes all of these
+        seconds, so that load balancers notice.
+
+        Where other processes share the port (`Endpoint.shared`), the server stops listening instead, so that
+        they get the new clients. Raises `ExceptionGroup` of what callbacks of `on_drain` raised.
         """
-        if self._listener is not None:
-            callbacks = [callback(seconds) for callback in self._drain_callbacks]
-            await asyncio.gather(self._listener.drain(seconds), *callbacks)
+        listener = self._listener
+        if listener is None:
+            return
+        if any(acceptor.endpoint.shared for acceptor in self._listening()):
+            for acceptor in self._acceptors:
+                acceptor.leave_to_others()
+            leaving = min(seconds, _LEAVING_TIME)
+            await sleep(self.clock, leaving)
+            seconds -= leaving
+        callbacks = [_guarded(partial(callback, seconds)) for callback in self._drain_callbacks]
+        _, *errors = await asyncio.gather(listener.drain(seconds), *callbacks)
+        _raise_group("callbacks of on_drain failed", errors)
 
     async def stop(self) -> None:
         """Stops listening, closes every connection, WebSockets with 1001, and waits for the handlers.
 
-        Handlers that run for longer than the close timeout (`Limits`) are cancelled.
+        Handlers that run for longer than the close timeout (`Limits`) are cancelled. Those that do not end
+        then either are left behind, and logged.
+
+        Raises `ExceptionGroup` of what callbacks of `on_stop` raised.
         """
-        for acceptor in self._acceptors:
-            acceptor.close()
-        self._acceptors.clear()
-        for callback in self._stop_callbacks:
-            await callback()
+        self._stop_listening()
+        errors = [await _guarded(callback) for callback in self._stop_callbacks]
         if self._listener is not None:
             await self._listener.close()
             self._listener = None
+        if self._metrics_listener is not None:
+            await self._metrics_listener.close()
+            self._metrics_listener = None
+        _raise_group("callbacks of on_stop failed", errors)
+
+    def abort(self) -> None:
+        """Stops listening, and ends every connection without a Close, at once."""
+        self._stop_listening()
+        for listener in (self._listener, self._metrics_listener):
+            if listener is not None:
+                listener.abort()
+
+    def _stop_listening(self) -> None:
+        for acceptor in self._acceptors:
+            acceptor.close()
+        self._acceptors.clear()
+
+    def reload_certificates(self) -> None:
+        """Reads the files of each `Certificate` again; new connections use what they contain now.
+
+        Raises `OSError`, of which `ssl.SSLError` is one, for the first that cannot be used.
+        """
+        for certificate in {acceptor.endpoint.certificate for acceptor in self._acceptors}:
+            if certificate is not None:
+                certificate.reload()
 
     def run(
         self,
@@ -339,45 +440,31 @@ class Server:
         drain_time: float = DRAIN_TIME,
         started: Callable[[], None] = lambda: None,
     ) -> None:
-        """Serves until SIGINT or SIGTERM, then drains and stops. A second signal ends everything at once.
+        """Serves until SIGINT or SIGTERM, then drains and stops. A second signal ends the process, always.
 
-        ``endpoints`` replace ``host`` and ``port``. ``started`` is called when the server listens. Meanwhile,
-        full garbage collections are rarer than by default (`collector`). Raises as `start` does.
+        ``endpoints`` replace ``host`` and ``port``, and so do sockets that systemd has passed.
+        ``drain_time``: the seconds of `drain`. ``started`` is called when the server listens. SIGHUP reads
+        certificates again (`reload_certificates`). systemd is told when the server is ready, stops, and is
+        alive, if it asks for that. Meanwhile, full garbage collections are rarer than by default
+        (`collector`).
+
+        Raises as `start` and `stop` do. If tasks or threads keep the process from ending, it exits with
+        status 1: three seconds after the second signal, or ten after `stop`.
         """
-        with rare_full_collections():
-            asyncio.run(self._run(endpoints or [Endpoint(host, port)], drain_time, started))
+        passed = [] if endpoints else [Endpoint(listening=listening) for listening in passed_sockets()]
 
-    async def _run(
-        self, endpoints: Sequence[Endpoint], drain_time: float, started: Callable[[], None]
-    ) -> None:
-        signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-        for name in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(name, signals.put_nowait, name)
-        try:
-            for endpoint in endpoints:
+        async def listen() -> None:
+            if any(endpoint.metrics for endpoint in endpoints):
+                self._make_metrics_ready()  # first, so that no other endpoint ever answers with metrics
+            for endpoint in endpoints or passed or [Endpoint(host, port)]:
                 await self.listen(endpoint)
             started()
-            log(logging.INFO, "stopping", signal=(await signals.get()).name)
-            stopping = loop.create_task(self._drain_and_stop(drain_time))
-            second_signal = loop.create_task(signals.get())
-            await asyncio.wait([stopping, second_signal], return_when=asyncio.FIRST_COMPLETED)
-            second_signal.cancel()
-            if not stopping.done():
-                log(logging.WARNING, "stopping at once")
-                stopping.cancel()
-                if self._listener is not None:
-                    self._listener.abort()
-        finally:
-            for acceptor in self._acceptors:
-                acceptor.close()
 
-    async def _drain_and_stop(self, drain_time: float) -> None:
-        await self.drain(drain_time)
-        await self.stop()
+        with rare_full_collections():
+            run_process(self, listen, drain_time)
 
     def _report(self, report: CloseReport) -> None:
-        _log_report(report)
+        log_report(report)
         for callback in self._report_callbacks:
             try:
                 callback(report)
@@ -385,19 +472,17 @@ class Server:
                 log(logging.ERROR, "a report callback failed", exception=True, id=report.id)
 
 
-def _log_report(report: CloseReport) -> None:
-    log(
-        logging.INFO,
-        "connection closed",
-        id=report.id,
-        address=report.address,
-        path=report.path,
-        seconds=report.seconds,
-        closed_by=report.closed_by,
-        sent=report.code_sent,
-        received=report.code_received,
-        cause=report.cause.value,
-        reason=report.reason,
-        dropped=report.dropped,
-        loop_lag=report.loop_lag,
-    )
+async def _guarded(callback: Callable[[], Awaitable[None]]) -> Exception | None:
+    """Awaits a callback; logs and returns what it raises."""
+    try:
+        await callback()
+    except Exception as error:  # noqa: BLE001 - whatever a callback raises
+        log(logging.ERROR, "a callback failed while the server stopped", exception=error)
+        return error
+    return None
+
+
+def _raise_group(message: str, errors: Iterable[Exception | None]) -> None:
+    raised = [error for error in errors if error is not None]
+    if raised:
+        raise ExceptionGroup(message, raised)

@@ -45,7 +45,8 @@ class connect:  # noqa: N801 - it is called like a function
 
     ``uri`` is ``ws://host[:port]/path`` (port 80 by default) or ``wss://…`` (port 443). For ``wss``, the
     certificate is verified, with ``ssl_context`` if it is given. ``subprotocols`` are offered in this order;
-    ``compression`` is offered as well; ``headers`` are added to the request. ``limits`` overrides fields of
+    ``compression`` is offered as well; ``headers`` are added to the request, and so is ``origin``.
+    ``open_timeout``: seconds for TCP, TLS and the opening handshake together. ``limits`` overrides fields of
     `Limits`, for example ``{"ping_interval": 5}``; those for the connections and rooms of a server have no
     effect. The other keyword arguments go to `rfc6455.Connection`.
 

@@ -12,6 +12,12 @@ from rfc6455 import DEFAULT_MAX_MESSAGE_SIZE, WebSocketError
 BURST: Final = 2.0
 """A burst may use this many seconds' worth of a rate at once."""
 
+FEW_ROOMS: Final = 32
+"""Rooms that a connection may join even when there are `Limits.max_total_rooms`."""
+
+MAX_SECONDS: Final = 3600.0
+"""Maximum of a time-out or an interval: a larger number is most likely meant as milliseconds."""
+
 _MAX_ADDRESSES: Final = 65536
 """Maximum addresses whose connection rate is remembered; the least recently seen is forgotten first."""
 
@@ -23,6 +29,12 @@ class LimitExceededError(WebSocketError):
         super().__init__(message, slug="limit")
 
 
+def check_seconds(name: str, seconds: float, maximum: float = MAX_SECONDS) -> None:
+    """Raises `ValueError` for a time that is not above 0, or is more than ``maximum`` seconds."""
+    if not 0 < seconds <= maximum:
+        raise ValueError(f"{name} must be above 0 and at most {maximum:g} seconds, not {seconds!r}")
+
+
 class LimitOptions(TypedDict, total=False):
     """The fields of `Limits` as keyword arguments."""
 
@@ -32,12 +44,16 @@ class LimitOptions(TypedDict, total=False):
     max_connections: int
     max_connections_per_address: int
     max_rooms: int
+    max_total_rooms: int
+    max_room_name: int
     message_rate: float | None
     byte_rate: float | None
     join_rate: float | None
     connection_rate: float | None
     handshake_timeout: float
     send_timeout: float
+    receive_timeout: float
+    answer_timeout: float
     close_timeout: float
     ping_interval: float
     ping_timeout: float
@@ -46,7 +62,7 @@ class LimitOptions(TypedDict, total=False):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Bytes, counts, seconds, and rates per second. Raises `ValueError` for a value that is not finite
-    and above 0.
+    and above 0, and for a time above `MAX_SECONDS`.
 
     Rates are off by default (``None``): TCP pushes back on a peer that sends faster than its handler reads,
     and nothing is lost. With a rate, `BURST` seconds' worth may arrive at once; more ends the connection with
@@ -62,13 +78,19 @@ class Limits:
     A single larger message may wait alone.
     """
     max_total_queue: int = 256 << 20
-    """Maximum bytes that wait for all peers; above it, the peer with the largest backlog is disconnected."""
+    """Maximum bytes of memory that wait for all peers, or for their handlers, with messages that have not
+    arrived whole; above it, the peer for which most bytes wait is disconnected."""
     max_connections: int = 20_000
     """Maximum TCP connections; more are refused with 503."""
     max_connections_per_address: int = 10_000
     """Maximum TCP connections from one address; more are refused with 429."""
     max_rooms: int = 1000
     """Maximum rooms that one connection is in."""
+    max_total_rooms: int = 250_000
+    """Memberships of all connections in rooms: each takes at most some 500 bytes and the name. When there are
+    as many, only connections that are in fewer than `FEW_ROOMS` rooms join more: nobody keeps others out."""
+    max_room_name: int = 1024
+    """Maximum code points of the name of a room that a connection joins."""
     message_rate: float | None = None
     """Messages a second from one connection."""
     byte_rate: float | None = None
@@ -82,6 +104,12 @@ class Limits:
     send_timeout: float = 20.0
     """Seconds within which a peer must take 64 KiB if its backlog is over ``max_queue`` or a call of
     `WebSocket.send` waits for it; otherwise it is disconnected."""
+    receive_timeout: float = 60.0
+    """Seconds within which 64 KiB more of an unfinished message must arrive, or its end; otherwise the peer
+    is disconnected. Does not count while the peer is held back, because its messages are unread."""
+    answer_timeout: float = 60.0
+    """Seconds that an HTTP handler has for its answer, and then for each piece of the body; otherwise 503, or
+    the end of the connection."""
     close_timeout: float = 10.0
     """Seconds that the peer has for its half of the closing handshake and for reading what we sent."""
     ping_interval: float = 20.0
@@ -94,6 +122,8 @@ class Limits:
             value = getattr(self, field.name)
             if value is not None and not 0 < value < float("inf"):
                 raise ValueError(f"{field.name} must be a finite number above 0, not {value!r}")
+            if field.name.endswith(("_timeout", "_interval")):
+                check_seconds(field.name, value)
 
 
 class TokenBucket:

@@ -14,7 +14,7 @@ from typing import Final, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from rfc6455 import ConnectionClosed, PreparedMessage
-from rfc6455_server.limits import LimitExceededError, Limits, TokenBucket
+from rfc6455_server.limits import FEW_ROOMS, LimitExceededError, Limits, TokenBucket
 from rfc6455_server.logs import log
 from rfc6455_server.policies import Coalesce, Policy, check_policy
 from rfc6455_server.stats import Stats
@@ -38,8 +38,8 @@ class Member(Protocol):
     def memberships(self) -> "list[Room]":
         """The rooms that it is in. Rooms keep this list; the member leaves them all when it ends."""
 
-    def may_join(self) -> bool:
-        """Whether it may join one more room now; counts the attempt against its rate."""
+    def may_join(self, name: str) -> bool:
+        """Whether it may join one more room now, of that name; counts the attempt against its rate."""
 
     def post_prepared(self, message: PreparedMessage, policy: Policy | None) -> None:
         """Queues a message without waiting. ``None`` stands for the server's policy."""
@@ -63,13 +63,17 @@ class RoomMember(ABC):
         return self._memberships
 
     @abstractmethod
-    def joining_limits(self) -> tuple[Limits, float]:
-        """Returns the limits that apply, and the time."""
+    def joining_limits(self) -> tuple[Limits, int, float]:
+        """Returns the limits that apply, the memberships of all in all rooms, and the time."""
 
-    def may_join(self) -> bool:
-        """Whether this member may join one more room now; counts the attempt against its rate."""
-        limits, now = self.joining_limits()
-        if len(self.memberships) >= limits.max_rooms:
+    def may_join(self, name: str) -> bool:
+        """Whether this member may join one more room now, of that name; counts the attempt against its
+        rate."""
+        limits, total, now = self.joining_limits()
+        rooms = len(self.memberships)
+        if rooms >= limits.max_rooms or len(name) > limits.max_room_name:
+            return False
+        if total >= limits.max_total_rooms and rooms >= FEW_ROOMS:
             return False
         if limits.join_rate is None:
             return True
@@ -185,15 +189,18 @@ class Room:
         """Adds ``member``, with what it shows to the others.
 
         A member that joins again only replaces what it shows. Does nothing if the connection has ended.
-        Raises `LimitExceededError` if the member is in too many rooms or joins too fast.
+        Raises `LimitExceededError` if the member is in too many rooms or joins too fast, or the name is too
+        long.
         """
         if member.closed is not None:
             return
         if member in self._members:
             self._members[member] = show
             return
-        if not member.may_join():
-            raise LimitExceededError("in too many rooms, or joining too fast")
+        if not member.may_join(self.name):
+            raise LimitExceededError(
+                "in too many rooms, joining too fast, or the name of the room is too long"
+            )
         self._add(member, show)
 
     def rejoin(self, member: Member, show: object = None) -> None:
@@ -204,6 +211,7 @@ class Room:
     def _add(self, member: Member, show: object) -> None:
         self._members[member] = show
         member.memberships.append(self)
+        self._rooms.stats.memberships += 1
         self._rooms.call_back(self._rooms.join_callbacks, self, member)
 
     def shown(self, member: Member) -> object:
@@ -215,6 +223,7 @@ class Room:
         if member in self._members:
             del self._members[member]
             member.memberships.remove(self)
+            self._rooms.stats.memberships -= 1
             self._rooms.call_back(self._rooms.leave_callbacks, self, member)
 
     def broadcast(

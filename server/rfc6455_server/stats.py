@@ -34,6 +34,7 @@ class Stats:
         "dropped",
         "latency",
         "loop_lag",
+        "memberships",
         "messages_in",
         "messages_out",
         "refused",
@@ -41,6 +42,7 @@ class Stats:
         "session_counts",
         "socket_connects",
         "socket_recoveries",
+        "unanswered",
     )
 
     def __init__(self) -> None:
@@ -52,10 +54,14 @@ class Stats:
         self.bytes_out = 0
         self.dropped: Counter[str] = Counter()
         """Messages dropped for peers that were behind, by policy."""
-        self.closes: Counter[tuple[int, str]] = Counter()
-        """Ended connections, by close code and cause."""
-        self.refused: Counter[int] = Counter()
-        """Connections and requests refused, by HTTP status."""
+        self.closes: Counter[tuple[int | None, str]] = Counter()
+        """Ended WebSockets, by the code that we sent (``None`` without a Close) and cause."""
+        self.refused: Counter[tuple[int, str]] = Counter()
+        """Connections and requests refused, by HTTP status and reason."""
+        self.unanswered: Counter[str] = Counter()
+        """Connections that ended without an answer to their first request, by reason."""
+        self.memberships = 0
+        """Rooms that all connections together are in now, each connection counted."""
         self.latency = Histogram()
         """Seconds between the Pings of `keepalive` and their Pongs."""
         self.loop_lag = Histogram()

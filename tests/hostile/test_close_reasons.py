@@ -29,7 +29,7 @@ WRONG_TYPES: list[tuple[object, object]] = [
     what="makes an application pass on a reason of another type, which sends memory that was never written",
     here="`TypeError` before anything has changed; the connection stays open",
 )
-@pytest.mark.parametrize(("code", "reason"), WRONG_TYPES, ids=repr)
+@pytest.mark.parametrize(("code", "reason"), WRONG_TYPES, ids=lambda value: type(value).__name__)
 @pytest.mark.parametrize("method", [Connection.close, Connection.fail], ids=["close", "fail"])
 @both_roles
 def test_a_reason_of_another_type(role: Role, method: object, code: object, reason: object) -> None:

@@ -7,19 +7,25 @@ import ssl
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
-from urllib.parse import urlsplit
 
-from rfc6455 import PerMessageDeflate
+from rfc6455 import PerMessageDeflate, __version__
 from rfc6455_server.app import DRAIN_TIME, Server
+from rfc6455_server.command.endpoints import make_endpoints
+from rfc6455_server.command.limit_options import limit_options, limits_help
 from rfc6455_server.command.terminal import chat
-from rfc6455_server.limits import Limits
-from rfc6455_server.listening.acceptor import Endpoint, make_ssl_context
+from rfc6455_server.listening.acceptor import Endpoint
 from rfc6455_server.logs import JsonFormatter, TextFormatter
 from rfc6455_server.pages import add_pages
+from rfc6455_server.systemd import passed_sockets
 from rfc6455_server.websocket.websocket import WebSocket
 
 _PREFIX: Final = "RFC6455_"
-_DEFAULTS: Final = Limits()
+
+
+def _nonempty(text: str) -> str:
+    if not text:
+        raise ValueError
+    return text
 
 
 class _Option(NamedTuple):
@@ -29,12 +35,17 @@ class _Option(NamedTuple):
     metavar: str  # empty for a flag
     default: Any
     text: str
-    parse: Callable[[str], Any] = str
+    parse: Callable[[str], Any] = _nonempty
     repeatable: bool = False
+    target: str = ""  # what it sets, if that has another name
 
     @property
     def variable(self) -> str:
         return _PREFIX + self.name.upper().replace("-", "_")
+
+    @property
+    def attribute(self) -> str:
+        return self.target or self.name.replace("-", "_")
 
 
 def _port(text: str) -> int:
@@ -44,25 +55,11 @@ def _port(text: str) -> int:
     return port
 
 
-def _size(text: str) -> int:
-    size = int(text)
-    if size < 1:
-        raise ValueError
-    return size
-
-
 def _seconds(text: str) -> float:
     seconds = float(text)
     if not 0 <= seconds < float("inf"):
         raise ValueError
     return seconds
-
-
-def _rate(text: str) -> float:
-    rate = float(text)
-    if not 0 < rate < float("inf"):
-        raise ValueError
-    return rate
 
 
 def _policy(text: str) -> str:
@@ -87,29 +84,28 @@ _OPTIONS: Final = (
     _Option("host", "H", "127.0.0.1", "address to listen on"),
     _Option("port", "P", 8765, "TCP port, 0 for a free one", _port),
     _Option("listen", "URL", [], "http://H:P, https://H:P, unix:PATH instead", repeatable=True),
+    _Option("metrics", "URL", "", "a listener for /metrics, and only there"),
     _Option("cert", "FILE", "", "certificate chain for TLS, in PEM"),
     _Option("key", "FILE", "", "its private key, if in another file"),
     _Option("origin", "ORIGIN", [], "origins to allow, * for all", repeatable=True),
     _Option("trust", "NET", [], "trusted proxies: IPs, networks, unix", repeatable=True),
     _Option("proxy-protocol", "", False, "require PROXY headers, version 2"),
     _Option("reuse-port", "", False, "let several processes use the port"),
-    _Option(
-        "max-message-size", "BYTES", _DEFAULTS.max_message_size, "maximum of a message; larger: 1009", _size
-    ),
-    _Option("max-queue", "BYTES", _DEFAULTS.max_queue, "limit of a slow peer's backlog", _size),
     _Option("slow-consumer", "POLICY", "disconnect", "or drop_oldest, drop_newest", _policy),
-    _Option("max-connections", "N", _DEFAULTS.max_connections, "maximum connections; more: 503", _size),
-    _Option(
-        "max-per-address", "N", _DEFAULTS.max_connections_per_address, "maximum per address; more: 429", _size
-    ),
-    _Option("message-rate", "N", None, "messages per second; above: 1008", _rate),
-    _Option("ping-interval", "S", _DEFAULTS.ping_interval, "seconds between Pings", _rate),
-    _Option("ping-timeout", "S", _DEFAULTS.ping_timeout, "seconds to wait for data after one", _rate),
     _Option("drain-time", "S", DRAIN_TIME, "seconds over which to close all", _seconds),
     _Option("compression", "", False, "permessage-deflate: 300 KiB each"),
     _Option("no-pages", "", False, "no web pages and no Socket.IO"),
     _Option("log-format", "FORMAT", "text", "or json", _format),
     _Option("log-level", "LEVEL", "info", "or debug, warning, error", _level),
+)
+
+_LIMITS: Final = {option.field: option for option in limit_options()}
+_PER_ADDRESS: Final = _LIMITS["max_connections_per_address"]
+_ALL_OPTIONS: Final = (
+    *_OPTIONS,
+    *(_Option(limit.name, "N", limit.default, "", limit.parse) for limit in _LIMITS.values()),
+    # A shorter name.
+    _Option("max-per-address", "N", _PER_ADDRESS.default, "", _PER_ADDRESS.parse, target=_PER_ADDRESS.field),
 )
 
 _DESCRIPTION: Final = "usage: rfc6455-server [OPTION]...   or: rfc6455-server connect --help\n"
@@ -152,19 +148,22 @@ class _Parser(argparse.ArgumentParser):
                 default = f"{default:g}"
             shown = f"--{option.name} {option.metavar}".rstrip()
             lines.append(f"  {shown:<25} {option.text} ({default})\n")
-        lines.append(f"Environment variables: {_PREFIX}PORT=80 means --port 80; lists take commas.\n")
+        lines.append("Limits, such as --max-message-size: rfc6455-server --help-limits\n")
+        lines.append(f"--check and --version exit. {_PREFIX}PORT=80 means --port 80; lists take commas.\n")
         return "".join(lines)
 
 
 def _from_environment(environment: Mapping[str, str], arguments: Sequence[str], parser: _Parser) -> list[str]:
     """Returns the options that the environment sets, as arguments, unless the command line sets them."""
     found = []
-    for option in _OPTIONS:
+    for option in _ALL_OPTIONS:
         value = environment.get(option.variable)
         given = any(argument.split("=")[0] == f"--{option.name}" for argument in arguments)
         if value is None or given:
             continue
         if option.metavar:
+            if not value:
+                parser.error(f"{option.variable} is empty")
             parts = value.split(",") if option.repeatable else [value]
             found += [f"--{option.name}={part}" for part in parts]
         elif value.lower() in ("1", "true", "yes", "on"):
@@ -174,22 +173,37 @@ def _from_environment(environment: Mapping[str, str], arguments: Sequence[str], 
     return found
 
 
+class _HelpLimits(argparse.Action):
+    """Prints the limits."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        print(limits_help(), end="")
+        parser.exit()
+
+
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(allow_abbrev=False)
-    for option in _OPTIONS:
+    """Returns the options, and as ``given`` the names of those that the arguments or the environment set."""
+    parser = _Parser(allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    parser.add_argument("--help-limits", action=_HelpLimits, nargs=0)
+    for option in _ALL_OPTIONS:
         if not option.metavar:
-            parser.add_argument(f"--{option.name}", action="store_true")
+            parser.add_argument(f"--{option.name}", action="store_true", default=argparse.SUPPRESS)
         else:
             action = "append" if option.repeatable else "store"
-            default = None if option.repeatable else option.default
             parser.add_argument(
                 f"--{option.name}",
                 type=_named(option.parse, option.name),
                 action=action,
-                default=default,
-                dest=option.name.replace("-", "_"),
+                dest=option.attribute,
             )
-    return parser.parse_args([*_from_environment(os.environ, arguments, parser), *arguments])
+    parser.add_argument("--check", action="store_true", default=False)
+    parser.add_argument("--version", action="version", version=f"rfc6455-server {__version__}")
+    options = parser.parse_args([*_from_environment(os.environ, arguments, parser), *arguments])
+    options.given = set(vars(options))
+    for option in _ALL_OPTIONS:
+        if option.attribute not in options.given:
+            setattr(options, option.attribute, None if option.repeatable else option.default)
+    return options
 
 
 def _named(parse: Callable[[str], Any], name: str) -> Callable[[str], Any]:
@@ -202,28 +216,6 @@ def _named(parse: Callable[[str], Any], name: str) -> Callable[[str], Any]:
     return named
 
 
-def _endpoints(options: argparse.Namespace) -> list[Endpoint]:
-    """Returns the endpoints to listen on. Raises `ValueError` for a wrong URL, `OSError` for a wrong file."""
-    context = make_ssl_context(options.cert, options.key or None) if options.cert else None
-    common = {"reuse_port": options.reuse_port, "proxy_protocol": options.proxy_protocol}
-    if not options.listen:
-        return [Endpoint(options.host, options.port, None, context, **common)]
-    endpoints = []
-    for url in options.listen:
-        parts = urlsplit(url)
-        if parts.scheme == "unix" and parts.path:
-            endpoints.append(Endpoint(path=parts.path, **common))
-            continue
-        if parts.scheme not in ("http", "https") or parts.path not in ("", "/") or not parts.hostname:
-            raise ValueError(f"cannot listen on {url!r}: use http://H:P, https://H:P or unix:PATH")
-        secure = parts.scheme == "https"
-        if secure and context is None:
-            raise ValueError(f"{url} needs --cert")
-        port = parts.port if parts.port is not None else 443 if secure else 80
-        endpoints.append(Endpoint(parts.hostname, port, None, context if secure else None, **common))
-    return endpoints
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -234,28 +226,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     handler.setFormatter(JsonFormatter() if options.log_format == "json" else TextFormatter())
     logging.basicConfig(handlers=[handler], level=options.log_level.upper())
     try:
-        endpoints = _endpoints(options)
+        endpoints = make_endpoints(options, passed_sockets())
         server = make_server(
             pages=not options.no_pages,
-            max_message_size=options.max_message_size,
-            max_queue=options.max_queue,
-            max_connections=options.max_connections,
-            max_connections_per_address=options.max_per_address,
-            message_rate=options.message_rate,
-            ping_interval=options.ping_interval,
-            ping_timeout=options.ping_timeout,
             slow_consumer=options.slow_consumer,
             origins=options.origin,
             trusted=options.trust or (),
             compression=PerMessageDeflate() if options.compression else None,
+            **{name: getattr(options, name) for name in _LIMITS},
         )
     except ssl.SSLError as error:
-        return _fail(f"cannot use the certificate: {error.reason or error}")
+        return _fail(f"cannot use the certificate: {getattr(error, 'reason', None) or error}")
     except OSError as error:
         files = " or ".join(filter(None, [options.cert, options.key]))
         return _fail(f"cannot read {files}: {error.strerror or error}")
     except ValueError as error:
         return _fail(str(error))
+
+    if options.check:
+        print("rfc6455-server: the options are valid")
+        return 0
 
     def started() -> None:
         for url in server.urls:
@@ -269,7 +259,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _shown(endpoints: Sequence[Endpoint]) -> str:
-    return ", ".join(endpoint.path or f"{endpoint.host}:{endpoint.port}" for endpoint in endpoints)
+    return ", ".join(
+        endpoint.path or (f"{endpoint.host}:{endpoint.port}" if endpoint.host else "a passed socket")
+        for endpoint in endpoints
+    )
 
 
 def _fail(message: str) -> int:

@@ -9,28 +9,38 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
-from rfc6455 import DEFAULT_MAX_HEAD_SIZE, HandshakeError, Headers, Request, Response
+from rfc6455 import DEFAULT_MAX_HEAD_SIZE, HandshakeError, Headers, Response
 from rfc6455_server.clock import Timer
 from rfc6455_server.http.extras import load_h11
+from rfc6455_server.http.heads import ServedRequest, read_head
 from rfc6455_server.http.refusals import record_refusal
 from rfc6455_server.http.routes import MAX_BODY, HttpRequest, HttpResponse, HttpRoute, HttpRoutes, not_found
 from rfc6455_server.logs import log
-from rfc6455_server.websocket.hub import Hub, Slowness
+from rfc6455_server.websocket.hub import FEW_BYTES, Hub, Slowness, head_size
 from rfc6455_server.websocket.outbox import MIN_PROGRESS
 from rfc6455_server.websocket.streams import LINGER_TIMEOUT, CodecProtocol
 
 MAX_EARLY: Final = 1 << 16
 """Reading pauses when a client sends more bytes of further requests than this before it has its answer."""
 
+FREE_CHUNKS: Final = 1024
+"""Chunks of a body that may have any size."""
+
+MIN_CHUNK: Final = 64
+"""Bytes that chunks beyond `FREE_CHUNKS` must have on average: each costs as much time as a message."""
+_TOO_LARGE: Final = "body too large"
+
 
 class HttpConnection:
     """Answers one HTTP request.
 
     ``answered`` is called when the connection can take another request, with the bytes that followed the
-    first. ``is_last`` says, before the answer, that the connection shall close after it.
+    first. ``is_last`` says, before the answer, that the connection shall close after it. ``scheme`` is that
+    of the request's URI.
     """
 
     def __init__(  # noqa: PLR0917 - the parts of one connection
@@ -41,6 +51,7 @@ class HttpConnection:
         hub: Hub,
         answered: Callable[[bytes], None],
         is_last: Callable[[], bool],
+        scheme: str,
     ) -> None:
         self._routes = routes
         self._protocol = protocol
@@ -48,16 +59,22 @@ class HttpConnection:
         self._hub = hub
         self._answered = answered
         self._is_last = is_last
-        self._head: Request | None = None
+        self._scheme = scheme
+        self._head: ServedRequest | None = None
         self._route: HttpRoute | None = None
         self._body = bytearray()
         self._head_accepted = (
             False  # ``begin`` of the route has accepted the head, and the handler has not run
         )
+        self._chunks = 0  # in which the body has come
+        self._head_size = 0  # bytes of the head, unless they are few
         self._early = 0  # bytes that followed the request before it was answered
         self._task: asyncio.Task[None] | None = None  # answers the request
+        # A deadline always runs: of the request, the handler, each piece of the answer, and the end.
         self._timer: Timer | None = hub.clock.call_later(hub.limits.send_timeout, self.abort)
-        self._write_timer: Timer | None = None
+        self._last_write = False  # whether the last part of the answer was passed to the transport
+        self._refused = False  # before the handler ran
+        self._late = False  # the handler has had its time
         self._closing = False
         self._eof_received = False
         h11 = load_h11()
@@ -70,6 +87,11 @@ class HttpConnection:
         self._connection: Any = h11 and h11.Connection(
             h11.SERVER, max_incomplete_event_size=DEFAULT_MAX_HEAD_SIZE
         )
+
+    @property
+    def answer(self) -> asyncio.Task[None] | None:
+        """What answers the request; ``None`` while it arrives."""
+        return self._task
 
     def receive_data(self, data: bytes) -> None:
         """Takes bytes from the network."""
@@ -86,11 +108,12 @@ class HttpConnection:
         self._eof_received = True
         self._abandon()
         if self._closing:
-            self._writer.transport.close()  # the client has read the answer
+            self._writer.transport.close()  # the client has read the answer, or reads on until the deadline
+            self._hub.lingering.discard(self)
         elif self._task is None:
             self._close()
-        elif self._route is not None and self._route.long:
-            self._task.cancel()
+        elif self._route is not None and self._route.long and not self._is_written:
+            self._cancel(self._task)
             self._close()
 
     def abort(self) -> None:
@@ -98,35 +121,63 @@ class HttpConnection:
         self._stop_timer()
         self._abandon()
         self._hub.budget.release(self)
+        self._hub.lingering.discard(self)
         if self._task is not None:
-            self._task.cancel()
+            self._cancel(self._task)
         self._closing = True
         self._writer.transport.abort()
+
+    def _cancel(self, task: asyncio.Task[None]) -> None:
+        task.cancel()
+        task.add_done_callback(self._forget_task)
+
+    def _forget_task(self, _: asyncio.Task[None]) -> None:
+        self._task = None  # its exception refers to this object, and would keep both alive
 
     # The request.
 
     def _read_request(self) -> None:
-        h11 = self._h11
         try:
-            while self._task is None:
-                event = self._connection.next_event()
-                if isinstance(event, h11.Request):
-                    self._start(event)
-                elif isinstance(event, h11.Data):
-                    self._body += event.data
-                    self._charge()
-                    if self._route is not None and len(self._body) > self._route.max_body:
-                        self._refuse(413)
-                elif isinstance(event, h11.EndOfMessage):
-                    self._stop_timer()
-                    early, _ = self._connection.trailing_data
-                    if early:
-                        self._take_early(len(early))
-                    self._answer_with(self._handle)
-                else:
-                    return  # needs more bytes
-        except h11.RemoteProtocolError as error:
-            self._refuse(error.error_status_hint)
+            self._read_events()
+        except self._h11.RemoteProtocolError as error:
+            self._refuse(error.error_status_hint, "malformed")
+        except HandshakeError as error:
+            self._refuse_with(_bad_request(error))
+        except Exception:  # noqa: BLE001 - whatever ``begin`` of a route raises
+            path = self._head.path if self._head else ""
+            log(
+                logging.ERROR,
+                "HTTP handler failed",
+                exception=True,
+                address=self._protocol.address,
+                path=path,
+            )
+            self._refuse_with(_internal_error("handler failed"))
+
+    def _read_events(self) -> None:
+        h11 = self._h11
+        while self._task is None:
+            event = self._connection.next_event()
+            if isinstance(event, h11.Request):
+                self._start(event)
+            elif isinstance(event, h11.Data):
+                self._take_body(event)
+            elif isinstance(event, h11.EndOfMessage):
+                early, _ = self._connection.trailing_data
+                if early:
+                    self._take_early(len(early))
+                self._answer_with(self._handle)
+            else:
+                return  # needs more bytes
+
+    def _take_body(self, event: Any) -> None:
+        self._body += event.data
+        self._chunks += event.chunk_start
+        self._charge()
+        if self._route is not None and len(self._body) > self._route.max_body:
+            self._refuse(413, _TOO_LARGE)
+        elif len(self._body) < MIN_CHUNK * (self._chunks - FREE_CHUNKS):
+            self._refuse_with(HttpResponse(b"too many small chunks\n", status=413, reason="small chunks"))
 
     def _take_early(self, size: int) -> None:
         """Counts bytes of further requests: they wait in h11, and above `MAX_EARLY` in TCP."""
@@ -136,38 +187,36 @@ class HttpConnection:
             self._protocol.reader.pause()
 
     def _start(self, event: Any) -> None:
-        headers = Headers([(name.decode(), value.decode("latin-1")) for name, value in event.headers])
-        self._head = Request(event.method.decode(), event.target.decode(), headers)
-        self._route = self._routes.find(self._head.path)
-        route = self._route
-        if route is not None and route.begin is not None and route.takes(self._head.method):
-            try:
-                refusal = route.begin(self._head)
-            except HandshakeError as error:
-                refusal = _bad_request(error)
+        self._head = head = read_head(event, self._scheme)
+        if (size := head_size(head)) > FEW_BYTES:
+            self._head_size = size
+            self._charge()
+        self._route = route = self._routes.find(head.path)
+        if route is not None and route.begin is not None and route.takes(head.method):
+            refusal = route.begin(head)
             if refusal is not None:
                 self._refuse_with(refusal)
                 return
             self._head_accepted = True
-        declared = headers.get("Content-Length") or "0"
-        if int(declared) > (self._route.max_body if self._route else MAX_BODY):
-            self._refuse(413)
+        declared = head.headers.get("Content-Length") or "0"
+        if int(declared) > (route.max_body if route else MAX_BODY):
+            self._refuse(413, _TOO_LARGE)
         elif self._connection.they_are_waiting_for_100_continue:
             interim = self._h11.InformationalResponse(status_code=100, headers=[])
             self._writer.write(self._connection.send(interim))
 
-    def _refuse(self, status: int) -> None:
-        self._refuse_with(HttpResponse(b"request refused\n", status=status))
+    def _refuse(self, status: int, reason: str) -> None:
+        self._refuse_with(HttpResponse(b"request refused\n", status=status, reason=reason))
 
     def _refuse_with(self, refusal: HttpResponse) -> None:
         """Answers without reading the rest of the request."""
-        self._stop_timer()
         self._abandon()
 
         async def refuse() -> HttpResponse:
             refusal.headers.append(("Connection", "close"))
             return refusal
 
+        self._refused = True
         self._answer_with(refuse)
 
     def _abandon(self) -> None:
@@ -186,7 +235,8 @@ class HttpConnection:
             return not_found()
         if not route.takes(head.method):
             allowed = ", ".join(route.methods or ())
-            return HttpResponse(b"method not allowed\n", status=405, headers=[("Allow", allowed)])
+            fields = [("Allow", allowed)]
+            return HttpResponse(b"method not allowed\n", status=405, headers=fields, reason="method")
         self._head_accepted = False
         secure = self._writer.get_extra_info("ssl_object") is not None
         body, self._body = bytes(self._body), bytearray()
@@ -194,44 +244,92 @@ class HttpConnection:
         return await route.handler(HttpRequest(head, body, self._protocol.address, secure))
 
     def _answer_with(self, answer: Callable[[], Awaitable[HttpResponse]]) -> None:
+        if self._route is not None and self._route.long and not self._refused:
+            self._stop_timer()  # it has deadlines of its own
+        else:
+            self._start_timer(self._hub.limits.answer_timeout, self._time_out)
         # A function, and not its coroutine: a task that is cancelled before it starts would never await it.
         self._task = asyncio.get_running_loop().create_task(self._answer(answer))
 
+    def _time_out(self) -> None:
+        """Cancels the handler, which has had its time. If it ignores that, the connection ends."""
+        self._late = True
+        if self._task is not None:
+            self._task.cancel()
+        self._start_timer(self._hub.limits.send_timeout, self.abort)
+
     async def _answer(self, answer: Callable[[], Awaitable[HttpResponse]]) -> None:
         path = self._head.path if self._head else ""
+        response = await self._response_of(answer, path)
+        sent = False
         try:
-            response = await answer()
-        except HandshakeError as error:
-            response = _bad_request(error)
-        except Exception:  # noqa: BLE001 - whatever a handler raises
-            address = self._protocol.address
-            log(logging.ERROR, "HTTP handler failed", exception=True, address=address, path=path)
-            response = HttpResponse(b"internal error\n", status=500)
-        try:
-            await self._answer_by(response, path)
+            sent = await self._answer_by(response, path)
         finally:
             if response.done is not None:
-                response.done()
+                try:
+                    response.done(sent)
+                except Exception:  # noqa: BLE001 - whatever a callback raises
+                    log(logging.ERROR, "callback of an answer failed", exception=True, path=path)
 
-    async def _answer_by(self, response: HttpResponse, path: str) -> None:
+    async def _response_of(self, answer: Callable[[], Awaitable[HttpResponse]], path: str) -> HttpResponse:
+        """Returns what a handler answers, or an error if it fails, is too slow or cancels itself."""
+        address = self._protocol.address
+        try:
+            response = await answer()
+            if not isinstance(response, HttpResponse):
+                raise TypeError(f"an HTTP handler returns an HttpResponse, not {type(response).__name__}")
+        except HandshakeError as error:
+            return _bad_request(error)
+        except asyncio.CancelledError:
+            if self._late and not self._closing:
+                log(logging.ERROR, "HTTP handler too slow", address=address, path=path)
+                return HttpResponse(b"took too long\n", status=503, reason="handler too slow")
+            if self._closing:
+                raise
+            if self._is_cancelled():
+                self.abort()
+                raise
+            log(logging.ERROR, "HTTP handler failed", exception=True, address=address, path=path)
+            return _internal_error("handler failed")
+        except Exception:  # noqa: BLE001 - whatever a handler raises
+            log(logging.ERROR, "HTTP handler failed", exception=True, address=address, path=path)
+            return _internal_error("handler failed")
+        return response
+
+    def _is_cancelled(self) -> bool:
+        """Whether somebody cancels this task; a handler may also raise `CancelledError` by mistake."""
+        return self._task is not None and self._task.cancelling() > 0
+
+    async def _answer_by(self, response: HttpResponse, path: str) -> bool:
+        """Answers; returns whether that was with ``response``, and all of it was sent."""
+        valid = True
         try:
             head = self._head_of(response)
         except Exception:  # noqa: BLE001 - whatever h11 raises for what a handler returned
             log(logging.ERROR, "answer is not valid HTTP", exception=True, path=path)
-            response = HttpResponse(b"internal error\n", status=500)
+            valid = False
+            response = _internal_error("invalid answer")
             head = self._head_of(response)
         if response.status >= 400 and not response.expected:
             address, reason = self._protocol.address, response.reason
             record_refusal(self._hub.stats, response.status, address=address, path=path, reason=reason)
         try:
             await self._send(response, head)
-        except OSError:
+        except ConnectionError:
+            self.abort()  # the client has left
+        except asyncio.CancelledError:
+            if not self._closing:
+                reason = "too slow" if self._late else "cancelled"
+                log(logging.ERROR, "sending an answer failed", reason=reason, path=path)
             self.abort()
+            raise
         except Exception:  # noqa: BLE001 - whatever makes or fails to make the body
             log(logging.ERROR, "sending an answer failed", exception=True, path=path)
             self.abort()
         else:
             self._finish()
+            return valid
+        return False
 
     def _head_of(self, response: HttpResponse) -> Any:
         """Returns the head of an answer; raises whatever h11 does for fields that are not valid."""
@@ -251,32 +349,37 @@ class HttpConnection:
     async def _send(self, response: HttpResponse, head: Any) -> None:
         h11, connection = self._h11, self._connection
         data = connection.send(head)
-        length = len(response.body) if response.pieces is None else response.length
-        with_body = length and (self._head is None or self._head.method != "HEAD")
-        if with_body and response.pieces is None:
-            data += connection.send(h11.Data(data=response.body))
-        await self._write(data)
-        if with_body and response.pieces is not None:
+        with_body = self._head is None or self._head.method != "HEAD"
+        if response.pieces is None:
+            if response.body and with_body:
+                data += connection.send(h11.Data(data=response.body))
+        elif response.length and with_body:
+            await self._write(data)
+            self._start_timer(self._hub.limits.answer_timeout, self._time_out)
             async for piece in response.pieces:
                 await self._write(connection.send(h11.Data(data=piece)))
-        await self._write(connection.send(h11.EndOfMessage()))
+                self._start_timer(self._hub.limits.answer_timeout, self._time_out)
+            data = b""
+        data += connection.send(h11.EndOfMessage())
+        self._last_write = True
+        await self._write(data)
 
     async def _write(self, data: bytes) -> None:
-        """Writes, and waits while the client takes it. Raises `OSError`."""
+        """Writes, and waits while the client takes it. Raises `ConnectionError`."""
         self._hub.stats.bytes_out += len(data)
         self._writer.write(data)
         self._charge()
-        self._start_write_timer()
-        try:
-            await self._writer.drain()
-        finally:
-            if self._write_timer is not None:
-                self._write_timer.cancel()
+        self._watch_progress()
+        await self._writer.drain()
 
-    def _start_write_timer(self) -> None:
+    @property
+    def _is_written(self) -> bool:
+        """Whether all of the answer has left, although the task may not know it yet."""
+        return self._last_write and not self._writer.transport.get_write_buffer_size()
+
+    def _watch_progress(self) -> None:
         unwritten = self._writer.transport.get_write_buffer_size()
-        timeout = self._hub.limits.send_timeout
-        self._write_timer = self._hub.clock.call_later(timeout, self._check_progress, unwritten)
+        self._start_timer(self._hub.limits.send_timeout, partial(self._check_progress, unwritten))
 
     def _check_progress(self, unwritten: int) -> None:
         """Ends the connection if the client has taken less than `MIN_PROGRESS`, and not all that was left."""
@@ -284,12 +387,12 @@ class HttpConnection:
         if left and unwritten - left < MIN_PROGRESS:
             self.abort()
         else:
-            self._start_write_timer()
+            self._watch_progress()
 
     def _charge(self) -> None:
-        """Tells the budget what waits here: the body, further requests, and what the client has not read."""
-        size = len(self._body) + self._early + self._writer.transport.get_write_buffer_size()
-        self._hub.budget.charge(self, size)
+        """Tells the budget what waits here: the request, further ones, and what the client has not read."""
+        size = self._head_size + len(self._body) + self._early
+        self._hub.budget.charge(self, size + self._writer.transport.get_write_buffer_size())
 
     def disconnect_slow(self, slowness: Slowness) -> None:
         """Ends the connection: of all peers, most bytes wait for this one."""
@@ -305,6 +408,7 @@ class HttpConnection:
         if connection.our_state is not self._h11.DONE or connection.their_state is not self._h11.DONE:
             self._close()
             return
+        self._stop_timer()
         early, _ = connection.trailing_data
         self._closing = True
         self._answered(early)
@@ -313,33 +417,40 @@ class HttpConnection:
 
     def _close(self) -> None:
         """Sends EOF, and closes TCP once the client has read the answer (RFC 9112 §9.6)."""
-        self._stop_timer()
         self._closing = True
         self._hub.budget.release(self)
         transport = self._writer.transport
         if transport.is_closing():
+            self._stop_timer()
             return
-        if transport.can_write_eof() and not self._eof_received:
-            try:
+        try:
+            if transport.can_write_eof() and not self._eof_received:
                 transport.write_eof()
-            except OSError:
-                transport.abort()  # the client has reset the connection
-                return
-            self._linger(transport.get_write_buffer_size())
-        else:
-            transport.close()
+            else:
+                transport.close()
+        except OSError:
+            self.abort()  # the client has reset the connection
+            return
+        self._linger(transport.get_write_buffer_size())
+        if self._refused:
+            self._hub.lingering.add(self, self.abort)
 
     def _linger(self, unwritten: int) -> None:
         """Reads on for a while, and longer while the client still takes what was written."""
-        self._hub.clock.call_later(LINGER_TIMEOUT, self._end_linger, unwritten)
+        seconds = self._hub.limits.send_timeout if unwritten else LINGER_TIMEOUT
+        self._start_timer(seconds, partial(self._end_linger, unwritten))
 
     def _end_linger(self, unwritten: int) -> None:
-        transport = self._writer.transport
-        left = transport.get_write_buffer_size()
+        left = self._writer.transport.get_write_buffer_size()
         if 0 < left < unwritten:
             self._linger(left)
         else:
-            transport.abort()
+            self.abort()
+
+    def _start_timer(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Starts a deadline in place of the one that runs."""
+        self._stop_timer()
+        self._timer = self._hub.clock.call_later(seconds, callback)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -350,3 +461,7 @@ class HttpConnection:
 def _bad_request(error: HandshakeError) -> HttpResponse:
     """Answers a request with a malformed field, such as one that occurs twice."""
     return HttpResponse(f"{error}\n".encode(), status=error.status, reason=error.slug)
+
+
+def _internal_error(reason: str) -> HttpResponse:
+    return HttpResponse(b"internal error\n", status=500, reason=reason)

@@ -28,7 +28,7 @@ def load_prometheus() -> ModuleType | None:
     """Returns ``prometheus_client``, with the submodules in use, or ``None`` if it is not installed."""
     try:
         import prometheus_client.core  # noqa: PLC0415 - optional
-        import prometheus_client.exposition  # noqa: PLC0415
+        import prometheus_client.exposition  # noqa: PLC0415 - optional
     except ImportError:
         return None
     return prometheus_client

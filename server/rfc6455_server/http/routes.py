@@ -37,9 +37,9 @@ class HttpResponse:
     expected: bool = False
     """Whether a status of 400 or above is normal, and neither counted nor logged."""
     reason: str = ""
-    """Why the request is refused, for the log."""
-    done: Callable[[], object] | None = None
-    """Called when the client has been sent all, or nothing more will be sent."""
+    """Why the request is refused, for the log and the metrics: one of a few short texts."""
+    done: Callable[[bool], object] | None = None
+    """Called when nothing more will be sent, with whether the client was sent all of this response."""
 
 
 HttpHandler = Callable[[HttpRequest], Awaitable[HttpResponse]]
@@ -114,4 +114,4 @@ def fixed(body: bytes, content_type: str, headers: Iterable[tuple[str, str]] = (
 
 
 def not_found() -> HttpResponse:
-    return HttpResponse(b"not found\n", status=404)
+    return HttpResponse(b"not found\n", status=404, reason="not found")

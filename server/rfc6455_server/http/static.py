@@ -2,6 +2,7 @@
 
 import asyncio
 import mimetypes
+import re
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,9 @@ from rfc6455_server.http.routes import HttpHandler, HttpRequest, HttpResponse, n
 
 FILE_PIECE: Final = 1 << 18
 """Bytes of a file that are read and sent at once."""
+
+# entity-tag = [ "W/" ] DQUOTE *etagc DQUOTE; the comparison is weak
+_ENTITY_TAG: Final = re.compile(r'"[^"]*"|\*')
 
 
 def static_files(prefix: str, directory: Path, headers: Iterable[tuple[str, str]] = ()) -> HttpHandler:
@@ -28,7 +32,7 @@ def static_files(prefix: str, directory: Path, headers: Iterable[tuple[str, str]
             return not_found()
         facts = file.stat()
         tag = f'"{facts.st_mtime_ns:x}-{facts.st_size:x}"'
-        if tag in (request.head.headers.get("If-None-Match") or ""):
+        if _names_tag(request.head.headers.get_all("If-None-Match"), tag):
             return HttpResponse(status=304, headers=[("ETag", tag), *fields])
         content_type = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
         if content_type.startswith("text/"):
@@ -43,6 +47,12 @@ def static_files(prefix: str, directory: Path, headers: Iterable[tuple[str, str]
     return answer
 
 
+def _names_tag(conditions: Iterable[str], tag: str) -> bool:
+    """Whether ``If-None-Match`` names ``tag`` or any (RFC 9110 §13.1.2); several lines are one list."""
+    found: list[str] = _ENTITY_TAG.findall(",".join(conditions))
+    return tag in found or "*" in found
+
+
 def _find_file(root: Path, path: str) -> Path | None:
     names = unquote(path).split("/")
     if not names[-1]:
@@ -52,8 +62,8 @@ def _find_file(root: Path, path: str) -> Path | None:
     try:
         file = root.joinpath(*names).resolve()
         return file if file.is_relative_to(root) and file.is_file() else None
-    except OSError:
-        return None  # for example, the name is too long
+    except (OSError, RuntimeError):
+        return None  # for example, the name is too long, or links form a circle
 
 
 async def _read_pieces(file: Path, size: int) -> AsyncIterator[bytes]:

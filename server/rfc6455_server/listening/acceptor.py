@@ -14,12 +14,13 @@ import socket
 import ssl
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from rfc6455_server.asyncio_private import shrink_tls_buffer, socket_transport_maker
+from rfc6455_server.listening.certificates import Certificate
 from rfc6455_server.listening.proxy import (
     PREFIX_SIZE,
     UNIX,
@@ -27,6 +28,7 @@ from rfc6455_server.listening.proxy import (
     Trusted,
     proxied_address,
     proxy_addresses_size,
+    used_tls,
 )
 from rfc6455_server.logs import log
 from rfc6455_server.websocket.hub import Hub
@@ -44,14 +46,22 @@ UNSENT_SIZE: Final = 1 << 17
 _MAX_ACCEPTED: Final = 16
 """Maximum connections accepted in one turn of the event loop."""
 
+_MAX_DISCARDED: Final = 1 << 16
+"""Maximum bytes that are read from a refused connection before it is closed."""
+
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Endpoint(NamedTuple):
-    """Where a server listens: at the ``path`` of a Unix socket, or at ``host`` and ``port``.
+    """Where a server listens: at ``host`` and ``port``, at the ``path`` of a Unix socket, or ``listening``.
 
-    ``ssl_context`` turns on TLS. ``reuse_port`` lets several processes listen on one port. ``proxy_protocol``
-    requires a PROXY header of version 2 at the start of each connection, from a trusted address.
+    ``host`` is a name or an address; ``None`` stands for all addresses. ``ssl_context`` turns on TLS, and so
+    does ``certificate``, which `Server.reload_certificates` reads again. ``reuse_port`` lets several
+    processes listen on one port. ``proxy_protocol`` requires a PROXY header of version 2 at the start of each
+    connection, from a trusted address. ``listening`` is a socket that listens already, and that other
+    processes may have too; the server closes it, and does not remove its path. ``metrics``: answers
+    ``/metrics``, ``/healthz`` and ``/readyz`` and nothing else, also while the server drains or is full; no
+    other endpoint then answers ``/metrics``.
     """
 
     host: str | None = None
@@ -60,27 +70,39 @@ class Endpoint(NamedTuple):
     ssl_context: ssl.SSLContext | None = None
     reuse_port: bool = False
     proxy_protocol: bool = False
+    certificate: Certificate | None = None
+    listening: socket.socket | None = None
+    metrics: bool = False
 
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """The context for a new connection; ``None`` without TLS."""
+        return self.ssl_context if self.certificate is None else self.certificate.context
 
-def make_ssl_context(certificate: str, key: str | None = None) -> ssl.SSLContext:
-    """Returns a server's context for TLS 1.2 or later.
-
-    Raises `OSError` if a file cannot be read, and `ssl.SSLError` if it has no usable certificate or key.
-    """
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate, key)
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may accept the connections that this one does not."""
+        return self.listening is not None or (self.reuse_port and self.path is None)
 
 
 async def open_sockets(endpoint: Endpoint, send_timeout: float) -> list[socket.socket]:
-    """Opens the listening sockets of an endpoint: one for each address of the host. Raises `OSError`."""
+    """Opens the listening sockets of an endpoint: one for each address of the host.
+
+    Raises `OSError`, and `ValueError` for an empty host.
+    """
+    if endpoint.listening is not None:
+        if endpoint.listening.family != socket.AF_UNIX:
+            _set_options(endpoint.listening, send_timeout)
+        endpoint.listening.setblocking(False)
+        return [endpoint.listening]
     if endpoint.path is not None:
         return [_listen_unix(endpoint.path)]
+    if not endpoint.host and endpoint.host is not None:
+        # It may be a variable that is not set. Other libraries take it for all addresses.
+        raise ValueError("the host is empty: 0.0.0.0 and :: are all addresses")
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(
-        endpoint.host or None, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
     sockets: list[socket.socket] = []
     try:
@@ -102,20 +124,24 @@ def _listen(  # noqa: PLR0917 - what getaddrinfo returns
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        # Accepted sockets inherit both. The first ends connections whose peer acknowledges nothing.
-        values = {"TCP_USER_TIMEOUT": int(send_timeout * 1000), "TCP_NOTSENT_LOWAT": UNSENT_SIZE}
-        for name, value in values.items():
-            option = getattr(socket, name, None)
-            if option is not None:
-                listening.setsockopt(socket.IPPROTO_TCP, option, value)
+        _set_options(listening, send_timeout)
         _bind(listening, address)
     return listening
+
+
+def _set_options(listening: socket.socket, send_timeout: float) -> None:
+    # Accepted sockets inherit both. The first ends connections whose peer acknowledges nothing.
+    values = {"TCP_USER_TIMEOUT": int(send_timeout * 1000), "TCP_NOTSENT_LOWAT": UNSENT_SIZE}
+    for name, value in values.items():
+        option = getattr(socket, name, None)
+        if option is not None:
+            listening.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _listen_unix(path: str) -> socket.socket:
     """Listens at a path; replaces the socket of a process that has ended."""
     with _closed_on_error(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as listening:
-        if Path(path).exists() and stat.S_ISSOCK(os.stat(path).st_mode) and not _answers(path):
+        if Path(path).exists() and stat.S_ISSOCK(os.stat(path).st_mode) and _is_stale(path):
             Path(path).unlink()
         _bind(listening, path)
     return listening
@@ -136,13 +162,11 @@ def _bind(listening: socket.socket, address: object) -> None:
     listening.setblocking(False)
 
 
-def _answers(path: str) -> bool:
+def _is_stale(path: str) -> bool:
+    """Whether no process listens at the path. One that hangs does, even if its queue is full."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(path)
-        except OSError:
-            return False
-    return True
+        probe.setblocking(False)
+        return probe.connect_ex(path) == errno.ECONNREFUSED
 
 
 class Acceptor:
@@ -162,12 +186,17 @@ class Acceptor:
         self._hub = hub
         self._make_protocol = make_protocol  # of an address and a deadline; returns bytes to refuse
         self._loop = asyncio.get_running_loop()
-        needs_task = endpoint.proxy_protocol or endpoint.ssl_context is not None
+        needs_task = endpoint.proxy_protocol or endpoint.tls is not None
         self._make_transport = None if needs_task else socket_transport_maker(self._loop)
         self._retry: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._refused: set[socket.socket] = set()
+        self._refused: dict[socket.socket, asyncio.TimerHandle] = {}  # they linger, until the timer
         self._loop.add_reader(listening, self._accept)
+        self.is_listening = True
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self._endpoint
 
     @property
     def url(self) -> str:
@@ -175,25 +204,38 @@ class Acceptor:
         address = self.socket.getsockname()
         if not isinstance(address, tuple):
             return f"unix:{address}"
-        scheme = "https" if self._endpoint.ssl_context else "http"
+        scheme = "https" if self._endpoint.tls else "http"
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
         return f"{scheme}://{host}:{address[1]}"
 
     def close(self) -> None:
-        """Stops listening. Connections stay open."""
+        """Stops listening, and ends the connections that are still starting. Others stay open."""
+        self._stop_listening()
+        for task in self._tasks:
+            task.cancel()
+        for refused in list(self._refused):
+            self._close_refused(refused)
+
+    def leave_to_others(self) -> None:
+        """Stops listening if other processes accept the connections. The server drains."""
+        if self._endpoint.shared:
+            if self._endpoint.listening is None:
+                self._accept(LISTEN_BACKLOG)  # the operating system would reset those in our own queue
+            self._stop_listening()
+
+    def _stop_listening(self) -> None:
+        if not self.is_listening:
+            return
+        self.is_listening = False
         self._loop.remove_reader(self.socket)
         if self._retry is not None:
             self._retry.cancel()
-        for task in self._tasks:
-            task.cancel()
-        for refused in self._refused:
-            refused.close()
         self.socket.close()
         if self._endpoint.path is not None:
             Path(self._endpoint.path).unlink(missing_ok=True)
 
-    def _accept(self) -> None:
-        for _ in range(_MAX_ACCEPTED):
+    def _accept(self, count: int = _MAX_ACCEPTED) -> None:
+        for _ in range(count):
             try:
                 connection, address = self.socket.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -201,7 +243,9 @@ class Acceptor:
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
                     raise
-                self._pause_accepting(error)
+                # What lingers gives its file descriptors back, some of it in the next turn of the loop.
+                if not self._hub.lingering.close_all():
+                    self._pause_accepting(error)
                 return
             host = address[0] if isinstance(address, tuple) else UNIX
             if self._make_transport is not None:
@@ -236,7 +280,10 @@ class Acceptor:
         reason = os.strerror(error.errno or 0)
         log(logging.ERROR, "accepting paused", reason=reason, seconds=ACCEPT_RETRY)
         self._loop.remove_reader(self.socket)
-        self._retry = self._loop.call_later(ACCEPT_RETRY, self._loop.add_reader, self.socket, self._accept)
+        self._retry = self._loop.call_later(ACCEPT_RETRY, self._resume_accepting)
+
+    def _resume_accepting(self) -> None:
+        self._loop.add_reader(self.socket, self._accept)
 
     async def _start(self, connection: socket.socket, address: str) -> None:
         """Starts a connection after its PROXY header and its TLS handshake."""
@@ -244,13 +291,16 @@ class Acceptor:
         protocol: CodecProtocol | bytes | None = None
         try:
             connection.setblocking(False)
+            context = self._endpoint.tls
+            secure = context is not None
             if self._endpoint.proxy_protocol:
-                address = await self._read_proxy_header(connection, address)
-            context = self._endpoint.ssl_context
+                address, behind_tls = await self._read_proxy_header(connection, address)
+                secure = secure or behind_tls
             protocol = made = self._make_protocol(address, deadline)
             if isinstance(made, bytes):
                 self._refuse(connection, made if context is None else b"")
                 return
+            made.scheme = "https" if secure else "http"
             transport, _ = await self._loop.connect_accepted_socket(
                 lambda: made,
                 connection,
@@ -263,6 +313,7 @@ class Acceptor:
             # The TLS handshake failed, the peer left, or the PROXY header is wrong.
             reason = str(error) or type(error).__name__
             log(logging.INFO, "connection failed", address=address, reason=reason)
+            self._hub.stats.unanswered[_failure(error)] += 1
             self._abandon(connection, protocol)
         except asyncio.CancelledError:
             self._abandon(connection, protocol)
@@ -281,20 +332,25 @@ class Acceptor:
         except OSError:
             connection.close()
         else:
-            self._refused.add(connection)
-            self._loop.call_later(LINGER_TIMEOUT, self._close_refused, connection)
+            self._refused[connection] = self._loop.call_later(LINGER_TIMEOUT, self._close_refused, connection)
+            self._hub.lingering.add(connection, partial(self._close_refused, connection))
 
     def _close_refused(self, connection: socket.socket) -> None:
-        self._refused.discard(connection)
+        """Closes TCP; without a reset if all that the peer has sent is here to be read."""
+        self._hub.lingering.discard(connection)
+        self._refused.pop(connection).cancel()
+        with suppress(OSError):
+            connection.recv(_MAX_DISCARDED)
         connection.close()
 
-    async def _read_proxy_header(self, connection: socket.socket, address: str) -> str:
+    async def _read_proxy_header(self, connection: socket.socket, address: str) -> tuple[str, bool]:
+        """Returns the client's address, and whether it used TLS to reach the proxy."""
         if address not in self._trusted:
             raise ProxyHeaderError("the proxy is not trusted")
         async with asyncio.timeout(self._hub.limits.handshake_timeout):
             prefix = await self._read_exactly(connection, PREFIX_SIZE)
             addresses = await self._read_exactly(connection, proxy_addresses_size(prefix))
-        return proxied_address(prefix, addresses) or address
+        return proxied_address(prefix, addresses) or address, used_tls(prefix, addresses)
 
     async def _read_exactly(self, connection: socket.socket, size: int) -> bytes:
         data = b""
@@ -304,3 +360,12 @@ class Acceptor:
                 raise ProxyHeaderError("the connection ended inside the PROXY header")
             data += piece
         return data
+
+
+def _failure(error: Exception) -> str:
+    """Returns what failed before the first request, for the metrics."""
+    if isinstance(error, ProxyHeaderError):
+        return "proxy header"
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    return "tls" if isinstance(error, ssl.SSLError) else "connection lost"

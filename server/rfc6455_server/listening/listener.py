@@ -8,14 +8,15 @@ import asyncio
 import logging
 from collections.abc import Collection
 from functools import partial
+from typing import Final
 
 from rfc6455 import CloseCode, Headers, Request, Response
-from rfc6455_server.clock import sleep
+from rfc6455_server.clock import spread, wait_for_all
 from rfc6455_server.http.connection import HttpConnection
 from rfc6455_server.http.refusals import record_refusal
 from rfc6455_server.limits import Addresses, LimitExceededError
 from rfc6455_server.listening.opening import Openings
-from rfc6455_server.listening.proxy import forwarded_for
+from rfc6455_server.listening.proxy import forwarded_for, forwarded_scheme
 from rfc6455_server.listening.routing import Match, Router, Site
 from rfc6455_server.logs import log
 from rfc6455_server.websocket.ending import ConnectionClosedError
@@ -24,6 +25,9 @@ from rfc6455_server.websocket.keepalive import Keepalive
 from rfc6455_server.websocket.reports import Cause
 from rfc6455_server.websocket.streams import LINGER_TIMEOUT, CodecProtocol
 from rfc6455_server.websocket.websocket import WebSocket
+
+CANCEL_TIMEOUT: Final = 2.0
+"""Seconds of the server's clock that handlers have to end when they were cancelled."""
 
 
 class Listener:
@@ -53,6 +57,11 @@ class Listener:
         """The number of TCP connections."""
         return len(self._protocols)
 
+    @property
+    def open_websockets(self) -> int:
+        """The number of WebSockets whose TCP is open, whether or not their handler runs."""
+        return sum(protocol.websocket is not None for protocol in self._protocols)
+
     # TCP connections.
 
     def make_protocol(self, address: str, deadline: float) -> CodecProtocol | bytes:
@@ -62,17 +71,18 @@ class Listener:
         """
         # A proxy's connections are those of many clients, and count for each of them once it is known.
         counted = None if address in self._site.trusted else address
-        status = 0
+        status, reason = 0, ""
         if len(self._protocols) >= self.hub.limits.max_connections:
-            status = 503
+            status, reason = 503, "too many connections"
         elif counted is not None and not self._addresses.admit(counted, self.hub.clock.time()):
-            status = 429
+            status, reason = 429, "too many of the address"
         if status:
-            record_refusal(self.hub.stats, status, address=address, path="")
+            record_refusal(self.hub.stats, status, address=address, path="", reason=reason)
             return Response(status, Headers([("Connection", "close"), ("Content-Length", "0")])).encode()
         protocol = CodecProtocol(self._loop, partial(self._openings.start, deadline))
         protocol.peer = protocol.address = address
         protocol.on_lost = self._connection_lost
+        self._keepalive.lag.start()
         self._protocols[protocol] = counted
         return protocol
 
@@ -94,6 +104,8 @@ class Listener:
         counted = self._protocols.pop(protocol, None)
         if counted is not None:
             self._addresses.release(counted)
+        if not self._protocols:
+            self._keepalive.lag.stop()
         if self._all_lost is not None and not self._protocols and not self._all_lost.done():
             self._all_lost.set_result(None)
 
@@ -111,8 +123,9 @@ class Listener:
             deadline = self.hub.clock.time() + self.hub.limits.handshake_timeout
             self._openings.start(deadline, protocol, writer, early)
 
+        scheme = forwarded_scheme(request, protocol.scheme, protocol.peer, self._site.trusted)
         connection = HttpConnection(
-            self._site.http, protocol, writer, self.hub, wait_for_next, lambda: self.draining
+            self._site.http, protocol, writer, self.hub, wait_for_next, lambda: self.draining, scheme
         )
         self._http[protocol] = connection
         protocol.reader.attach(connection)
@@ -128,58 +141,63 @@ class Listener:
 
     async def _run_handler(self, websocket: WebSocket, match: Match) -> None:
         try:
-            handling = match.route.handler(websocket, **match.parameters)
-            del match  # saves 150 bytes for each open connection (``benchmarks/memory.py``)
-            await handling
-        except asyncio.CancelledError:
-            websocket.fail(CloseCode.GOING_AWAY, "the server is stopping", cause=Cause.GOING_AWAY)
-            raise
-        except ConnectionClosedError:
-            pass  # the handler used a connection that had ended
-        except LimitExceededError as error:
-            websocket.start_close(CloseCode.POLICY_VIOLATION, str(error), cause=Cause.LIMIT)
-        except Exception:  # noqa: BLE001 - whatever a handler raises
-            log(logging.ERROR, "handler failed", exception=True, id=websocket.id, address=websocket.address)
-            websocket.start_close(CloseCode.INTERNAL_ERROR, cause=Cause.HANDLER_FAILED)
-        finally:
-            del self._tasks[websocket]
-            if websocket.closed is not None:
-                self._keepalive.discard(websocket)
-        if websocket.closed is None:
             try:
-                await websocket.close()
+                handling = match.route.handler(websocket, **match.parameters)
+                del match  # saves 150 bytes for each open connection (``benchmarks/memory.py``)
+                await handling
+            except asyncio.CancelledError:
+                websocket.fail(CloseCode.GOING_AWAY, "the server is stopping", cause=Cause.GOING_AWAY)
+                raise
+            except ConnectionClosedError:
+                pass  # the handler used a connection that had ended
+            except LimitExceededError as error:
+                websocket.start_close(CloseCode.POLICY_VIOLATION, str(error), cause=Cause.LIMIT)
+            except Exception:  # noqa: BLE001 - whatever a handler raises
+                address = websocket.address
+                log(logging.ERROR, "handler failed", exception=True, id=websocket.id, address=address)
+                websocket.start_close(CloseCode.INTERNAL_ERROR, cause=Cause.HANDLER_FAILED)
             finally:
-                self._keepalive.discard(websocket)
+                del self._tasks[websocket]
+            if websocket.closed is None:
+                await websocket.close()
+        finally:
+            self._keepalive.discard(websocket)
+            websocket.finish_handling()
 
     # Stopping.
 
     async def drain(self, seconds: float) -> None:
-        """Refuses new WebSockets and closes the open ones with 1001, spread over ``seconds``."""
+        """Refuses new WebSockets and closes the open ones with 1001, spread over ``seconds``.
+
+        It takes all of them, even if no WebSocket is open: load balancers need time to notice that the server
+        is not ready.
+        """
         self.draining = True
-        websockets = list(self._tasks)
-        for websocket in websockets:
-            websocket.start_close(CloseCode.GOING_AWAY, "the server is stopping", cause=Cause.GOING_AWAY)
-            # After the last one, too: load balancers need time to notice that the server is not ready.
-            await sleep(self.hub.clock, seconds / len(websockets))
+        await spread(self.hub.clock, seconds, list(self._tasks), _say_goodbye)
 
     async def close(self) -> None:
-        """Closes every connection, WebSockets with 1001, and waits for the handlers.
+        """Closes every connection, WebSockets with 1001, and waits for the handlers and for HTTP answers.
 
-        Handlers that run for longer than the close timeout (`Limits`) are cancelled.
+        Those that take longer than the close timeout (`Limits`) are cancelled. A handler that does not end
+        then, `CANCEL_TIMEOUT` later, is left behind.
         """
         self.draining = True
         self._openings.abort()
+        answers: list[asyncio.Task[None]] = []
         for connection in list(self._http.values()):
-            connection.abort()
+            if connection.answer is None:
+                connection.abort()
+            else:
+                answers.append(connection.answer)  # such as a CLOSE for a client that polls
         for websocket in list(self._tasks):
-            websocket.start_close(CloseCode.GOING_AWAY, "the server is stopping", cause=Cause.GOING_AWAY)
-        if self._tasks:
-            tasks = list(self._tasks.values())
-            _, late = await asyncio.wait(tasks, timeout=self.hub.limits.close_timeout)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
+            _say_goodbye(websocket)
+        clock = self.hub.clock
+        late = await wait_for_all([*self._tasks.values(), *answers], self.hub.limits.close_timeout, clock)
+        for task in late:
+            task.cancel()
+        late = await wait_for_all(late, CANCEL_TIMEOUT, clock)
+        if late:
+            log(logging.WARNING, "handlers did not end when the server stopped", tasks=len(late))
         self._keepalive.stop()
         if self._protocols:
             self._all_lost = self._loop.create_future()
@@ -191,3 +209,7 @@ class Listener:
         """Ends every connection at once."""
         for protocol in list(self._protocols):
             protocol.reader.abort()
+
+
+def _say_goodbye(websocket: WebSocket) -> None:
+    websocket.start_close(CloseCode.GOING_AWAY, "the server is stopping", cause=Cause.GOING_AWAY)

@@ -16,15 +16,16 @@ from rfc6455 import (
     ConnectionOptions,
     HandshakeError,
     HandshakeFailed,
-    LocalProtocolError,
     Request,
     ServerHandshake,
 )
 from rfc6455_server.clock import Timer
+from rfc6455_server.http.heads import ServedRequest, served
 from rfc6455_server.http.refusals import record_refusal
-from rfc6455_server.listening.routing import Authorize, Match, Refusal, Router
+from rfc6455_server.listening.proxy import forwarded_scheme
+from rfc6455_server.listening.routing import STOPPING, Authorize, Match, Refusal, Router
 from rfc6455_server.logs import log
-from rfc6455_server.websocket.hub import Hub
+from rfc6455_server.websocket.hub import FEW_BYTES, Hub, Slowness, head_size
 from rfc6455_server.websocket.streams import LINGER_TIMEOUT, CodecProtocol
 from rfc6455_server.websocket.websocket import WebSocket
 
@@ -36,6 +37,10 @@ MAX_EARLY: Final = 1 << 16
 
 _FAIL_EARLY: Final = 1 << 20
 """Never reached: the read that makes reading pause has at most a quarter of it."""
+
+
+_COPIES: Final = 3
+"""How often the bytes of a request are held, at most, until it is answered."""
 
 
 class OpeningOwner(Protocol):
@@ -141,7 +146,7 @@ class Opening:
         self._protocol = protocol
         self._writer = writer
         self._openings = openings
-        self._data = b""  # all bytes so far: `http` parses them again
+        self._data = bytearray()  # all bytes so far: `http` parses them again
         self._task: asyncio.Task[None] | None = None  # runs ``authorize``
         self._answered = False
 
@@ -150,6 +155,11 @@ class Opening:
         if self._answered:
             return  # refused: read and dropped, so that the client receives the answer and not a reset
         self._data += data
+        if len(self._data) > FEW_BYTES:
+            # The codec holds them too, as bytes that it has not used or as the fields of the request.
+            self._openings.hub.budget.charge(self, _COPIES * len(self._data))
+            if self._answered:
+                return  # that was too much
         self._handshake.receive_data(data)
         if self._task is not None:
             if len(self._data) > MAX_EARLY:
@@ -157,7 +167,7 @@ class Opening:
             return
         match self._handshake.next_event():
             case Request() as request:
-                self._judge(request)
+                self._judge(served(request, self._scheme_of(request)))
             case HandshakeFailed() as failure:
                 self._handle_failure(failure)
 
@@ -170,6 +180,7 @@ class Opening:
         """Ends the connection at its deadline."""
         if self._data and not self._answered:
             log(logging.INFO, "opening handshake timed out", address=self._protocol.address)
+            self._openings.hub.stats.unanswered["timeout"] += 1
         self.abort()
 
     def abort(self) -> None:
@@ -177,16 +188,31 @@ class Opening:
         self._finish()
         self._writer.transport.abort()
 
-    def _judge(self, request: Request) -> None:
+    def disconnect_slow(self, slowness: Slowness) -> None:
+        """Ends the connection at once: of all peers, most bytes wait for the answer to this one."""
+        log(logging.INFO, "request dropped", address=self._protocol.address, reason=slowness)
+        self.abort()
+
+    def _scheme_of(self, request: Request) -> str:
+        protocol = self._protocol
+        return forwarded_scheme(request, protocol.scheme, protocol.peer, self._openings.router.site.trusted)
+
+    def _judge(self, request: ServedRequest) -> None:
         openings = self._openings
         if not openings.owner.identify_client(request, self._protocol):
-            self._refuse(request, Refusal(429, b"too many connections\n"))
+            self._refuse(request, Refusal(429, b"too many connections\n", reason="too many of the address"))
             return
         verdict: Refusal | Match
         try:
             verdict = openings.router.judge(request, draining=openings.owner.draining)
         except HandshakeError as error:
-            verdict = _bad_request(error)  # for example, two Origin fields
+            verdict = _bad_request(error)
+        except Exception:  # noqa: BLE001 - whatever the check of a route raises
+            address = self._protocol.address
+            log(
+                logging.ERROR, "checking a request failed", exception=True, address=address, path=request.path
+            )
+            verdict = Refusal(500, b"internal error\n", reason="check failed")
         authorize = openings.router.site.authorize
         if isinstance(verdict, Refusal):
             self._refuse(request, verdict)
@@ -205,7 +231,9 @@ class Opening:
         except Exception:  # noqa: BLE001 - whatever a hook raises
             address = self._protocol.address
             log(logging.ERROR, "authorize failed", exception=True, address=address, path=request.path)
-            verdict = Refusal(500, b"internal error\n")
+            verdict = Refusal(500, b"internal error\n", reason="authorize failed")
+        if self._openings.owner.draining:
+            verdict = STOPPING  # since the hook was asked
         if self._answered:
             return  # the deadline has passed, and the hook has swallowed its cancellation
         self._task = None
@@ -229,20 +257,22 @@ class Opening:
         except Exception:  # noqa: BLE001 - whatever a route's preparation raises
             address = self._protocol.address
             log(logging.ERROR, "accepting failed", exception=True, address=address, path=request.path)
-            self._refuse(request, Refusal(500, b"internal error\n"))
+            self._refuse(request, Refusal(500, b"internal error\n", reason="accepting failed"))
             return
         self._finish()
         self._writer.write(self._handshake.data_to_send())
         if len(self._data) > MAX_EARLY:
             self._protocol.reader.resume()
         websocket = WebSocket(connection, request, self._protocol, self._writer, openings.hub, user)
+        if len(self._data) > FEW_BYTES and (size := head_size(request)) > FEW_BYTES:
+            websocket.reserve(size)
         openings.owner.serve_websocket(websocket, match)
 
     def _refuse(self, request: Request, refusal: Refusal) -> None:
         status = refusal.status
         try:
             self._handshake.reject(status, headers=refusal.headers, body=refusal.body)
-        except (LocalProtocolError, TypeError):
+        except Exception:  # noqa: BLE001 - whatever the codec raises for what a hook returned
             log(logging.ERROR, "refusal is not valid HTTP", exception=True, path=request.path)
             status = 500
             self._handshake.reject(status)
@@ -253,7 +283,7 @@ class Opening:
         request = failure.request
         if request is not None and self._openings.router.is_http(failure):
             self._finish()
-            self._openings.owner.serve_http(request, self._data, self._protocol, self._writer)
+            self._openings.owner.serve_http(request, bytes(self._data), self._protocol, self._writer)
         else:
             self._send_refusal(failure.error.status, request.path if request else "", failure.error.slug)
 
@@ -268,17 +298,18 @@ class Opening:
         record_refusal(openings.hub.stats, status, address=address, path=path, reason=reason)
         self._finish()
         self._writer.write(self._handshake.data_to_send())
-        if not transport.can_write_eof():
-            transport.close()
-            return
         try:
-            transport.write_eof()
+            if transport.can_write_eof():
+                transport.write_eof()
+            else:
+                transport.close()  # TLS: waits for the end that the client sends
         except OSError:
             transport.abort()  # the client has reset the connection
             return
         if len(self._data) > MAX_EARLY:
             self._protocol.reader.resume()
         openings.set_deadline(self, openings.hub.clock.time() + LINGER_TIMEOUT)
+        openings.hub.lingering.add(self, self.abort)
 
     def _finish(self) -> None:
         """Takes no more bytes and has no deadline."""
@@ -286,7 +317,9 @@ class Opening:
         if self._task is not None:
             self._task.cancel()
             self._task = None
+        self._openings.hub.budget.release(self)
         self._openings.discard(self)
+        self._openings.hub.lingering.discard(self)
 
 
 def _bad_request(error: HandshakeError) -> Refusal:

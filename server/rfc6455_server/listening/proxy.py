@@ -1,6 +1,6 @@
-"""The client's address behind a proxy: ``X-Forwarded-For``, and the PROXY protocol, version 2.
+"""The client behind a proxy: ``X-Forwarded-For``, ``X-Forwarded-Proto``, and the PROXY protocol, version 2.
 
-Only trusted addresses may report another one.
+Only trusted addresses may report another client.
 Left to others: reading the bytes (`acceptor`).
 """
 
@@ -9,10 +9,13 @@ import struct
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from rfc6455 import Request, WebSocketError
+from rfc6455 import Request, WebSocketError, ascii_lower
 
 UNIX: Final = "unix"
 """The address of every peer of a Unix socket."""
+
+UNKNOWN: Final = "unknown"
+"""The address of every client whose address a PROXY header leaves out. It is never trusted."""
 
 PREFIX_SIZE: Final = 16
 """Bytes of a PROXY header up to and including the length of its second part."""
@@ -25,6 +28,13 @@ _VERSION_AND_LOCAL: Final = 0x20
 _VERSION_AND_PROXY: Final = 0x21
 _INET: Final = 1
 _INET6: Final = 2
+_FAMILY_SIZES: Final = {_INET: 12, _INET6: 36, 3: 216}
+"""Bytes of the addresses of each family; extensions follow them."""
+
+_TLS_EXTENSION: Final = 0x20
+_CLIENT_USED_TLS: Final = 0x01
+
+_SCHEMES: Final = {"http": "http", "ws": "http", "https": "https", "wss": "https"}
 
 
 class ProxyHeaderError(WebSocketError):
@@ -79,6 +89,19 @@ def forwarded_for(request: Request, address: str, trusted: Trusted) -> str:
     return address
 
 
+def forwarded_scheme(request: Request, scheme: str, address: str, trusted: Trusted) -> str:
+    """Returns ``http`` or ``https``, as ``X-Forwarded-Proto`` says if ``address`` is a trusted proxy's.
+
+    Without a valid field it is ``scheme``, that of the connection. Of several values the first counts: the
+    proxy that the client spoke to wrote it. A client that forges it is no browser, and only a browser's
+    origin is compared with the scheme.
+    """
+    if address not in trusted:
+        return scheme
+    first = ",".join(request.headers.get_all("X-Forwarded-Proto")).partition(",")[0]
+    return _SCHEMES.get(ascii_lower(first.strip()), scheme)
+
+
 def proxy_addresses_size(prefix: bytes) -> int:
     """Returns how many bytes follow the first `PREFIX_SIZE` of a PROXY header; raises `ProxyHeaderError`."""
     if prefix[:12] != _SIGNATURE or prefix[12] not in (_VERSION_AND_LOCAL, _VERSION_AND_PROXY):
@@ -92,7 +115,9 @@ def proxy_addresses_size(prefix: bytes) -> int:
 def proxied_address(prefix: bytes, addresses: bytes) -> str | None:
     """Returns the client's address of a PROXY header; ``None`` if the proxy connects for itself.
 
-    Raises `ProxyHeaderError` if the header announces an address and has none.
+    A client that reached the proxy by other means than IP is `UNKNOWN`: it is not the proxy, and what it says
+    about addresses is not believed. Raises `ProxyHeaderError` if the header announces an address and has
+    none.
     """
     if prefix[12] == _VERSION_AND_LOCAL:
         return None
@@ -104,4 +129,21 @@ def proxied_address(prefix: bytes, addresses: bytes) -> str | None:
             return str(ipaddress.IPv6Address(struct.unpack_from("!16s16sHH", addresses)[0]))
     except struct.error:
         raise ProxyHeaderError("the PROXY header lacks its addresses") from None
-    return None
+    return UNKNOWN
+
+
+def used_tls(prefix: bytes, addresses: bytes) -> bool:
+    """Whether the client used TLS to reach the proxy, by the extension ``PP2_TYPE_SSL`` of a PROXY header.
+
+    HAProxy sends it with ``send-proxy-v2-ssl``.
+    """
+    if prefix[12] == _VERSION_AND_LOCAL:
+        return False
+    position = _FAMILY_SIZES.get(prefix[13] >> 4, 0)
+    while position + 3 <= len(addresses):
+        kind, size = struct.unpack_from("!BH", addresses, position)
+        value = addresses[position + 3 : position + 3 + size]
+        if kind == _TLS_EXTENSION:
+            return bool(value and value[0] & _CLIENT_USED_TLS)
+        position += 3 + size
+    return False

@@ -8,10 +8,12 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 from rfc6455 import HandshakeFailed, PerMessageDeflate, Request, ascii_lower
+from rfc6455_server.http.heads import ServedRequest
 from rfc6455_server.http.routes import HttpRoutes
+from rfc6455_server.listening.origins import is_origin
 from rfc6455_server.listening.proxy import Trusted
 
 BEARER: Final = "bearer"
@@ -29,10 +31,10 @@ class Refusal:
     body: bytes = b"refused\n"
     headers: Sequence[tuple[str, str]] = ()
     reason: str = ""
-    """Why the request is refused, for the log."""
+    """Why the request is refused, for the log and the metrics: one of a few short texts."""
 
 
-STOPPING: Final = Refusal(503, b"the server is stopping\n", [("Retry-After", "5")])
+STOPPING: Final = Refusal(503, b"the server is stopping\n", [("Retry-After", "5")], "stopping")
 """The answer to everyone while the server drains."""
 
 Authorize = Callable[[Request], Awaitable[Any]]
@@ -48,6 +50,11 @@ class Preparation(NamedTuple):
     headers: Sequence[tuple[str, str]] = ()
     arguments: Mapping[str, str] = {}
 
+
+NULL_ORIGIN: Final = "null"
+"""What a browser sends for a page whose origin it hides: any page can be one, so it is never allowed."""
+
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 # {name} in a path template matches one segment.
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -96,16 +103,34 @@ def compile_template(template: str) -> re.Pattern[str]:
     return re.compile("".join(pieces))
 
 
+def check_origins(origins: Collection[str] | None) -> list[str] | None:
+    """Returns origins in lower case, as they are compared.
+
+    Raises `ValueError` for ``null``, and for what is not an origin.
+    """
+    lower = None if origins is None else [ascii_lower(origin) for origin in origins]
+    if lower is not None and NULL_ORIGIN in lower:
+        raise ValueError("null is the origin of any page that hides its own, and cannot be allowed")
+    for origin in lower or ():
+        if origin != "*" and not is_origin(origin):
+            raise ValueError(f"not an origin, such as https://example.com: {origin!r}")
+    return lower
+
+
 def same_origin(request: Request) -> bool:
-    """Whether the origin is this server's. A request without one is not a browser's (RFC 6455 §10.2)."""
+    """Whether the origin is this server's: scheme, host and port (RFC 6454 §4).
+
+    A request without one is not a browser's (RFC 6455 §10.2). The scheme is that of a `ServedRequest`; for
+    another request it is ``http``. Raises `rfc6455.HandshakeError` for two Origin fields.
+    """
     origin = request.origin
     if origin is None:
         return True
-    try:
-        authority = urlsplit(ascii_lower(origin)).netloc
-    except ValueError:
-        return False  # not a URI: for example, with an unmatched bracket
-    return authority == ascii_lower(request.headers.get("Host") or "")
+    scheme = request.scheme if isinstance(request, ServedRequest) else "http"
+    host = ascii_lower(request.headers.get("Host") or "")
+    # A browser leaves the default port out of an origin (RFC 6454 §6.2); other clients may name it in Host.
+    host = host.removesuffix(_DEFAULT_PORTS[scheme])
+    return bool(host) and ascii_lower(origin) == f"{scheme}://{host}"
 
 
 def bearer_token(request: Request) -> str | None:
@@ -160,10 +185,10 @@ class Router:
             return match.route.check(request) or match
         if not self._is_allowed_origin(request):
             # RFC 6455 §10.2: SHOULD answer 403.
-            return Refusal(403, b"origin not allowed\n")
+            return Refusal(403, b"origin not allowed\n", reason="origin")
         if match is None:
             # RFC 6455 §4.2.2: MUST answer with an error when the service is not available.
-            return Refusal(404, b"not found\n")
+            return Refusal(404, b"not found\n", reason="not found")
         return match
 
     def choose_subprotocol(self, request: Request) -> str | None:
@@ -177,16 +202,26 @@ class Router:
     def is_http(self, failure: HandshakeFailed) -> bool:
         """Whether `http` answers a request that is no opening handshake.
 
-        It does if the request asks for no upgrade, unless its path serves WebSockets only: then the 426 of
-        the codec says more than a 404.
+        It does if the request does not ask for a WebSocket, unless its path serves WebSockets only: then the
+        426 of the codec says more than a 404.
         """
         request = failure.request
-        if request is None or "Upgrade" in request.headers:
+        if request is None or _asks_for_websocket(request):
             return False
         return self.find(request.path) is None or self.site.http.find(request.path) is not None
 
     def _is_allowed_origin(self, request: Request) -> bool:
-        origins = self.site.origins
-        if origins is None or request.origin is None:
+        origins, origin = self.site.origins, request.origin
+        if origins is None or origin is None:
             return same_origin(request)
-        return "*" in origins or ascii_lower(request.origin) in origins
+        lower = ascii_lower(origin)
+        return lower != NULL_ORIGIN and ("*" in origins or lower in origins)
+
+
+def _asks_for_websocket(request: Request) -> bool:
+    """Whether an Upgrade field names ``websocket``.
+
+    RFC 9110 §7.8: a server may ignore other protocols. Some clients offer ``h2c`` with every request.
+    """
+    names = ",".join(request.headers.get_all("Upgrade")).split(",")
+    return any(ascii_lower(name.strip(" \t")) == "websocket" for name in names)

@@ -30,6 +30,7 @@ from typing import Any, Unpack, cast, overload
 
 from rfc6455 import Request
 from rfc6455_server.http.routes import HttpHandler
+from rfc6455_server.limits import check_seconds
 from rfc6455_server.rooms import Rooms
 from rfc6455_server.socketio.catchup import Turns
 from rfc6455_server.socketio.classes import NamespaceHandlers, handles
@@ -46,7 +47,7 @@ from rfc6455_server.socketio.namespaces import Middleware, Namespace
 from rfc6455_server.socketio.options import Cookie, EngineOptions, EngineOptionsDict, RefusedRequest
 from rfc6455_server.socketio.packets import PacketOptions, PacketOptionsDict
 from rfc6455_server.socketio.parents import MAX_CHILDREN, NamespaceMatch, Namespaces, ParentNamespace
-from rfc6455_server.socketio.recovery import DEFAULT_MAX_BYTES
+from rfc6455_server.socketio.recovery import DEFAULT_MAX_BYTES, MAX_RECOVERY
 from rfc6455_server.socketio.registering import Ack, ConnectError, EventError, Handlers, Registering
 from rfc6455_server.socketio.session import Session
 from rfc6455_server.socketio.sockets import (
@@ -103,14 +104,14 @@ class SocketIOOptions(EngineOptionsDict, PacketOptionsDict, total=False):
 class SocketIO(Mounted, Registering, Declaring, ServerSide, Broadcaster):
     """A Socket.IO server, mounted on a `Server`. Methods that a namespace also has are for namespace ``"/"``.
 
-    ``connect_timeout``: seconds within which a session must be connected to a namespace. ``recovery``:
-    seconds for which a client whose connection was lost can come back with its id, rooms and data, and is
-    sent the events that it missed; ``None`` turns that off. ``recovery_bytes``: maximum bytes of events that
-    each namespace keeps for that, with the objects that hold them. ``recovery_skips_middlewares``: whether a
-    client that comes back passes without the middlewares. ``serve_client``: the folder with the official
-    client's bundles, which are served below ``path``; or ``True`` for ``node_modules/socket.io-client/dist``,
-    found as Node finds it from the working directory. The other keyword arguments are `EngineOptions` and
-    `PacketOptions`.
+    ``path``: that of all requests. ``connect_timeout``: seconds within which a session must be connected to a
+    namespace. ``recovery``: seconds for which a client whose connection was lost can come back with its id,
+    rooms and data, and is sent the events that it missed; ``None`` turns that off. ``recovery_bytes``:
+    maximum bytes of events that each namespace keeps for that, with the objects that hold them.
+    ``recovery_skips_middlewares``: whether a client that comes back passes without the middlewares.
+    ``serve_client``: the folder with the official client's bundles, which are served below ``path``; or
+    ``True`` for ``node_modules/socket.io-client/dist``, found as Node finds it from the working directory.
+    The other keyword arguments are `EngineOptions` and `PacketOptions`.
 
     Raises `ValueError` for a value that is out of range.
     """
@@ -130,9 +131,11 @@ class SocketIO(Mounted, Registering, Declaring, ServerSide, Broadcaster):
         super().__init__(EngineOptions(path=path, **engine_options))
         if isinstance(recovery, bool):
             raise ValueError("recovery is a number of seconds, such as 120, or None")
-        times = [connect_timeout] if recovery is None else [connect_timeout, recovery]
-        if not all(0 < time < float("inf") for time in times) or recovery_bytes < 1:
-            raise ValueError("times and sizes must be above 0 and finite")
+        check_seconds("connect_timeout", connect_timeout)
+        if recovery is not None:
+            check_seconds("recovery", recovery, MAX_RECOVERY)
+        if recovery_bytes < 1:
+            raise ValueError("recovery_bytes must be at least 1")
         self._connect_timeout = connect_timeout
         self._client_folder = find_folder(serve_client) if serve_client else None
         self.recovery_seconds = recovery
@@ -273,8 +276,8 @@ class SocketIO(Mounted, Registering, Declaring, ServerSide, Broadcaster):
 
     def _opened(self, session: Session, _: Request) -> None:
         # The request is the one that carries CONNECT, so that a session that never connects keeps none.
-        def make_handshake(auth: dict[str, Any]) -> Handshake:
-            return handshake_of(session, self._application_auth(auth), self.clock.time())
+        def make_handshake(auth: dict[str, Any], auth_size: int) -> Handshake:
+            return handshake_of(session, self._application_auth(auth), self.clock.time(), auth_size)
 
         Client(
             session,

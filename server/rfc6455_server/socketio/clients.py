@@ -53,7 +53,7 @@ class Client:
         self,
         session: Session,
         namespaces: Namespaces,
-        make_handshake: Callable[[dict[str, Any]], Handshake],
+        make_handshake: Callable[[dict[str, Any], int], Handshake],
         connect_timeout: float,
         clock: Clock,
         *,
@@ -66,7 +66,9 @@ class Client:
         self._decoder = Decoder(options)
         self._sockets: dict[str, Socket] = {}
         self._connecting: dict[str, _Attempt] = {}
+        self._kept: dict[str, int] = {}  # bytes of the handshake with each namespace
         self._size = 0  # bytes of the messages of a packet that is not complete
+        self._was_refused = False
         self._clock = clock
         self._connect_timeout = connect_timeout
         self._start_timer()
@@ -89,7 +91,7 @@ class Client:
             if packet is None or isinstance(message, bytes):
                 self.session.set_incoming(self._decoder.held)
             if packet is not None:
-                self._receive_packet(packet, size)
+                self._receive_packet(packet, size, message)
         except PacketError as error:
             if isinstance(message, bytes) and self._refuse_msgpack(message):
                 return
@@ -115,12 +117,13 @@ class Client:
         self.session.close("parse error")
         return True
 
-    def _receive_packet(self, packet: Packet, size: int) -> None:
+    def _receive_packet(self, packet: Packet, size: int, message: str | bytes) -> None:
         name = packet.namespace
         socket = self._sockets.get(name)
         match packet.type:
             case PacketType.CONNECT:
-                self._connect(name, packet.data or {})
+                assert isinstance(message, str)  # noqa: S101 - a CONNECT has no attachments
+                self._connect(name, packet.data or {}, memory_cost(message))
             case PacketType.EVENT | PacketType.ACK if socket is not None:
                 socket.receive(packet, size)
             case PacketType.DISCONNECT if socket is not None:
@@ -136,7 +139,7 @@ class Client:
 
     # Connecting.
 
-    def _connect(self, name: str, auth: dict[str, Any]) -> None:
+    def _connect(self, name: str, auth: dict[str, Any], size: int) -> None:
         if name in self._sockets or name in self._connecting:
             return  # the official client sends CONNECT again if its application reconnects before the answer
         if len(self._sockets) + len(self._connecting) >= MAX_NAMESPACES:
@@ -144,11 +147,17 @@ class Client:
             log(logging.INFO, "too many namespaces", address=self.session.address, namespace=name)
             self._refuse(name, ConnectError("too many namespaces"))
             return
+        if size > self._options.max_auth_size:
+            log(logging.INFO, "auth is too large", address=self.session.address, namespace=name)
+            self._refuse(name, ConnectError("auth is too large"))
+            return
+        handshake = self._make_handshake(auth, size)
+        self._kept[name] = handshake.size
+        self.session.keep(handshake.size)
         namespace = self._namespaces.get(name)
         if namespace is not None:
-            self._enter(namespace, auth, self._make_handshake(auth))
+            self._enter(namespace, auth, handshake)
         elif self._namespaces.parents:
-            handshake = self._make_handshake(auth)
             self._begin(name, self._find(name, auth, handshake))
         else:
             self._refuse(name, ConnectError("Invalid namespace"))
@@ -201,6 +210,8 @@ class Client:
         return attempt
 
     def _refuse(self, name: str, error: ConnectError) -> None:
+        self._was_refused = True
+        self._forget(name)
         self._namespaces.server.stats.socket_connects["refused"] += 1
         self.send(Packet(PacketType.CONNECT_ERROR, name, error.answer))
 
@@ -252,8 +263,13 @@ class Client:
         socket.abandon("refused")
         self._refuse(namespace.name, error)
 
+    def _forget(self, name: str) -> None:
+        """Counts the handshake with a namespace no longer: the client is refused or gone there."""
+        self.session.keep(-self._kept.pop(name, 0))
+
     def _give_up(self, name: str, reason: str) -> None:
         """Ends an attempt to connect: the client has gone, or has left the namespace."""
+        self._forget(name)
         attempt = self._end(name)
         attempt.task.cancel()
         if attempt.socket is not None:
@@ -277,7 +293,8 @@ class Client:
         if self._connecting:
             self._start_timer()  # a middleware decides
         elif not self._sockets:
-            log(logging.INFO, "no CONNECT in time", address=self.session.address)
+            event = "refused client did not leave in time" if self._was_refused else "no CONNECT in time"
+            log(logging.INFO, event, address=self.session.address)
             self.session.fail("forced close")  # nothing waits for it that it would have to fetch first
 
     def _start_timer(self) -> None:
@@ -294,6 +311,7 @@ class Client:
     def remove(self, socket: Socket) -> None:
         """Removes a socket that was disconnected."""
         self._sockets.pop(socket.namespace.name, None)
+        self._forget(socket.namespace.name)
 
     def disconnect(self) -> None:
         """Disconnects all sockets, and closes the session."""

@@ -15,6 +15,8 @@ Coding = Literal["gzip", "deflate"]
 DEFAULT_THRESHOLD: Final = 1024
 """Bytes from which on an answer is compressed; the official server's default."""
 
+_MAX_ACCEPTED: Final = 1024
+
 _PIECE: Final = 1 << 16
 """Bytes that are compressed before others have their turn."""
 
@@ -25,9 +27,15 @@ _WINDOW_BITS: Final[dict[Coding, int]] = {"gzip": 31, "deflate": 15}  # zlib's w
 
 
 def choose_coding(request: Request) -> Coding | None:
-    """Returns a coding that the client accepts, gzip if it has the choice."""
+    """Returns a coding that the client accepts, gzip if it has the choice.
+
+    None for more than `_MAX_ACCEPTED` bytes of Accept-Encoding: 60 KB would hold up the event loop for 50 ms.
+    """
+    accepted = ",".join(request.headers.get_all("Accept-Encoding"))
+    if len(accepted) > _MAX_ACCEPTED:
+        return None
     qualities: dict[str, float] = {}
-    for element in ",".join(request.headers.get_all("Accept-Encoding")).split(","):
+    for element in accepted.split(","):
         name, _, parameter = element.partition(";")
         key, _, value = parameter.partition("=")
         try:

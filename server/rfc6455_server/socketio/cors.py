@@ -10,11 +10,15 @@ from collections.abc import Callable, Collection
 from typing import Final, TypeAlias
 
 from rfc6455 import HandshakeError, Request, ascii_lower
-from rfc6455_server.listening.routing import same_origin
+from rfc6455_server.listening.origins import is_origin
+from rfc6455_server.listening.routing import NULL_ORIGIN, same_origin
 from rfc6455_server.logs import log
 
 OriginRule: TypeAlias = str | re.Pattern[str]
-"""An origin such as ``https://example.com``, ``"*"`` for any, or a pattern that matches all of an origin."""
+"""An origin such as ``https://example.com``, ``"*"`` for any, or a pattern that matches all of an origin.
+
+``null`` is the origin of any page that hides its own, and is never allowed.
+"""
 
 Origins: TypeAlias = OriginRule | Collection[OriginRule] | Callable[[str, Request], bool]
 """A rule, several, or a function of an origin and the request that says whether it is allowed."""
@@ -23,8 +27,6 @@ Fields: TypeAlias = list[tuple[str, str]]
 
 MAX_REQUESTED_HEADERS: Final = 1024
 """Maximum bytes of an ``Access-Control-Request-Headers`` field."""
-
-_ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]+")
 
 # 1#token
 _ELEMENT: Final = r"[ \t]*[!#$%&'*+\-.^_`|~0-9A-Za-z]+[ \t]*"
@@ -46,7 +48,7 @@ class Cors:
         if not all(isinstance(rule, str | re.Pattern) for rule in rules):
             raise ValueError("an origin is a string or a pattern")
         for rule in rules:
-            if isinstance(rule, str) and rule not in ("*", "null") and not _ORIGIN.fullmatch(rule):
+            if isinstance(rule, str) and rule != "*" and not is_origin(rule):
                 raise ValueError(f"not an origin, such as https://example.com: {rule!r}")
         self._exact = {ascii_lower(rule) for rule in rules if isinstance(rule, str)}
         self._patterns = [rule for rule in rules if isinstance(rule, re.Pattern)]
@@ -59,10 +61,9 @@ class Cors:
         origin = request.origin
         if origin is None:
             return []
-        if not origin.isascii():
-            return (
-                None  # a browser writes other hosts in ASCII, and a field of the answer carries nothing else
-            )
+        # A browser writes other hosts in ASCII, and a field of the answer carries nothing else.
+        if not origin.isascii() or ascii_lower(origin) == NULL_ORIGIN:
+            return None
         if self._names(origin, request):
             return [
                 ("Access-Control-Allow-Origin", origin),
@@ -70,7 +71,7 @@ class Cors:
                 ("Vary", "Origin"),
             ]
         if "*" in self._exact:
-            # Any origin, but without cookies.
+            # Any origin. Without cookies over polling; with a WebSocket, browsers send them all the same.
             return [("Access-Control-Allow-Origin", "*")]
         return [] if same_origin(request) else None
 

@@ -483,7 +483,7 @@ class EngineSession:
         deadline = self._heartbeat if self._state is State.OPEN else self._close_deadline
         if self._upgrade is _Upgrade.NONE:
             return deadline
-        if self._upgrade is _Upgrade.PROBED and self._polling:
+        if self._upgrade is _Upgrade.PROBED and self._polling and not self._owes_noop:
             deadline = min(deadline, self._next_noop)
         return min(deadline, self._upgrade_deadline)
 
@@ -508,6 +508,11 @@ class EngineSession:
         self._pongs_due += 1
         # Counted from now, not from when the PING was due: our delay is not the client's.
         self._heartbeat = now + self._ping_timeout
+
+    @property
+    def ping_queued(self) -> bool:
+        """Whether a PING waits to be sent."""
+        return bool(self._queue) and self._queue[0][0] is _PING
 
     def is_pong_overdue(self, now: float) -> bool:
         """Whether `check_deadlines` would end the session, unless `extend_pong` is called before."""

@@ -21,6 +21,9 @@ _TASK_COST: Final = 4096
 """Bytes counted for a task of ``connect`` or of the end, with its share of the socket: a client that connects
 and disconnects in turn is held back while such handlers are behind."""
 
+_RUNNING_COST: Final = 2048
+"""Bytes counted for the task of a concurrent event besides the event, with what its handler holds."""
+
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 """Runs a coroutine in a task that the server waits for when it stops."""
 
@@ -60,8 +63,12 @@ class HandlerQueue:
 
         If ``is_concurrent`` then says so, it waits only for that of `open`.
         """
-        self._session.charge(size)
-        self._admit(call, size, is_concurrent)
+        if self._opening is None and is_concurrent():
+            self._session.charge(size + _RUNNING_COST)
+            self._spawn(self._run(call, size + _RUNNING_COST))
+        else:
+            self._session.charge(size)
+            self._wait(call, size, is_concurrent)
 
     def start(self, call: Call) -> None:
         """Runs ``call`` now, in a task of its own."""
@@ -80,9 +87,11 @@ class HandlerQueue:
             self._outlives = True
             self._session.outliving.add(self)
 
-    def finish(self, call: Call) -> "asyncio.Task[None]":
-        """Runs ``call`` when that of `open` has ended."""
-        cost = _TASK_COST if self._session.is_open else 0  # a session that has ended makes no more of them
+    def finish(self, call: Call, size: int) -> "asyncio.Task[None]":
+        """Runs ``call`` when that of `open` has ended; what it needs counts for ``size`` bytes."""
+        cost = (
+            _TASK_COST + size if self._session.is_open else 0
+        )  # a session that has ended makes no more of them
         self._session.charge(cost)
         return self._spawn(self._finish(call, self._opening, cost))
 
@@ -97,13 +106,14 @@ class HandlerQueue:
             self._opening = None
             waiting = list(self._waiting)
             self._waiting.clear()
-            for one in waiting:
-                self._admit(*one)
+            for waiting_call, size, is_concurrent in waiting:
+                if is_concurrent():
+                    self._session.charge(_RUNNING_COST)
+                    self._spawn(self._run(waiting_call, size + _RUNNING_COST))
+                else:
+                    self._wait(waiting_call, size, is_concurrent)
 
-    def _admit(self, call: Call, size: int, is_concurrent: Callable[[], bool]) -> None:
-        if self._opening is None and is_concurrent():
-            self._spawn(self._run(call, size))
-            return
+    def _wait(self, call: Call, size: int, is_concurrent: Callable[[], bool]) -> None:
         self._waiting.append((call, size, is_concurrent))
         if self._opening is None and self._worker is None:
             self._worker = self._spawn(self._work())

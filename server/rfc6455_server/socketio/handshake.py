@@ -42,13 +42,17 @@ class Handshake:
     """What the server's ``authorize`` returned for the request that opened the session."""
     request: Request
     """The request itself."""
+    size: int = 0
+    """Bytes that ``auth`` takes in memory, estimated from above, with the request's head over polling."""
 
 
-def handshake_of(session: Session, auth: dict[str, Any], now: float) -> Handshake:
+def handshake_of(session: Session, auth: dict[str, Any], now: float, auth_size: int) -> Handshake:
     """Returns the handshake of a client that sends CONNECT; ``auth`` is for the application."""
     request = session.request
     assert request is not None  # noqa: S101 - it is being received
     shown = Request(request.method, _SID.sub("", request.target), request.headers)
+    # The request of a WebSocket is held once, whatever number of namespaces the client is connected to.
+    head_size = _head_size(request) if request.method == "POST" else 0
     return Handshake(
         headers=request.headers,
         query=parse_query(shown),
@@ -61,7 +65,12 @@ def handshake_of(session: Session, auth: dict[str, Any], now: float) -> Handshak
         xdomain=not same_origin(request),
         user=session.user,
         request=shown,
+        size=auth_size + head_size,
     )
+
+
+def _head_size(request: Request) -> int:
+    return len(request.target) + sum([len(name) + len(value) for name, value in request.headers])
 
 
 def parse_query(request: Request) -> dict[str, str]:

@@ -7,6 +7,7 @@ lost. It missed exactly the events that were sent to the rooms in which it was a
 """
 
 from collections import deque
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -52,6 +53,13 @@ class RoomHistory:
             self._left.append((name, joined, now))
         while self._left and (self._left[0][2] < oldest or len(self._left) > MAX_LEFT):
             self.known_since = self._left.popleft()[2]
+
+    def stays(self) -> Iterator[tuple[str, int]]:
+        """Yields each room that it is in and was in, and the last offset before it joined."""
+        yield self._id, 0
+        yield from self._joined.items()
+        for name, joined, _ in self._left:
+            yield name, joined
 
     def contains(self, name: str, offset: int) -> bool:
         """Whether the socket was in a room when an event was sent."""

@@ -169,7 +169,8 @@ class Mounted:
 
     async def _admit(self, request: Request) -> Any:
         assert self._mounted_on is not None  # noqa: S101 - there is a request
-        return STOPPING if self._closed else await self._mounted_on.admit(request)
+        user = STOPPING if self._closed else await self._mounted_on.admit(request)
+        return STOPPING if self._closed else user  # `close` may have been called meanwhile
 
     async def _stop(self) -> None:
         if self._transports is not None:

@@ -19,10 +19,10 @@ from rfc6455_server.socketio.encoded import EncodedPacket
 from rfc6455_server.socketio.history import RoomHistory
 from rfc6455_server.socketio.packets import Packet, PacketOptions, encode
 from rfc6455_server.socketio.reasons import RECOVERABLE
-from rfc6455_server.socketio.recovery import LostSocket, Missed, Recovery
+from rfc6455_server.socketio.recovery import LostSocket, LostTotals, Missed, Recovery
 from rfc6455_server.socketio.registering import Handlers
-from rfc6455_server.socketio.sockets import Socket, SocketNamespace, SocketServer, Target
-from rfc6455_server.socketio.targets import TargetOf
+from rfc6455_server.socketio.sockets import Socket, SocketNamespace, Target
+from rfc6455_server.socketio.targets import SocketServer, TargetOf
 
 _NO_ROOMS: Final[frozenset[str]] = frozenset()  # one object for all events
 
@@ -50,6 +50,14 @@ def _require_packet(message: str | bytes | PreparedMessage) -> EncodedPacket:
     return message
 
 
+def _make_recovery(server: NamespaceServer, parent: "Namespace | None") -> Recovery | None:
+    if server.recovery_seconds is None:
+        return None
+    shared = None if parent is None else parent.recovery
+    totals = LostTotals() if shared is None else shared.totals
+    return Recovery(server.recovery_seconds, server.recovery_bytes, totals=totals)
+
+
 class Namespace(Declaring, SocketNamespace, ServerSide):
     """A separate channel in each client's session, with its own handlers, rooms and sockets."""
 
@@ -63,6 +71,7 @@ class Namespace(Declaring, SocketNamespace, ServerSide):
         parent: "Namespace | None" = None,
         parameters: Mapping[str, str] | None = None,
         unused: Callable[["Namespace"], None] | None = None,
+        idle: Callable[["Namespace"], None] | None = None,
     ) -> None:
         self.name = name
         self.server = server
@@ -78,11 +87,7 @@ class Namespace(Declaring, SocketNamespace, ServerSide):
         """The connected sockets, by id."""
         self.by_private_id: dict[str, Socket] = {}
         """The connected sockets that can be recovered later."""
-        self.recovery = (
-            None
-            if server.recovery_seconds is None
-            else Recovery(server.recovery_seconds, server.recovery_bytes)
-        )
+        self.recovery = _make_recovery(server, parent)
         if self.recovery is not None:
             self.rooms.on_join(self._note_join)
             self.rooms.on_leave(self._note_leave)
@@ -96,6 +101,7 @@ class Namespace(Declaring, SocketNamespace, ServerSide):
         self._endings: dict[str, asyncio.Task[None]] = {}
         self._last_ack_id = 0
         self._unused = unused
+        self._idle = idle
         self._holds = 0
         self._unused_timer: Timer | None = None
 
@@ -148,6 +154,8 @@ class Namespace(Declaring, SocketNamespace, ServerSide):
         if self.watchers or self.handlers.outgoing or (self.parent and self.parent.handlers.outgoing):
             self._tell_outgoing(target, packet)
         recovery = self.recovery
+        if recovery is not None and (target.rooms or target.excluded):
+            target = self._without_impossible(target)
         # Recovery keeps only events that no policy may drop.
         to_nobody = target.rooms is not None and not target.rooms
         if recovery is not None and packet.id is None and not to_nobody and self._never_drops(target):
@@ -175,6 +183,17 @@ class Namespace(Declaring, SocketNamespace, ServerSide):
                 self._post([socket], encoded, target.policy)
                 excluded.add(socket)
 
+    def _without_impossible(self, target: TargetOf[Socket]) -> TargetOf[Socket]:
+        """Leaves out the names that are too long for a room, so that recovery does not keep them."""
+        longest = self.server.limits.max_room_name
+        rooms, excluded = target.rooms or _NO_ROOMS, target.excluded
+        if max(map(len, (*rooms, *excluded))) <= longest:
+            return target
+        excluded = frozenset(name for name in excluded if len(name) <= longest)
+        if target.rooms is None:
+            return replace(target, excluded=excluded)
+        return replace(target, rooms={name for name in rooms if len(name) <= longest}, excluded=excluded)
+
     def _never_drops(self, target: TargetOf[Socket]) -> bool:
         """Whether no policy may drop the event: each client receives it or is disconnected."""
         if target.policy is not None or target.rooms is None:
@@ -199,7 +218,7 @@ class Namespace(Declaring, SocketNamespace, ServerSide):
         socket = self.sockets.get(name)
         if socket is not None:
             return (socket,)
-        return self.rooms[name].members if name in self.rooms else ()  # type: ignore[return-value]
+        return self.rooms[name].members if name in self.rooms else ()  # type: ignore[return-value]  # sockets only
 
     # Connected sockets.
 
@@ -290,15 +309,37 @@ class Namespace(Declaring, SocketNamespace, ServerSide):
 
     def _check_unused(self) -> None:
         unused = self._unused
-        if unused is None or self.sockets or self._holds or self._endings:
+        if unused is None or self._is_used:
             return
         if self.recovery is not None and self.recovery.has_lost(self.clock.time()):
+            if self._idle is not None:
+                self._idle(self)
             if self._unused_timer is None:
                 # Later than the end of what was lost just now.
                 self._unused_timer = self.clock.call_later(self.recovery.seconds + 1, self._check_again)
             return
         self._unused = None
         unused(self)
+
+    @property
+    def _is_used(self) -> bool:
+        return bool(self.sockets or self._holds or self._endings)
+
+    def discard(self) -> bool:
+        """Removes the namespace if only lost clients need it, which cannot be recovered then.
+
+        Returns whether it did.
+        """
+        unused = self._unused
+        if unused is None or self._is_used:
+            return False
+        self._unused = None
+        if self._unused_timer is not None:
+            self._unused_timer.cancel()
+        if self.recovery is not None:
+            self.recovery.forget_all()
+        unused(self)
+        return True
 
     def _check_again(self) -> None:
         self._unused_timer = None

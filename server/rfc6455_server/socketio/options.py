@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, TypedDict
 
 from rfc6455 import Request
+from rfc6455_server.limits import check_seconds
 from rfc6455_server.socketio.compression import DEFAULT_THRESHOLD
 from rfc6455_server.socketio.cors import Origins
 from rfc6455_server.socketio.engine import (
@@ -95,7 +96,10 @@ class EngineOptionsDict(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """Options of the sessions and their requests. Raises `ValueError` for a value that is out of range."""
+    """Options of the sessions and their requests.
+
+    Raises `ValueError` for a value that is out of range, such as a time in milliseconds.
+    """
 
     path: str
     """The path of all requests; what is below it belongs to it too."""
@@ -113,7 +117,9 @@ class EngineOptions:
     """Whether a client that polls may change to a WebSocket."""
     cors: Origins = ()
     """Allowed origins besides the server's own: strings and patterns, or a function of an origin and the
-    request. ``"*"`` allows any, without cookies. Origins are compared in lower case."""
+    request. Origins are compared in lower case; ``null`` is never allowed. ``"*"`` allows any: over polling
+    without cookies, but browsers send cookies with each request for a WebSocket. So with ``"*"``, do not let
+    a cookie decide who the user is."""
     cookie: Cookie | str | None = None
     """A cookie with the session's id, or its name. It is set by the answer that opens the session."""
     initial_headers: HeaderHook | None = None
@@ -126,9 +132,10 @@ class EngineOptions:
     def __post_init__(self) -> None:
         if not self.path.startswith("/") or not self.path.strip("/"):
             raise ValueError(f"not a path: {self.path!r}")
-        times = (self.ping_interval, self.ping_timeout, self.upgrade_timeout)
-        if not all(0 < time < float("inf") for time in times) or self.max_payload < 1:
-            raise ValueError("times and sizes must be above 0 and finite")
+        for name in ("ping_interval", "ping_timeout", "upgrade_timeout"):
+            check_seconds(name, getattr(self, name))
+        if self.max_payload < 1:
+            raise ValueError("max_payload must be at least 1")
         if isinstance(self.transports, str) or not self.transports:
             raise ValueError("transports is a collection of names")
         if not set(self.transports) <= {"polling", "websocket"}:

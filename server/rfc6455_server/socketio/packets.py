@@ -104,6 +104,7 @@ class PacketOptionsDict(TypedDict, total=False):
     max_event_name: int
     max_namespace_length: int
     max_packet_size: int
+    max_auth_size: int
     json_encoder: JsonEncoder | None
     json_decoder: JsonDecoder | None
 
@@ -128,6 +129,9 @@ class PacketOptions:
     max_packet_size: int = 64 << 20
     """Maximum bytes of a received packet that has attachments: of all its messages, and of the objects that
     Python holds for its JSON, which is an estimate from above."""
+    max_auth_size: int = 1 << 16
+    """Maximum bytes of a CONNECT, with the client's ``auth``, counted in the same way. It is kept while the
+    client is connected. A client that sends more is refused."""
     json_encoder: JsonEncoder | None = None
     """A function that returns JSON as text or bytes, such as ``orjson.dumps``. It is given lists and dicts
     without bytes, and decides which other objects, keys and numbers it takes."""
@@ -137,7 +141,7 @@ class PacketOptions:
 
     def __post_init__(self) -> None:
         counts = (self.max_attachments, self.max_attachments_sent, self.max_nesting, self.max_event_name)
-        if min(*counts, self.max_namespace_length, self.max_packet_size) < 1:
+        if min(*counts, self.max_namespace_length, self.max_packet_size, self.max_auth_size) < 1:
             raise ValueError("a limit must be at least 1")
 
 

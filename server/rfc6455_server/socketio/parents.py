@@ -44,6 +44,9 @@ class ParentNamespace(Namespace):
         self.children: dict[str, Namespace] = {}
         """The namespaces that exist now, by name."""
         self.max_children = max_children
+        self._idle_children: dict[
+            str, Namespace
+        ] = {}  # children that were idle, those first that are so for longest
         self._matches = matches
         self._shares = 1
 
@@ -61,11 +64,16 @@ class ParentNamespace(Namespace):
 
         def unused(child: Namespace) -> None:
             del self.children[name]
+            self._idle_children.pop(name, None)
             self._share_recovery()
             forget(child)
 
+        def idle(child: Namespace) -> None:
+            self._idle_children.pop(name, None)
+            self._idle_children[name] = child
+
         child = self.children[name] = Namespace(
-            name, self.server, parent=self, parameters=parameters, unused=unused
+            name, self.server, parent=self, parameters=parameters, unused=unused, idle=idle
         )
         child.rooms.policies.update(self.rooms.policies)
         child.rooms.join_callbacks = self.rooms.join_callbacks
@@ -74,6 +82,14 @@ class ParentNamespace(Namespace):
         self._limit_recovery(child)
         child.check_soon()  # its client may have gone
         return child
+
+    def has_room(self) -> bool:
+        """Whether there may be one more child. A child that only lost clients need makes room for it."""
+        while len(self.children) >= self.max_children:
+            if not self._idle_children:
+                return False
+            self._idle_children.pop(next(iter(self._idle_children))).discard()
+        return True
 
     def _share_recovery(self) -> None:
         """Divides the bytes that recovery may keep among the children."""
@@ -165,7 +181,7 @@ class Namespaces:
                 if found is not None:
                     return found
                 continue
-            if len(parent.children) >= parent.max_children:
+            if not parent.has_room():
                 log(logging.WARNING, "too many namespaces", namespace=name, parent=parent.name)
                 raise ConnectError("too many namespaces")
             return self._add(parent.add_child(name, parameters, self._forget))

@@ -10,12 +10,12 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
 from rfc6455 import Request, State
 from rfc6455_server.socketio.backlog import SessionBacklog
 from rfc6455_server.socketio.engine import EngineSession
-from rfc6455_server.socketio.engine_packets import EnginePacket, encode_payload
+from rfc6455_server.socketio.engine_packets import EnginePacket, EnginePacketType, encode_payload
 from rfc6455_server.socketio.inflow import Inflow
 from rfc6455_server.websocket.hub import Hub
 
@@ -24,11 +24,32 @@ _TURN_BYTES: Final = 1 << 16
 """Packets and bytes of a POST body that are handled before others have their turn."""
 
 
+_NOOP: Final = encode_payload([EnginePacket(EnginePacketType.NOOP)])
+
+
+class Answer(NamedTuple):
+    """What is known of an answer to a GET when its text has been freed."""
+
+    size: int
+    """Bytes that the client is sent, before compression."""
+    is_noop: bool
+
+    @classmethod
+    def of(cls, body: str) -> "Answer":
+        return cls(len(body) if body.isascii() else len(body.encode()), body == _NOOP)
+
+    @property
+    def cost(self) -> int:
+        """Bytes that it takes in memory: HTTP holds the body, and a copy with a head."""
+        return 2 * self.size
+
+
 class Polling(ABC):
     """The part of a `Session` that its GETs and POSTs use."""
 
     __slots__ = (
         "_answering",
+        "_answers_ping",
         "_backlog",
         "_body",
         "_hub",
@@ -48,6 +69,7 @@ class Polling(ABC):
         self._inflow = Inflow(engine, hub.clock)
         self._poll: asyncio.Future[None] | None = None
         self._answering = 0  # bytes of answers that are made or written
+        self._answers_ping = False  # whether one of them carries a PING
         self._post_in_progress = False
         self._body = 0  # bytes of the POST that is handled
 
@@ -87,12 +109,13 @@ class Polling(ABC):
         self._pump()
         try:
             await waiter
-        except asyncio.CancelledError:
-            self.engine.lose_poll()  # the client has left
-            self._pump()
-            raise
         finally:
             self._poll = None
+
+    def lose_poll(self) -> None:
+        """Handles that the client has left before its GET was answered; does nothing after `take_poll`."""
+        self.engine.lose_poll()
+        self._pump()
 
     def _answer_soon(self) -> None:
         if self._poll is not None and not self._poll.done():
@@ -106,21 +129,35 @@ class Polling(ABC):
     def take_poll(self) -> str:
         """Returns the body that answers the GET; an empty text if the reason to answer has gone meanwhile.
 
-        The body counts until `end_poll` is called with its length.
+        The body counts until `end_poll` is called with its `Answer`.
         """
         if not self.held:
             self._move_backlog(self.engine.max_payload)
-        body = encode_payload(self.engine.packets_to_send("polling"))
-        self._answering += 2 * len(body)  # the text, and its bytes
+        packets = self.engine.packets_to_send("polling")
+        if packets and packets[0].type is EnginePacketType.PING:
+            self._answers_ping = True
+        body = encode_payload(packets)
+        self._answering += Answer.of(body).cost
         self._pump()
         return body
 
-    def end_poll(self, size: int) -> None:
-        """Handles that an answer has been written, or will not be. The client has its time for a PONG now."""
-        self._answering = max(0, self._answering - 2 * size)
-        self._backlog.taken += size
-        self.engine.extend_pong(self._hub.clock.time())
+    def end_poll(self, answer: Answer, *, sent: bool) -> None:
+        """Handles that an answer has been written. If it was not ``sent`` whole, ends the session: what the
+        answer carried is lost, unless it was a NOOP, and the client may go on with its WebSocket."""
+        self._answering = max(0, self._answering - answer.cost)
+        if not sent and not answer.is_noop:
+            self.fail("transport error")
+            return
+        self._backlog.taken += answer.size
+        if self._is_ping_untaken:
+            self.engine.extend_pong(self._hub.clock.time())
+        self._answers_ping = False
         self._pump()
+
+    @property
+    def _is_ping_untaken(self) -> bool:
+        """Whether the client may not have the PING yet: it is in an answer that is written, or behind it."""
+        return self._answers_ping or self.engine.ping_queued
 
     # POST.
 
@@ -142,7 +179,7 @@ class Polling(ABC):
 
         Raises `EngineError` if the answer is 400.
         """
-        self._body = 2 * len(body)  # with its text
+        self._body = len(body) * (2 if body.isascii() else 5)  # with its text
         try:
             packets = self.engine.start_payload(body, self._time())
             while self._receive_turn(packets, request):

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 from rfc6455_server.limits import LimitExceededError
 from rfc6455_server.logs import log
 from rfc6455_server.socketio.handlers import EVENT_OVERHEAD, EventAck, HandlerQueue, Spawn
+from rfc6455_server.socketio.handshake import Handshake
 from rfc6455_server.socketio.packets import Packet, PacketType
 from rfc6455_server.socketio.registering import (
     ConnectError,
@@ -51,6 +52,8 @@ class EventReceiver(Registering):
     """The receiving half of a socket."""
 
     id: str
+    handshake: Handshake
+    """What the client sent to connect."""
     _middlewares: Sequence[EventHandler] = ()
 
     def __init__(self, session: Session, spawn: Spawn, shared: HandlingNamespace) -> None:
@@ -66,6 +69,10 @@ class EventReceiver(Registering):
     @abstractmethod
     def emit(self, event: str, *args: Any) -> None:
         """Sends an event to the client."""
+
+    @abstractmethod
+    def _take_ack(self, id_: int) -> "asyncio.Future[Any] | None":
+        """Removes what waits for the acknowledgement with this id, and returns it."""
 
     @abstractmethod
     def _acknowledge(self, id_: int, values: Sequence[Any]) -> bool:
@@ -118,7 +125,7 @@ class EventReceiver(Registering):
     def receive(self, packet: Packet, size: int) -> None:
         """Handles an EVENT or an ACK, which arrived in ``size`` bytes."""
         if packet.type is PacketType.ACK:
-            future = self._acks.pop(packet.id, None) if packet.id is not None else None
+            future = self._take_ack(packet.id) if packet.id is not None else None
             if future is not None and not future.done():
                 values = packet.data
                 future.set_result(values[0] if len(values) == 1 else tuple(values) if values else None)
@@ -302,7 +309,7 @@ class EventReceiver(Registering):
         handled = self._has_handler("disconnecting") or self._has_handler("disconnect")
         if not handled and not self._queue.opening:
             return
-        task = self._queue.finish(partial(self._run_ending, reason, rooms))
+        task = self._queue.finish(partial(self._run_ending, reason, rooms), self.handshake.size)
         self._shared.keep_ending(self.id, task)
 
     async def _run_ending(self, reason: str, rooms: set[str]) -> None:

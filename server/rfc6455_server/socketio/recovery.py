@@ -25,6 +25,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from heapq import merge
 from operator import attrgetter
+from sys import getsizeof
 from typing import Any, Final, NamedTuple
 
 from rfc6455 import WebSocketError
@@ -32,17 +33,24 @@ from rfc6455_server.socketio.encoded import EncodedPacket
 from rfc6455_server.socketio.history import RoomHistory
 from rfc6455_server.socketio.ids import new_id
 
+MAX_RECOVERY: Final = 86_400.0
+"""Maximum seconds for which a client may come back, a day: more are most likely meant as milliseconds."""
+
 DEFAULT_MAX_BYTES: Final = 32 << 20
 """Maximum bytes of events that are kept for a namespace, with the objects that hold them."""
 
 MAX_LOST_SOCKETS: Final = 20_000
-"""Maximum lost sessions that are kept for a namespace; the oldest is dropped first.
+"""Maximum lost sessions that are kept for a namespace, or for all children of a dynamic one together. When
+there is one more, the oldest of its namespace is dropped.
 
 Those of one address may be half of them, so that nobody can push out all others.
 """
 
+_NAME_SIZE: Final = 256  # code points of a name that count as another room
+
 MAX_LOST_ROOMS: Final = 1_000_000
-"""Maximum rooms of all lost sessions together; the oldest session is dropped first."""
+"""Maximum rooms of all lost sessions together, a long name counted as several; the oldest session is dropped
+first."""
 
 BYTES_PER_DROPPED_ROOM: Final = 4096
 """For each so many bytes of events, one room is remembered whose events were dropped: some 200 bytes."""
@@ -51,8 +59,9 @@ EVENT_COST: Final = 300
 """Bytes counted for each kept event besides its frames."""
 
 NAMES_COST: Final = 220
-ROOM_COST: Final = 120
-"""Bytes counted for the rooms of a kept event, if it names any, and for each; the same for excluded ones."""
+ROOM_COST: Final = 70
+"""Bytes counted for the rooms of a kept event, if it names any, and for each besides its name; the same for
+excluded ones."""
 
 ROOM_LOG_COST: Final = 300
 """Bytes counted for each room that has kept events."""
@@ -85,13 +94,50 @@ class LostSocket:
     """The last offset before the socket was first connected: its client may have seen no event since."""
     lost_at: float = 0.0
 
+    @property
+    def weight(self) -> int:
+        """The rooms of its history, one more for each `_NAME_SIZE` of a name."""
+        return len(self.history) + sum([len(name) // _NAME_SIZE for name in self.history.names])
 
-@dataclass(slots=True)
-class _Own:
-    """The lost sessions of one address, and how many rooms they were in."""
 
-    sessions: dict[str, LostSocket] = field(default_factory=dict)
-    rooms: int = 0
+class LostTotals:
+    """How many lost sessions are kept, and the weight of their rooms: in all, and by address.
+
+    The children of a dynamic namespace share one: otherwise, a client could fill each of them.
+    """
+
+    __slots__ = ("_by_address", "_rooms", "_sessions")
+
+    def __init__(self) -> None:
+        self._sessions = 0
+        self._rooms = 0
+        self._by_address: dict[str, tuple[int, int]] = {}
+
+    def add(self, session: LostSocket) -> None:
+        self._count(session, 1)
+
+    def remove(self, session: LostSocket) -> None:
+        self._count(session, -1)
+
+    def _count(self, session: LostSocket, sign: int) -> None:
+        rooms = sign * session.weight
+        self._sessions += sign
+        self._rooms += rooms
+        own_sessions, own_rooms = self._by_address.get(session.address, (0, 0))
+        if own_sessions + sign:
+            self._by_address[session.address] = own_sessions + sign, own_rooms + rooms
+        else:
+            del self._by_address[session.address]
+
+    @property
+    def too_many(self) -> bool:
+        """Whether all together are over the limits."""
+        return self._sessions > MAX_LOST_SOCKETS or self._rooms > MAX_LOST_ROOMS
+
+    def too_many_of(self, address: str) -> bool:
+        """Whether those of one address are over half of the limits."""
+        sessions, rooms = self._by_address.get(address, (0, 0))
+        return sessions > MAX_LOST_SOCKETS // 2 or rooms > MAX_LOST_ROOMS // 2
 
 
 class _Logged(NamedTuple):
@@ -112,7 +158,7 @@ class _Logged(NamedTuple):
         size = self.packet.size + EVENT_COST
         for names in (self.rooms, self.excluded):
             if names:
-                size += NAMES_COST + ROOM_COST * len(names)
+                size += NAMES_COST + ROOM_COST * len(names) + sum(map(getsizeof, names))
         return size
 
     def was_for(self, history: RoomHistory) -> bool:
@@ -179,8 +225,9 @@ class Recovery:
     _log: deque[_Logged] = field(default_factory=deque)
     _by_room: dict[str | None, _RoomLog] = field(default_factory=dict)
     _sessions: OrderedDict[str, LostSocket] = field(default_factory=OrderedDict)
-    _lost_rooms: int = 0
-    _by_address: "dict[str, _Own]" = field(default_factory=dict)
+    totals: LostTotals = field(default_factory=LostTotals)
+    """Counts the lost sessions, maybe with those of other namespaces."""
+    _by_address: dict[str, dict[str, LostSocket]] = field(default_factory=dict)
     # The last dropped event of each room, in the order of these; of all other rooms, at most `_forgotten`.
     _dropped: OrderedDict[str | None, int] = field(default_factory=OrderedDict)
     _forgotten: int = 0
@@ -224,23 +271,21 @@ class Recovery:
         """Keeps a session whose connection was lost."""
         session.lost_at = now
         self._sessions[session.private_id] = session
-        self._lost_rooms += len(session.history)
-        own = self._by_address.setdefault(session.address, _Own())
-        own.sessions[session.private_id] = session
-        own.rooms += len(session.history)
-        while len(own.sessions) > MAX_LOST_SOCKETS // 2 or own.rooms > MAX_LOST_ROOMS // 2:
-            self._forget(next(iter(own.sessions)))
+        own = self._by_address.setdefault(session.address, {})
+        own[session.private_id] = session
+        self.totals.add(session)
+        while own and self.totals.too_many_of(session.address):
+            self._forget(next(iter(own)))
         self._drop_expired(now)
 
     def _forget(self, private_id: str) -> LostSocket | None:
         session = self._sessions.pop(private_id, None)
         if session is None:
             return None
-        self._lost_rooms -= len(session.history)
+        self.totals.remove(session)
         own = self._by_address[session.address]
-        del own.sessions[private_id]
-        own.rooms -= len(session.history)
-        if not own.sessions:
+        del own[private_id]
+        if not own:
             del self._by_address[session.address]
         return session
 
@@ -248,6 +293,11 @@ class Recovery:
         """Changes the maximum bytes of events."""
         self.max_bytes = max_bytes
         self._drop_expired(now)
+
+    def forget_all(self) -> None:
+        """Drops all sessions: nobody can come back any more."""
+        for private_id in list(self._sessions):
+            self._forget(private_id)
 
     def has_lost(self, now: float) -> bool:
         """Whether a session is kept whose client may come back."""
@@ -310,8 +360,12 @@ class Recovery:
         """Whether all events after ``seen`` are kept that may have been for a socket with these rooms."""
         if seen >= self.oldest - 1:
             return True
-        keys = [_EVERYBODY, *history.names]
-        return seen >= self._forgotten and all(self._dropped.get(key, 0) <= seen for key in keys)
+        dropped = self._dropped.get
+        return (
+            seen >= max(self._forgotten, dropped(_EVERYBODY, 0))
+            # What was sent to a room before the socket joined it was not for it.
+            and all(dropped(name, 0) <= max(seen, joined) for name, joined in history.stays())
+        )
 
     def _drop_expired(self, now: float) -> None:
         while self._log and (self.size > self.max_bytes or self._log[0].at < now - self.seconds):
@@ -329,8 +383,7 @@ class Recovery:
                 _, self._forgotten = self._dropped.popitem(last=False)
         while self._sessions:
             session = next(iter(self._sessions.values()))
-            many = len(self._sessions) > MAX_LOST_SOCKETS or self._lost_rooms > MAX_LOST_ROOMS
-            if not many and session.lost_at >= now - self.seconds:
+            if not self.totals.too_many and session.lost_at >= now - self.seconds:
                 return
             self._forget(session.private_id)
 

@@ -36,7 +36,8 @@ from rfc6455_server.websocket.hub import Hub, Slowness
 from rfc6455_server.websocket.outbox import MIN_PROGRESS
 from rfc6455_server.websocket.websocket import WebSocket
 
-_UNCHARGED: Final = 1 << 14  # bytes of events that are not worth telling the budget: 1.6 of 7 µs of an event
+# Bytes of events, and of what is kept, that are not worth telling the budget: 1.6 of 7 µs of an event.
+_UNCHARGED: Final = 1 << 14
 
 
 class Session(Polling):
@@ -48,12 +49,14 @@ class Session(Polling):
         "_drain_waiters",
         "_finish_missed",
         "_incoming",
+        "_kept",
         "_taken_before_ping",
         "_timer",
         "_timer_due",
         "_websocket",
         "address",
         "binary",
+        "connection_id",
         "direct",
         "secure",
         "user",
@@ -71,6 +74,8 @@ class Session(Polling):
         """Whether the client's WebSocket takes binary messages; otherwise bytes are sent as base64."""
         self.user: Any = None
         """What the server's ``authorize`` returned for the request that opened the session."""
+        self.connection_id = ""
+        """The id of its last WebSocket, once that is gone: the log names it beside the session."""
         self._closed = closed
         self._websocket: WebSocket | None = None
         self.direct: WebSocket | None = None
@@ -82,6 +87,7 @@ class Session(Polling):
         self._finish_missed: Callable[[], None] | None = None  # while `hold` keeps messages in the backlog
         self._incoming = 0  # bytes of a packet that is not complete
         self._charged = 0
+        self._kept = 0  # bytes that are held while the client is there: of its handshakes, and what it owes
         self._pump()
 
     @property
@@ -135,9 +141,15 @@ class Session(Polling):
             if self._inflow.pending > MAX_PENDING:
                 await self._inflow.wait()
         if self._websocket is websocket:
-            self._websocket = None
+            self._detach_websocket()
             self.engine.lose_websocket(reason_of(websocket))
             self._pump()
+
+    def _detach_websocket(self) -> WebSocket | None:
+        websocket, self._websocket = self._websocket, None
+        if websocket is not None:
+            self.connection_id = websocket.id
+        return websocket
 
     # Sending.
 
@@ -281,6 +293,12 @@ class Session(Polling):
         """Events that go on waiting after the end; over the budget, they are dropped."""
         return self._inflow.outliving
 
+    def keep(self, size: int) -> None:
+        """Records that ``size`` more bytes are held while the client is there; fewer if it is negative."""
+        self._kept += size
+        if self._charged or self._kept > _UNCHARGED:
+            self._charge()
+
     def set_incoming(self, size: int) -> None:
         """Records the bytes of a packet that is not complete."""
         self._incoming = size
@@ -295,6 +313,8 @@ class Session(Polling):
     def _charge(self) -> None:
         """Tells the budget how much this session holds now."""
         size = self.unsent + self._answering + self._inflow.pending + self._incoming + self._body
+        if self._kept > _UNCHARGED:
+            size += self._kept
         if size != self._charged:
             self._charged = size
             self._hub.budget.charge(self, size)
@@ -355,7 +375,7 @@ class Session(Polling):
     def _finish(self, reason: str) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        websocket, self._websocket = self._websocket, None
+        websocket = self._detach_websocket()
         if websocket is not None:
             websocket.start_close(*CLOSES.get(reason, (CloseCode.NORMAL_CLOSURE, reason)))
         self._backlog.close()
@@ -395,7 +415,8 @@ class Session(Polling):
 
     def _is_taking(self) -> bool:
         if self._websocket is None or self.engine.transport == "polling":
-            return self._answering > 0  # for as long as HTTP finds that the client takes its answer
+            # For as long as HTTP finds that the client takes the answer that it must take first.
+            return self._answering > 0 and self._is_ping_untaken
         before, now = self._taken_before_ping, self._websocket.taken
         self._taken_before_ping = now
         return before is not None and now is not None and now - before >= MIN_PROGRESS

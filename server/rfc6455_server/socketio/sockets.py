@@ -10,17 +10,16 @@ A `Socket` is a member of rooms like any WebSocket, so that policies, limits and
 import asyncio
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
 from rfc6455 import ConnectionClosed, PreparedMessage, Request, WebSocketError
-from rfc6455_server.clock import Clock, wait_for_all
-from rfc6455_server.limits import Limits
+from rfc6455_server.clock import wait_for_all
+from rfc6455_server.limits import Limits, check_seconds
 from rfc6455_server.logs import log
 from rfc6455_server.policies import Policy
 from rfc6455_server.rooms import RoomMember, Rooms
-from rfc6455_server.socketio.catchup import Turns
 from rfc6455_server.socketio.engine import Transport
 from rfc6455_server.socketio.handshake import Handshake
 from rfc6455_server.socketio.history import RoomHistory
@@ -30,10 +29,12 @@ from rfc6455_server.socketio.receiving import EventReceiver, HandlingNamespace
 from rfc6455_server.socketio.recovery import LostSocket, Missed, Recovered
 from rfc6455_server.socketio.registering import ConnectError, EventHandler, Registering
 from rfc6455_server.socketio.session import Session
-from rfc6455_server.socketio.targets import AckTimeoutError, TargetNamespace, TargetOf
-from rfc6455_server.stats import Stats
+from rfc6455_server.socketio.targets import AckTimeoutError, SocketServer, TargetNamespace, TargetOf
 
 _AnyHandler = TypeVar("_AnyHandler", bound=EventHandler)
+
+ACK_COST: Final = 1536
+"""Bytes counted for each acknowledgement that is awaited, for what waits: the client may never send it."""
 
 LEFT_BY_CLIENT: Final = "client namespace disconnect"
 """The reason of a socket that the client disconnected, in an orderly way."""
@@ -79,6 +80,11 @@ class Broadcaster(Protocol):
         """All sockets, except those whose clients are behind."""
         return self.everybody().volatile
 
+    def with_policy(self, policy: Policy) -> Target:
+        """Returns the target of all sockets, with what happens for clients that are behind; raises
+        `ValueError` for a bad policy."""
+        return self.everybody().with_policy(policy)
+
     def timeout(self, seconds: float) -> Target:
         """Returns the target of all sockets, with a time for their acknowledgements."""
         return self.everybody().timeout(seconds)
@@ -99,21 +105,13 @@ class Broadcaster(Protocol):
         """Disconnects all sockets; with ``close``, also their clients' sessions."""
         self.everybody().disconnect_sockets(close)
 
+    def sockets_join(self, *rooms: str) -> None:
+        """Makes all sockets join these rooms."""
+        self.everybody().sockets_join(*rooms)
 
-class SocketServer(Protocol):
-    """What namespaces and sockets need of their `SocketIO`."""
-
-    limits: Limits
-    stats: Stats
-    turns: Turns
-    """The turns that recovered clients take."""
-
-    @property
-    def clock(self) -> Clock:
-        """The server's clock."""
-
-    def run_handlers(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Runs ``work``, which never raises, in a task that the server waits for when it stops."""
+    def sockets_leave(self, *rooms: str) -> None:
+        """Makes all sockets leave these rooms."""
+        self.everybody().sockets_leave(*rooms)
 
 
 class SocketNamespace(Registering, Broadcaster, TargetNamespace["Socket"], HandlingNamespace):
@@ -242,12 +240,13 @@ class Socket(RoomMember, EventReceiver):
             return self._last_rooms
         return {self.id, *(room.name for room in self.memberships)}
 
-    def joining_limits(self) -> tuple[Limits, float]:
+    def joining_limits(self) -> tuple[Limits, int, float]:
         server = self.namespace.server
-        return server.limits, server.clock.time()
+        return server.limits, server.stats.memberships, server.clock.time()
 
     def join(self, *rooms: str) -> None:
-        """Joins rooms. Raises `LimitExceededError` if the socket is in too many rooms or joins too fast."""
+        """Joins rooms. Raises `LimitExceededError` if the socket is in too many rooms or joins too fast, or a
+        name is too long."""
         for name in rooms:
             if name != self.id:
                 self.namespace.rooms[name].join(self)
@@ -276,7 +275,9 @@ class Socket(RoomMember, EventReceiver):
         return await SocketTarget(self).emit_with_ack(event, *args)
 
     def timeout(self, seconds: float) -> "SocketTarget":
-        """Returns the target of this client, with a time for its acknowledgement."""
+        """Returns the target of this client, with a time for its acknowledgement; raises as
+        `Target.timeout`."""
+        check_seconds("the time", seconds)
         return SocketTarget(self, seconds)
 
     @property
@@ -331,6 +332,7 @@ class Socket(RoomMember, EventReceiver):
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self.connected:
             self._acks[id_] = future
+            self._client.session.keep(ACK_COST)
             self._client.session.reconsider()  # the answer may stand behind what is not read yet
         else:
             future.set_exception(DisconnectedError("not connected"))
@@ -343,7 +345,13 @@ class Socket(RoomMember, EventReceiver):
 
     def forget_ack(self, id_: int) -> None:
         """Ignores the acknowledgement with this id."""
-        self._acks.pop(id_, None)
+        self._take_ack(id_)
+
+    def _take_ack(self, id_: int) -> "asyncio.Future[Any] | None":
+        future = self._acks.pop(id_, None)
+        if future is not None:
+            self._client.session.keep(-ACK_COST)
+        return future
 
     def _registrar(
         self, event: str, *, concurrent: bool, ack: bool, once: bool
@@ -449,6 +457,7 @@ class Socket(RoomMember, EventReceiver):
             if not future.done():
                 future.set_exception(DisconnectedError(reason))
                 future.exception()  # marks it as retrieved: nobody has to await it
+        self._client.session.keep(-ACK_COST * len(self._acks))
         self._acks.clear()
         self._finish(reason, rooms, handles_waiting=reason == LEFT_BY_CLIENT)
 
@@ -483,3 +492,4 @@ class SocketTarget:
             return await future
         finally:
             socket.forget_ack(id_)
+            del future  # its exception refers to this call, and would keep both alive

@@ -4,13 +4,17 @@ Left to others: the sockets themselves (`sockets`), and how a namespace finds an
 """
 
 import asyncio
+from collections.abc import Coroutine
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from rfc6455_server.clock import Clock, wait_for_all
+from rfc6455_server.limits import Limits, check_seconds
 from rfc6455_server.policies import Policy, check_policy
+from rfc6455_server.socketio.catchup import Turns
 from rfc6455_server.socketio.packets import Packet, PacketType
+from rfc6455_server.stats import Stats
 
 
 class AckTimeoutError(TimeoutError):
@@ -19,6 +23,22 @@ class AckTimeoutError(TimeoutError):
     def __init__(self, responses: list[Any]) -> None:
         super().__init__("the acknowledgement did not arrive in time")
         self.responses = responses
+
+
+class SocketServer(Protocol):
+    """What namespaces and sockets need of their `SocketIO`."""
+
+    limits: Limits
+    stats: Stats
+    turns: Turns
+    """The turns that recovered clients take."""
+
+    @property
+    def clock(self) -> Clock:
+        """The server's clock."""
+
+    def run_handlers(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Runs ``work``, which never raises, in a task that the server waits for when it stops."""
 
 
 class Recipient(Protocol):
@@ -103,7 +123,9 @@ class TargetOf(Generic[AnySocket]):
         return replace(self, policy=check_policy(policy))
 
     def timeout(self, seconds: float) -> Self:
-        """Sets how long `emit_with_ack` waits: seconds of the server's clock."""
+        """Sets how long `emit_with_ack` waits: seconds of the server's clock, at most an hour. Raises
+        `ValueError` for other times."""
+        check_seconds("the time", seconds)
         return replace(self, ack_timeout=seconds)
 
     def emit(self, event: str, *args: Any) -> None:

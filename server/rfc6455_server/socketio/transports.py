@@ -13,8 +13,8 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from rfc6455 import CloseCode, HandshakeError, Request
-from rfc6455_server.clock import sleep
+from rfc6455 import CloseCode, HandshakeError, Headers, Request, ascii_lower
+from rfc6455_server.clock import spread
 from rfc6455_server.http.routes import HttpRequest, HttpResponse, HttpRoute
 from rfc6455_server.limits import Addresses, Limits
 from rfc6455_server.listening.routing import STOPPING as REFUSED_WHILE_STOPPING
@@ -27,7 +27,8 @@ from rfc6455_server.socketio.engine_packets import DEFAULT_MAX_PACKETS, EngineEr
 from rfc6455_server.socketio.handshake import parse_query
 from rfc6455_server.socketio.ids import new_id
 from rfc6455_server.socketio.options import EngineOptions, RefusedRequest
-from rfc6455_server.socketio.reasons import STOPPING
+from rfc6455_server.socketio.polling import Answer
+from rfc6455_server.socketio.reasons import CLOSES, STOPPING
 from rfc6455_server.socketio.session import Session
 from rfc6455_server.websocket.hub import Hub
 from rfc6455_server.websocket.websocket import WebSocket
@@ -43,6 +44,9 @@ MAX_POLL_PACKETS: Final = 16
 _TAKES_MANY_PACKETS: Final = re.compile(r"^Mozilla/|^node-XMLHttpRequest|^okhttp/|\bCFNetwork/")
 # The time as python-socketio's client writes it into the query; JavaScript's is a short text.
 _PYTHON_TIME: Final = re.compile(r"[0-9]+\.[0-9]+")
+
+
+_FRAMING_FIELDS: Final = ("content-length", "transfer-encoding")  # which HTTP sets
 
 
 class _Error(NamedTuple):
@@ -76,6 +80,17 @@ def max_poll_packets(request: Request) -> int:
     if takes_many and _PYTHON_TIME.fullmatch(parse_query(request).get("t", "")) is None:
         return DEFAULT_MAX_PACKETS
     return MAX_POLL_PACKETS
+
+
+def check_fields(fields: Sequence[tuple[str, str]]) -> None:
+    """Raises `LocalProtocolError` or `ValueError` for fields that an answer cannot have.
+
+    HTTP would refuse them too late: when the session is open, or its messages are taken.
+    """
+    Headers(fields)
+    for name, value in fields:
+        if not value.isascii() or value.strip(" \t") != value or ascii_lower(name) in _FRAMING_FIELDS:
+            raise ValueError(f"an answer cannot have the field {name!r}: {value!r}")
 
 
 class Transports:
@@ -213,6 +228,9 @@ class Transports:
                 return
             await session.serve_websocket(websocket, probing=True)
             return
+        if self._is_closed():
+            websocket.start_close(*CLOSES[STOPPING])  # it was closed while the request was authorized
+            return
         session = self._open(request, "websocket", websocket.address, sid)
         session.secure = websocket.secure
         session.user = websocket.user
@@ -255,25 +273,35 @@ class Transports:
             await found.receive_post(head, request.body)
         except EngineError as error:
             return self._error(head, _Error(*_BAD_REQUEST, {"name": error.slug}))
-        return self._answer(head, b"ok", "text/html")
+        try:
+            return self._answer(head, b"ok", "text/html")
+        except Exception:
+            found.fail("transport error")  # a header hook failed, and the client takes the POST for lost
+            raise
 
     async def _answer_poll(self, session: Session, request: Request) -> HttpResponse:
         threshold = self._options.http_compression
         session.start_poll()
-        while True:
-            await session.wait_poll()
-            compresses = threshold is not None and session.unsent >= threshold
-            coding = choose_coding(request) if compresses else None
-            # Clients that take turns to have their answers compressed hold none while they wait.
-            async with self._compressor.turn if coding else nullcontext():
-                text = session.take_poll()
-                if text:
-                    return await self._make_answer(session, request, text, coding)
+        text = ""
+        try:
+            while True:
+                await session.wait_poll()
+                compresses = threshold is not None and session.unsent >= threshold
+                coding = choose_coding(request) if compresses else None
+                # Clients that take turns to have their answers compressed hold none while they wait.
+                async with self._compressor.turn if coding else nullcontext():
+                    text = session.take_poll()
+                    if text:
+                        return await self._make_answer(session, request, text, coding)
+        except BaseException:
+            if not text:
+                session.lose_poll()  # the client has left
+            raise
 
     async def _make_answer(
         self, session: Session, request: Request, text: str, coding: Coding | None
     ) -> HttpResponse:
-        done = partial(session.end_poll, len(text))
+        done = partial(_end_poll, session, Answer.of(text))
         fields: list[tuple[str, str]] = []
         try:
             body = text.encode()
@@ -282,9 +310,7 @@ class Transports:
                 body = await self._compressor.compress(body, coding)
             response = self._answer(request, body, added=fields)
         except BaseException:
-            # The client has left, or a header hook failed: what answers this GET is lost.
-            session.fail("transport error")
-            done()
+            done(False)  # the client has left, or a header hook failed
             raise
         response.done = done
         return response
@@ -315,7 +341,10 @@ class Transports:
     def _added_fields(
         self, request: Request, fields: list[tuple[str, str]], opened: str | None
     ) -> list[tuple[str, str]]:
-        """Adds the cookie to the fields of an answer, and lets the application change them."""
+        """Adds the cookie to the fields of an answer, and lets the application change them.
+
+        Raises what a hook raises, and `check_fields` for what a hook has made.
+        """
         options = self._options
         if opened is not None:
             if self._cookie is not None:
@@ -324,6 +353,8 @@ class Transports:
                 options.initial_headers(request, fields)
         if options.headers is not None:
             options.headers(request, fields)
+        if options.headers is not None or (opened is not None and options.initial_headers is not None):
+            check_fields(fields)
         return fields
 
     def _error(self, request: Request, error: _Error) -> HttpResponse:
@@ -349,9 +380,9 @@ class Transports:
             return HttpResponse(user.body, status=user.status, headers=fields, reason=user.reason)
         counted = None if self._is_proxy(request.address) else request.address
         if len(self._opened_by_polling) >= self._limits.max_connections:
-            return HttpResponse(b"too many sessions\n", status=503)
+            return HttpResponse(b"too many sessions\n", status=503, reason="too many sessions")
         if counted is not None and not self._addresses.admit(counted, self._hub().clock.time()):
-            return HttpResponse(b"too many sessions\n", status=429)
+            return HttpResponse(b"too many sessions\n", status=429, reason="too many of the address")
         session = self._open(head, "polling", request.address)
         session.secure = request.secure
         session.user = user
@@ -382,6 +413,7 @@ class Transports:
             logging.INFO,
             "session closed",
             address=session.address,
+            connection=session.connection_id,
             transport=transport,
             seconds=seconds,
             reason=reason,
@@ -397,11 +429,13 @@ class Transports:
     async def drain(self, seconds: float) -> None:
         """Closes the sessions that poll, spread over ``seconds``. The server closes the WebSockets."""
         polling = [session for session in self.sessions.values() if session.engine.transport == "polling"]
-        for session in polling:
-            session.close(STOPPING)
-            await sleep(self._hub().clock, seconds / len(polling))
+        await spread(self._hub().clock, seconds, polling, lambda session: session.close(STOPPING))
 
     def close(self) -> None:
-        """Ends all sessions at once: the server stops."""
+        """Ends all sessions at once: the server stops. A GET that waits is answered with a CLOSE."""
         for session in list(self.sessions.values()):
             session.fail(STOPPING)
+
+
+def _end_poll(session: Session, answer: Answer, sent: bool) -> None:
+    session.end_poll(answer, sent=sent)

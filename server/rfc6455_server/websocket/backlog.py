@@ -21,8 +21,22 @@ NO_KEY: Final = object()
 ENTRY_COST: Final = 256
 """Bytes counted for a waiting message besides its frame: for the objects that hold it."""
 
+CALL_COST: Final = 1280
+"""Bytes counted for a call that waits, such as one of `WebSocket.send`: its coroutines, future and task."""
+
+KEY_COST: Final = 128
+"""Bytes counted for the key of a waiting message besides the key itself: for its place in a table."""
+
 _MIN_REMOVED: Final = 64
 """Entries that were dropped out of order are removed when there are more of them than this."""
+
+
+def _deep_size(key: object) -> int:
+    """Returns the bytes of a key; those of an object that has neither items nor a size are few."""
+    size = getsizeof(key, ENTRY_COST)
+    if isinstance(key, tuple | frozenset):
+        size += sum(map(_deep_size, key))
+    return size
 
 
 class Waiting:
@@ -40,7 +54,7 @@ class Waiting:
         sent: asyncio.Future[bool] | None = None,
     ) -> None:
         self.message = message
-        key_size = 0 if key is NO_KEY else getsizeof(key)
+        key_size = 0 if key is NO_KEY else KEY_COST + _deep_size(key)
         self.size = 0 if message is None else size + key_size + ENTRY_COST
         """Bytes that it counts for."""
         self.droppable = droppable
@@ -70,6 +84,7 @@ class Backlog:
         "_queue",
         "progress_timer",
         "senders",
+        "senders_size",
         "size",
         "waiting_calls",
         "written",
@@ -87,12 +102,31 @@ class Backlog:
         """Bytes given to the transport since the peer fell behind."""
         self.senders: deque[Waiting] = deque()
         """Messages of `send` that have no room yet."""
+        self.senders_size = 0
+        """Bytes that these count for."""
         self.waiting_calls = 0
         """Calls of `send` that wait."""
         self.progress_timer: Timer | None = None
 
     def __len__(self) -> int:
         return self._count
+
+    def add_sender(self, waiting: Waiting) -> None:
+        """Adds a message of `send`, which waits for room."""
+        self.senders.append(waiting)
+        self.senders_size += waiting.size
+
+    def remove_sender(self, waiting: Waiting) -> None:
+        """Removes a message that waits for room; does nothing if it does not."""
+        if waiting in self.senders:
+            self.senders.remove(waiting)
+            self.senders_size -= waiting.size
+
+    def admit_sender(self) -> None:
+        """Queues the first message that waits for room."""
+        waiting = self.senders.popleft()
+        self.senders_size -= waiting.size
+        self.append(waiting)
 
     def append(self, waiting: Waiting) -> None:
         if isinstance(waiting.message, PreparedMessage):

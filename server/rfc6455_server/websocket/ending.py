@@ -53,6 +53,7 @@ class Ending:
         "_hub",
         "_inbox",
         "_outbox",
+        "_reason",
         "_tcp_closed",
         "_transport",
         "_waiters",
@@ -79,6 +80,7 @@ class Ending:
         """The peer's violation, if there was one."""
         self._cause: Cause | None = None
         self._code_sent: int | None = None
+        self._reason = ""  # of the side that decided to close
         self._ended_at = 0.0
         self._close_timer: Timer | None = None
         self._eof_received = False
@@ -95,7 +97,7 @@ class Ending:
         if self._connection.state is State.OPEN:
             encode_close(code, reason)
             self._outbox.encode_backlog()
-            self._record(cause, CloseCode.NO_STATUS_RECEIVED if code is None else code)
+            self._record(cause, CloseCode.NO_STATUS_RECEIVED if code is None else code, reason)
         self._connection.close(code, reason)
         if self.closed is None:
             self._outbox.finish()
@@ -106,16 +108,16 @@ class Ending:
         """Ends the connection at once, with a Close but without waiting for the peer's; raises alike."""
         if self._connection.state is State.OPEN:
             encode_close(code, reason)
-            self._record(cause, code)
-        self._record(cause)
+            self._record(cause, code, reason)
+        self._record(cause, reason=reason)
         self._connection.fail(code, reason)
         self._inbox.resume()
 
     # From the peer's side.
 
-    def receive_close(self, code: int) -> None:
+    def receive_close(self, code: int, reason: str) -> None:
         """Handles the peer's Close, which the codec has answered with the same code."""
-        self._record(Cause.PEER, code)
+        self._record(Cause.PEER, code, reason)
         if self._connection.close_expected:  # else `ConnectionClosed` follows at once
             self._outbox.finish()
             self._start_close_timer()
@@ -123,7 +125,7 @@ class Ending:
     def receive_failure(self, failure: ConnectionFailed) -> None:
         """Handles the peer's violation, which the codec has answered with a Close."""
         self.failure = failure
-        self._record(Cause.PROTOCOL_ERROR, failure.code)
+        self._record(Cause.PROTOCOL_ERROR, failure.code, failure.reason)
 
     def receive_eof(self) -> None:
         """Handles the end of the input."""
@@ -144,7 +146,7 @@ class Ending:
         self._ended_at = self._hub.clock.time()
         self._outbox.finish()
         self._inbox.finish()
-        self._hub.stats.closes[closed.code, cause.value] += 1
+        self._hub.stats.closes[self._code_sent, cause.value] += 1
 
     def close_tcp(self) -> None:
         """Closes TCP in the order of RFC 6455 §7.1.1."""
@@ -205,16 +207,18 @@ class Ending:
             closed_by=_CLOSED_BY.get(cause, "us"),
             code_sent=self._code_sent,
             code_received=None if closed.code == CloseCode.ABNORMAL_CLOSURE else closed.code,
-            reason=closed.reason or (self.failure.reason if self.failure else ""),
+            reason=self._reason,
             cause=cause,
             seconds=self._ended_at - opened_at,
             dropped=self._outbox.dropped,
             loop_lag=self._hub.loop_lag,
         )
 
-    def _record(self, cause: Cause, code_sent: int | None = None) -> Cause:
-        """Records a cause and a code unless others were recorded before; returns the recorded cause."""
-        self._cause = self._cause or cause
+    def _record(self, cause: Cause, code_sent: int | None = None, reason: str = "") -> Cause:
+        """Records a cause with its reason, and a code, unless others were recorded before; returns the
+        recorded cause."""
+        if self._cause is None:
+            self._cause, self._reason = cause, reason
         self._code_sent = self._code_sent or code_sent
         return self._cause
 

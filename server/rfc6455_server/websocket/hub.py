@@ -2,17 +2,33 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
-from rfc6455 import Event, PreparedMessage
+from rfc6455 import Event, PreparedMessage, Request
 from rfc6455_server.clock import Clock
 from rfc6455_server.limits import Limits
 from rfc6455_server.policies import Policy
 from rfc6455_server.stats import Stats
+from rfc6455_server.websocket.lingering import Lingering
 from rfc6455_server.websocket.reports import CloseReport
 
-Slowness = Literal["backlog full", "budget exceeded", "send timeout"]
-"""Why a slow peer is disconnected: its backlog or all backlogs are full, or `send` waits too long."""
+Slowness = Literal["backlog full", "budget exceeded", "send timeout", "receive timeout"]
+"""Why a slow peer is disconnected: its backlog is full, or all that waits; `send` waits too long; a message
+takes too long to arrive."""
+
+
+FEW_BYTES: Final = 1 << 12
+"""Fewer bytes than this, of messages or of a head, are not counted in the budget: a connection takes more."""
+
+_FIELD_COST: Final = 256
+"""Bytes counted for each field of a head besides its characters."""
+
+
+def head_size(request: Request) -> int:
+    """Returns the bytes of memory that the head of a request takes."""
+    return len(request.target) + sum(
+        [_FIELD_COST + len(name) + len(value) for name, value in request.headers]
+    )
 
 
 class Owner(Protocol):
@@ -79,18 +95,22 @@ class Tick:
 class Budget:
     """The bytes that wait for, or from, all peers of a server together, and their limit.
 
-    A message that waits for many peers counts once here, besides the objects that hold it for each of them.
+    A message that waits for many peers counts once here, besides the objects that hold it for each of them,
+    and with its compressed forms.
     """
 
-    __slots__ = ("_holders", "_limit", "_shared", "_sizes", "_total", "_trimming")
+    __slots__ = ("_compressed", "_holders", "_limit", "_shared", "_sizes", "_total", "_trimming", "incoming")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._total = 0
         self._sizes: dict[Holder, int] = {}
         self._holders: dict[PreparedMessage, int] = {}
+        self._compressed: dict[PreparedMessage, int] = {}  # bytes of the compressed forms of these
         self._shared = 0  # bytes that `_total` counts once too often
         self._trimming = False
+        self.incoming = 0
+        """Bytes of messages that no handler has taken, and of unfinished ones: a part of ``queued``."""
 
     @property
     def queued(self) -> int:
@@ -103,6 +123,14 @@ class Budget:
         self._holders[message] = holders + 1
         if holders:
             self._shared += message.size
+        else:
+            self.recount(message)
+
+    def recount(self, message: PreparedMessage) -> None:
+        """Records that ``message`` may have been compressed, for a connection that need not be behind."""
+        if message in self._holders and (size := message.compressed_size):
+            self._total += size - self._compressed.get(message, 0)
+            self._compressed[message] = size
 
     def drop(self, message: PreparedMessage) -> None:
         """Records that a backlog no longer holds ``message``."""
@@ -112,6 +140,7 @@ class Budget:
             self._shared -= message.size
         else:
             del self._holders[message]
+            self._total -= self._compressed.pop(message, 0)
 
     def charge(self, holder: Holder, size: int) -> None:
         """Records that ``size`` bytes wait in ``holder``.
@@ -145,6 +174,7 @@ class Hub:
         "by_id",
         "clock",
         "limits",
+        "lingering",
         "loop",
         "loop_lag",
         "on_report",
@@ -173,6 +203,7 @@ class Hub:
         self.stats = stats or Stats()
         self.tick = Tick(loop)
         self.budget = Budget(limits.max_total_queue)
+        self.lingering = Lingering()
         self.on_report = on_report
         self.wants_reports = wants_reports
         self.by_id: dict[str, object] = {}

@@ -1,7 +1,7 @@
-"""Pings, latency, and the event loop's lag: one timer for all connections of a server.
+"""Pings, and the time-outs after them: one timer for all connections of a server.
 
 Implements: RFC 6455 §5.5.2 (a Ping as a keepalive).
-Left to others: answering Pings (the codec), matching Pongs (`websocket`).
+Left to others: answering Pings (the codec), matching Pongs (`websocket`), how late the event loop is (`lag`).
 
 The connections are spread over a few groups, and each turn of the timer sends a Ping to one group, so the
 work is spread over the interval. A whole group gets the same Ping: its Pong shows that the peer is alive and
@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from rfc6455 import CloseCode, new_mask_key
 from rfc6455_server.clock import Timer
 from rfc6455_server.websocket.hub import Hub
+from rfc6455_server.websocket.lag import LoopLag
 from rfc6455_server.websocket.outbox import MIN_PROGRESS
 from rfc6455_server.websocket.reports import Cause
 from rfc6455_server.websocket.websocket import WebSocket
@@ -22,9 +23,6 @@ MAX_GROUPS: Final = 20
 
 MIN_TURN: Final = 0.05
 """Minimum seconds between two turns."""
-
-LAG_MEMORY: Final = 60.0
-"""Seconds for which the largest lag is remembered, for the reports of connections that end then."""
 
 
 class _PingRound(NamedTuple):
@@ -51,9 +49,8 @@ class Keepalive:
         self._next_group = 0
         self._timer: Timer | None = None
         self._answer_timers: set[Timer] = set()
-        self._due = 0.0
-        self._total_lag = 0.0  # seconds by which the loop was late, in all turns together
-        self._lagged_at = float("-inf")
+        self.lag = LoopLag(hub)
+        """Measures while there are connections here; `Listener` lets it measure for other ones, too."""
 
     def __len__(self) -> int:
         return len(self._group_of)
@@ -62,6 +59,7 @@ class Keepalive:
         """Adds a connection; its first Ping follows after one interval."""
         # The group whose turn was last.
         self._group_of[websocket] = (self._next_group - 1) % self._group_count
+        self.lag.start()
         if self._timer is None:
             self._start_timer()
 
@@ -77,30 +75,20 @@ class Keepalive:
                 timer.cancel()
         self._timer = None
         self._answer_timers.clear()
+        self.lag.stop()
 
     def _start_timer(self) -> None:
-        self._due = self._hub.clock.time() + self._turn
         self._timer = self._hub.clock.call_later(self._turn, self._take_turn)
 
     def _take_turn(self) -> None:
-        now = self._hub.clock.time()
-        self._measure_lag(now)
         group = [websocket for websocket, number in self._group_of.items() if number == self._next_group]
         self._next_group = (self._next_group + 1) % self._group_count
         if group:
-            self._ping(group, now, repeated=False)
+            self._ping(group, self._hub.clock.time(), repeated=False)
         if self._group_of:
             self._start_timer()
         else:
             self._timer = None
-
-    def _measure_lag(self, now: float) -> None:
-        lag = max(0.0, now - self._due)
-        self._total_lag += lag
-        self._hub.stats.loop_lag.observe(lag)
-        if lag >= self._hub.loop_lag or now - self._lagged_at > LAG_MEMORY:
-            self._hub.loop_lag = lag
-            self._lagged_at = now
 
     def _ping(self, websockets: list[WebSocket], now: float, *, repeated: bool) -> None:
         data = new_mask_key()
@@ -112,7 +100,7 @@ class Keepalive:
                 taken[websocket] = bytes_taken
             websocket.send_ping(data)
         timeout = self._hub.limits.ping_timeout
-        round_ = _PingRound(data, websockets, self._total_lag, now + timeout, repeated, taken)
+        round_ = _PingRound(data, websockets, self.lag.total, now + timeout, repeated, taken)
         timer: Timer | None = None
 
         def check() -> None:
@@ -128,8 +116,8 @@ class Keepalive:
         now = self._hub.clock.time()
         suspects = [ws for ws in round_.websockets if not ws.heard and ws.closed is None]
         silent = [ws for ws in suspects if not _is_excused(ws, round_)]
-        # How late the loop was since the Ping: in the turns that are over, and in this very call.
-        lag = self._total_lag - round_.lag_before + max(0.0, now - round_.due)
+        # How late the loop was since the Ping: as measured until now, and in this very call.
+        lag = self.lag.total - round_.lag_before + max(0.0, now - round_.due)
         lagged = lag > self._hub.limits.ping_timeout / 2
         if silent and lagged and not round_.repeated:
             # Once more, with the full timeout: what arrived may not even have been read.

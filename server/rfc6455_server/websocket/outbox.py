@@ -13,14 +13,21 @@ from typing import Final
 
 from rfc6455 import Connection, PreparedMessage
 from rfc6455_server.policies import Policy
-from rfc6455_server.websocket.backlog import ENTRY_COST, Backlog, Waiting
+from rfc6455_server.websocket.backlog import CALL_COST, Backlog, Waiting
 from rfc6455_server.websocket.hub import Hub, NoOwner, Owner, Slowness
 
 MAX_UNWRITTEN: Final = 1 << 16
 """More bytes than this are written at once, and not at the end of the tick."""
 
+_MAX_HELD: Final = 3 << 15
+"""The same of several frames, with what holds them: room for 64 of 1 KiB, the answers to what one read may
+bring. Writing some of these earlier costs a tenth of an echo (``benchmarks/echo.py``)."""
+
 MIN_PROGRESS: Final = 1 << 16
 """Bytes that a peer must take within the send timeout if its backlog is full or a call of `send` waits."""
+
+FRAME_COST: Final = 128
+"""Bytes counted for a frame in the codec besides its payload: for the objects that hold it."""
 
 _MAX_ENCODED: Final = 1 << 20
 """Bytes of the backlog that are encoded before others have their turn."""
@@ -34,15 +41,16 @@ class Outbox:
     __slots__ = (
         "_backlog",
         "_connection",
-        "_control_frames",
         "_finished",
         "_hub",
         "_lost",
         "_owner",
+        "_reserved",
         "_scheduled",
         "_transport",
         "_unwritten",
         "_write_first",
+        "_written",
         "behind",
         "dropped",
     )
@@ -56,8 +64,9 @@ class Outbox:
         self._hub = hub
         self._scheduled = False
         self._write_first = True
-        self._unwritten = 0  # bytes queued in the codec since the last write, approximately
-        self._control_frames = 0  # frames among them that were queued ahead of the backlog
+        self._unwritten = 0  # bytes queued in the codec since the last write, with what holds them
+        self._written = 0  # bytes of the last write
+        self._reserved = 0  # bytes held for this peer elsewhere
         self._backlog: Backlog | None = None
         self._finished = False
         self._lost = False
@@ -91,23 +100,35 @@ class Outbox:
             self.flush()
 
     def schedule(self, size: int) -> bool:
-        """Writes what is queued, ``size`` bytes more than before, at the end of this tick.
+        """Writes what is queued, a frame of ``size`` bytes more than before, at the end of this tick.
 
-        If it is much, writes it at once and returns True.
+        If it is much, writes it at once and returns True. Empty frames are not free: a tick could have any
+        number of them.
         """
-        self._unwritten += size
+        self._unwritten += size + FRAME_COST
         if self.behind:
             # Control frames, and heartbeats of a protocol above: messages wait in the backlog.
-            self._control_frames += 1
-            self._hub.budget.charge(self, self.size)
+            self._charge()
             return False
-        if self._unwritten > MAX_UNWRITTEN:
+        if self._unwritten > _MAX_HELD:
             self.flush()
             return True
         if not self._scheduled:
             self._scheduled = True
             self._hub.tick.schedule(self)
         return False
+
+    def schedule_control(self, size: int) -> None:
+        """Writes an answer to a control frame at the end of this tick, and not before.
+
+        Between two writes, the codec counts the control frames that arrive: a flood is one in a single tick.
+        """
+        self._unwritten += size + FRAME_COST
+        if self.behind:
+            self._charge()
+        elif not self._scheduled:
+            self._scheduled = True
+            self._hub.tick.schedule(self)
 
     def flush(self) -> None:
         """Writes what is queued now, unless the peer is behind."""
@@ -116,7 +137,7 @@ class Outbox:
 
     def _write(self) -> int:
         """Gives the codec's output to the transport, which may call `pause`. Returns the bytes written."""
-        self._unwritten = self._control_frames = 0
+        self._unwritten = 0
         data = self._connection.data_to_send()
         if not data:
             return 0
@@ -124,6 +145,7 @@ class Outbox:
             self._lost = True  # TCP is closed; `connection_lost` follows
             return 0
         self._hub.stats.bytes_out += len(data)
+        self._written = len(data)
         if len(data) <= MAX_UNWRITTEN or self._transport.get_extra_info("ssl_object") is None:
             self._transport.write(data)
         else:
@@ -132,11 +154,12 @@ class Outbox:
 
     def _write_tls(self, data: bytes) -> None:
         """Writes in pieces: asyncio's TLS transport takes a write whole, and does not count what it holds."""
+        self._written = 0  # TLS keeps none of it, but what it was encrypted to
         view = memoryview(data)
         for start in range(0, len(data), MAX_UNWRITTEN):
             self._transport.write(view[start : start + MAX_UNWRITTEN])
         if self.behind:
-            self._hub.budget.charge(self, self.size)  # `pause` was called after one of the pieces
+            self._charge()  # `pause` was called after one of the pieces
 
     # A peer that is behind.
 
@@ -148,8 +171,29 @@ class Outbox:
 
     @property
     def _in_codec_and_transport(self) -> int:
-        control = self._unwritten + self._control_frames * ENTRY_COST
-        return control + self._transport.get_write_buffer_size()
+        return self._unwritten + self._transport.get_write_buffer_size()
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory that this peer takes: what waits, and the calls that wait for it.
+
+        A transport frees a write when it has written the last byte of it, and not before.
+        """
+        held = self._unwritten + self._reserved
+        backlog = self._backlog
+        if backlog is not None:
+            held += backlog.size + backlog.senders_size + CALL_COST * backlog.waiting_calls
+        unsent = self._transport.get_write_buffer_size()
+        return held + max(unsent, self._written) if unsent else held
+
+    def reserve(self, size: int) -> None:
+        """Records that ``size`` more bytes are held for this peer elsewhere: its request, calls that wait."""
+        self._reserved += size
+        self._charge()
+
+    def _charge(self) -> None:
+        if self._owner is not _NO_OWNER:  # else TCP is closed
+            self._hub.budget.charge(self, self.held)
 
     def pause(self) -> None:
         """The transport could not write all that it was given."""
@@ -158,10 +202,9 @@ class Outbox:
         self.behind = True
         if self._backlog is None:
             self._backlog = Backlog(self._transport.get_write_buffer_size(), self._hub.budget)
-        size = self.size
-        if size > self._hub.limits.max_queue:
+        if self.size > self._hub.limits.max_queue:
             self._start_progress_timer(self._backlog)
-        self._hub.budget.charge(self, size)
+        self._charge()
 
     def resume(self) -> None:
         """The transport has written all that it was given: writes from the backlog until it pauses again.
@@ -170,14 +213,14 @@ class Outbox:
         """
         backlog = self._backlog
         if backlog is None:
-            self._hub.budget.release(self)  # all that `finish` left has been written
+            self._charge()  # all that `finish` left has been written
             return
         self.behind = False
         encoded = 0
         while not self.behind and self._backlog is backlog:
             if encoded > _MAX_ENCODED:
                 self.behind = True  # so that nothing overtakes the backlog
-                self._hub.budget.charge(self, self.size)
+                self._charge()
                 self._hub.loop.call_soon(self.resume)
                 return
             size = 0
@@ -191,7 +234,7 @@ class Outbox:
                 self._drop_backlog()
                 return
         if self._backlog is backlog:
-            self._hub.budget.charge(self, self.size)
+            self._charge()
 
     def post(self, message: PreparedMessage, policy: Policy) -> None:
         """Queues a message for a peer that is behind, if the policy finds room. Never waits."""
@@ -201,7 +244,7 @@ class Outbox:
         if backlog.post(message, policy, room, self._count_drop):
             # Nothing is dropped for a peer that keeps reading; one that does not is disconnected in time.
             self._start_progress_timer(backlog)
-        self._hub.budget.charge(self, self.size)
+        self._charge()
 
     async def send(self, message: PreparedMessage | str | bytes | None, size: int) -> bool:
         """Queues a message for a peer that is behind as soon as there is room; waits until it has left.
@@ -213,17 +256,18 @@ class Outbox:
         assert backlog is not None  # noqa: S101 - the peer is behind
         sent: asyncio.Future[bool] = self._hub.loop.create_future()
         waiting = Waiting(message, size, droppable=False, sent=sent)
-        backlog.senders.append(waiting)
+        backlog.add_sender(waiting)
         backlog.waiting_calls += 1
         self._admit_senders(backlog)
         self._start_progress_timer(backlog)
         try:
-            self._hub.budget.charge(self, self.size)
+            self._charge()
             return await sent
         finally:
             backlog.waiting_calls -= 1
-            if waiting in backlog.senders:
-                backlog.senders.remove(waiting)
+            backlog.remove_sender(waiting)
+            if self._backlog is backlog:
+                self._charge()
 
     async def wait_sent(self) -> bool:
         """Waits until all that is queued now has left; returns False if the connection ended first."""
@@ -252,22 +296,23 @@ class Outbox:
         """Writes what the codec still has, its Close last, and drops the backlog."""
         self._finished = True
         self._drop_backlog()
-        self._write()
-        unwritten = self._transport.get_write_buffer_size()
-        if unwritten:
-            self._hub.budget.charge(self, unwritten)  # until the peer has read it, or TCP is closed
+        before = self._written if self._transport.get_write_buffer_size() else 0
+        if self._write():
+            self._written += before
+        self._charge()  # until the peer has read it, or TCP is closed
 
     def release(self) -> None:
         """Drops everything, the reference to the owner too. Call it when TCP is closed."""
         self._finished = True
+        self._owner = _NO_OWNER
         self._drop_backlog()
         self._hub.budget.release(self)
-        self._owner = _NO_OWNER
 
     def _encode(self, waiting: Waiting) -> int:
         message = waiting.message
         if isinstance(message, PreparedMessage):
             self._connection.send_prepared(message)
+            self._hub.budget.recount(message)  # others may still hold it
         elif isinstance(message, str):
             self._connection.send_text(message)
         elif message is not None:  # `wait_sent` waits for a place in the queue, without a message
@@ -280,7 +325,7 @@ class Outbox:
         while backlog.senders:
             if backlog and self.size + backlog.senders[0].size > self._hub.limits.max_queue:
                 return
-            backlog.append(backlog.senders.popleft())
+            backlog.admit_sender()
 
     def _start_progress_timer(self, backlog: Backlog) -> None:
         """Starts a timer that checks whether the peer takes `MIN_PROGRESS`, unless one is running."""
@@ -312,8 +357,8 @@ class Outbox:
         backlog, self._backlog = self._backlog, None
         self.behind = False
         if backlog is not None:
-            self._hub.budget.release(self)
             backlog.clear()
+            self._charge()
 
     def _count_drop(self, policy: str) -> None:
         self.dropped += 1

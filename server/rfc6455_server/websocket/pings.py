@@ -6,6 +6,7 @@ Left to others: the Pings that keep a connection alive (`keepalive`).
 import asyncio
 
 from rfc6455 import Connection, new_mask_key
+from rfc6455_server.websocket.backlog import CALL_COST
 from rfc6455_server.websocket.hub import Hub
 from rfc6455_server.websocket.outbox import Outbox
 
@@ -29,6 +30,7 @@ class Pings:
         data = new_mask_key()
         answered: asyncio.Future[float] = self._hub.loop.create_future()
         self._unanswered[data] = (answered, self._hub.clock.time())
+        self._outbox.reserve(CALL_COST)
         self._connection.send_ping(data)
         self._outbox.schedule(len(data))
         self._outbox.flush()
@@ -36,6 +38,7 @@ class Pings:
             return await answered
         finally:
             self._unanswered.pop(data, None)
+            self._outbox.reserve(-CALL_COST)
 
     def receive_pong(self, data: bytes, now: float) -> None:
         """Finishes the Ping with this payload; does nothing if there is none."""

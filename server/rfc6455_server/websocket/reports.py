@@ -1,11 +1,14 @@
 """How a connection ended: one report for each, for the log, the metrics and the application.
 
-Left to others: finding the cause (`ending`, `keepalive`), writing the log line (`app`).
+Left to others: finding the cause (`ending`, `keepalive`).
 """
 
+import logging
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
+
+from rfc6455_server.logs import log
 
 
 class Cause(StrEnum):
@@ -24,9 +27,11 @@ class Cause(StrEnum):
     SLOW_CONSUMER = "slow consumer"
     """The peer did not read, and its backlog was full."""
     BUDGET = "queue budget"
-    """All backlogs together were over the limit, and this peer's was the largest."""
+    """All that waits for peers and handlers was over the limit together, and most waited for this one."""
     SEND_TIMEOUT = "send timeout"
     """The peer did not read while `WebSocket.send` waited for it."""
+    RECEIVE_TIMEOUT = "receive timeout"
+    """The peer began a message and was too slow to finish it."""
     LIMIT = "limit"
     """The peer sent too fast, or joined too many rooms."""
     PING_TIMEOUT = "ping timeout"
@@ -54,7 +59,7 @@ class CloseReport:
     code_received: int | None
     """The code of the peer's Close, in the same form."""
     reason: str
-    """The peer's reason, or else ours."""
+    """The reason of the side that closed, also if its Close could not be sent."""
     cause: Cause
     seconds: float
     """How long the connection was open."""
@@ -62,3 +67,22 @@ class CloseReport:
     """Messages that the slow-consumer policy dropped."""
     loop_lag: float
     """Seconds by which our event loop was recently late, at most: a possible reason for the peer to leave."""
+
+
+def log_report(report: CloseReport) -> None:
+    """Writes the line of a connection that has ended."""
+    log(
+        logging.INFO,
+        "connection closed",
+        id=report.id,
+        address=report.address,
+        path=report.path,
+        seconds=report.seconds,
+        closed_by=report.closed_by,
+        sent=report.code_sent,
+        received=report.code_received,
+        cause=report.cause.value,
+        reason=report.reason,
+        dropped=report.dropped,
+        loop_lag=report.loop_lag,
+    )

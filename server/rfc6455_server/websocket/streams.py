@@ -170,6 +170,8 @@ class CodecProtocol(asyncio.StreamReaderProtocol, asyncio.BufferedProtocol):
         """The address that opened the connection: TCP's, or that of a PROXY header."""
         self.address = ""
         """The client's address: ``peer``, or what a trusted proxy reports in ``X-Forwarded-For``."""
+        self.scheme = "http"
+        """``https`` if ``peer`` uses TLS: on this connection, or by the PROXY header."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)

@@ -7,6 +7,7 @@ Left to others: accepting and connecting (`listening`, `client`), the opening ha
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from secrets import token_hex
 from typing import Any, Final
@@ -27,6 +28,7 @@ from rfc6455 import (
     State,
 )
 from rfc6455_server.limits import Limits
+from rfc6455_server.logs import log
 from rfc6455_server.policies import Coalesce, Policy, check_policy
 from rfc6455_server.rooms import RoomMember
 from rfc6455_server.websocket.ending import ConnectionClosedError, Ending
@@ -41,6 +43,7 @@ _SLOWNESS_CAUSES: Final[dict[Slowness, Cause]] = {
     "backlog full": Cause.SLOW_CONSUMER,
     "budget exceeded": Cause.BUDGET,
     "send timeout": Cause.SEND_TIMEOUT,
+    "receive timeout": Cause.RECEIVE_TIMEOUT,
 }
 
 
@@ -155,7 +158,7 @@ class WebSocket(RoomMember):
 
     @property
     def unread_bytes(self) -> int:
-        """Bytes of messages that wait for the handler, with 64 for each besides its payload.
+        """Bytes of memory of the messages that wait for the handler, with what holds them.
 
         A batch of messages counts until all of it is taken.
         """
@@ -233,11 +236,11 @@ class WebSocket(RoomMember):
         """Handles an event of the codec that is not a message."""
         match event:
             case Ping(data=data):
-                self._outbox.schedule(len(data))
+                self._outbox.schedule_control(len(data))
             case Pong(data=data):
                 self._receive_pong(data)
-            case CloseReceived(code=code):
-                self._get_ending().receive_close(code)
+            case CloseReceived(code=code, reason=reason):
+                self._get_ending().receive_close(code, reason)
             case ConnectionFailed():
                 self._get_ending().receive_failure(event)
             case ConnectionClosed():
@@ -317,10 +320,12 @@ class WebSocket(RoomMember):
             self._connection.send_prepared(message)
         except LocalProtocolError:
             return  # the connection is closing
+        if self._connection.deflate is not None:
+            self._hub.budget.recount(message)  # members that are behind may hold it
         outbox.schedule(message.size)
 
-    def joining_limits(self) -> tuple[Limits, float]:
-        return self._hub.limits, self._hub.clock.time()
+    def joining_limits(self) -> tuple[Limits, int, float]:
+        return self._hub.limits, self._hub.stats.memberships, self._hub.clock.time()
 
     def pause_writing(self) -> None:
         self._outbox.pause()
@@ -364,6 +369,10 @@ class WebSocket(RoomMember):
         if sent_at is not None:
             self.latency = now - sent_at
             self._hub.stats.latency.observe(self.latency)
+        elif not self.behind:
+            # Nobody asked for it: it is the heartbeat of some clients. The tick ends with a write, even of
+            # nothing, after which the codec counts control frames afresh. A flood is one in a single tick.
+            self._outbox.schedule_control(0)
         if self._pings is not None:
             self._pings.receive_pong(data, now)
 
@@ -403,7 +412,7 @@ class WebSocket(RoomMember):
         await self._get_ending().wait_tcp_closed()
 
     def disconnect_slow(self, slowness: Slowness) -> None:
-        """Ends the connection: the peer does not read."""
+        """Ends the connection: the peer does not read, or does not finish what it sends."""
         cause = _SLOWNESS_CAUSES[slowness]
         self.fail(CloseCode.POLICY_VIOLATION, "too slow", cause=cause)
         if cause is Cause.SEND_TIMEOUT:
@@ -423,6 +432,14 @@ class WebSocket(RoomMember):
         self._protocol.reader.detach()
         self._protocol.websocket = None
 
+    def reserve(self, size: int) -> None:
+        """Records that ``size`` bytes are held for as long as TCP is open: of the request."""
+        self._outbox.reserve(size)
+
+    def finish_handling(self) -> None:
+        """Records that the handler has ended: what it left unread waits for nobody, and no longer counts."""
+        self._inbox.stop_counting()
+
     def _get_ending(self) -> Ending:
         if self._ending is None:
             self._ending = Ending(
@@ -439,9 +456,12 @@ class WebSocket(RoomMember):
             self._pings.fail(self._closed_error())
         for room in list(self._memberships or ()):
             room.leave(self)
-        for callback in self._on_closed or ():
-            callback(self)
-        self._on_closed = None
+        callbacks, self._on_closed = self._on_closed, None
+        for callback in callbacks or ():
+            try:
+                callback(self)
+            except Exception:  # noqa: BLE001 - whatever a callback raises
+                log(logging.ERROR, "a callback of on_closed failed", exception=True, id=self.id)
         if self._hub.on_report is not None and self._hub.wants_reports():
             report = self.report
             assert report is not None  # noqa: S101 - the connection has ended

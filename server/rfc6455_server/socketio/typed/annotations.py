@@ -249,7 +249,7 @@ class _Builder:
 
     def _typed_dict_fields(self, type_: type) -> list[Field]:
         fields = []
-        required_keys: frozenset[str] = type_.__required_keys__  # type: ignore[attr-defined]
+        required_keys: frozenset[str] = type_.__required_keys__  # type: ignore[attr-defined]  # a TypedDict
         for name, hint in resolve(type_, type_.__name__).items():
             required, annotation = name in required_keys, hint
             # Python does not see these in an annotation that it resolves late.
@@ -261,8 +261,8 @@ class _Builder:
 
     def _named_tuple_fields(self, type_: type) -> list[Field]:
         hints = resolve(type_, type_.__name__)
-        defaults: dict[str, Any] = type_._field_defaults  # type: ignore[attr-defined]
-        names: tuple[str, ...] = type_._fields  # type: ignore[attr-defined]
+        defaults: dict[str, Any] = type_._field_defaults  # type: ignore[attr-defined]  # a named tuple
+        names: tuple[str, ...] = type_._fields  # type: ignore[attr-defined]  # a named tuple
         return [
             self._field(
                 type_,

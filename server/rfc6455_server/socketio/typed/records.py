@@ -177,7 +177,7 @@ class NamedTupleShape(RecordShape):
         if not isinstance(value, self._type):
             wrong(value, path, self.label, problems)
             return value
-        items = zip(self.fields.values(), value, strict=True)  # type: ignore[call-overload]
+        items = zip(self.fields.values(), value, strict=True)  # type: ignore[call-overload]  # a tuple
         return [field.shape.encode(item, (path, i), problems) for i, (field, item) in enumerate(items)]
 
     def _schema(self, definitions: Definitions, outgoing: bool) -> Schema:

@@ -1,0 +1,75 @@
+"""Where ``rfc6455-server`` listens, from its options. An option that would have no effect is an error."""
+
+import socket
+from argparse import Namespace
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from rfc6455_server.listening.acceptor import Endpoint
+from rfc6455_server.listening.certificates import Certificate
+
+
+def make_endpoints(options: Namespace, passed: Sequence[socket.socket] = ()) -> list[Endpoint]:
+    """Returns the endpoints to listen on. ``passed`` are the sockets that the service manager has opened.
+
+    ``options.given`` are the names of the options that were given. Raises `ValueError` for options that do
+    not go together and for a wrong URL, and `OSError` for a file that cannot be used.
+    """
+    _check(options)
+    certificate = Certificate(options.cert, options.key or None) if options.cert else None
+    if passed:
+        endpoints = _passed_endpoints(options, certificate, passed)
+    elif options.listen:
+        endpoints = [_endpoint_of_url(url, certificate) for url in options.listen]
+    else:
+        endpoints = [Endpoint(options.host, options.port, certificate=certificate)]
+    endpoints = [
+        endpoint._replace(reuse_port=options.reuse_port, proxy_protocol=options.proxy_protocol)
+        for endpoint in endpoints
+    ]
+    if options.metrics:
+        # Each process has its own figures, and Prometheus sends no PROXY header.
+        endpoints.append(_endpoint_of_url(options.metrics, certificate)._replace(metrics=True))
+    if certificate is not None and not any(endpoint.tls for endpoint in endpoints):
+        raise ValueError("--cert has no effect: no --listen starts with https://")
+    return endpoints
+
+
+def _check(options: Namespace) -> None:
+    if options.key and not options.cert:
+        raise ValueError("--key needs --cert")
+    if options.proxy_protocol and not options.trust:
+        raise ValueError("--proxy-protocol needs --trust: no address may send PROXY headers")
+    for name in ("host", "port"):
+        if "listen" in options.given and name in options.given:
+            raise ValueError(f"--{name} and --listen exclude each other, also in the environment")
+
+
+def _passed_endpoints(
+    options: Namespace, certificate: Certificate | None, passed: Sequence[socket.socket]
+) -> list[Endpoint]:
+    """Returns endpoints for passed sockets. With a certificate, all but Unix sockets use TLS."""
+    for name in ("host", "port", "listen", "reuse_port"):
+        if name in options.given:
+            shown = name.replace("_", "-")
+            raise ValueError(f"--{shown} has no effect: the service manager has passed sockets")
+    return [
+        Endpoint(
+            listening=listening,
+            certificate=None if listening.family == socket.AF_UNIX else certificate,
+        )
+        for listening in passed
+    ]
+
+
+def _endpoint_of_url(url: str, certificate: Certificate | None) -> Endpoint:
+    parts = urlsplit(url)
+    if parts.scheme == "unix" and parts.path:
+        return Endpoint(path=parts.path)
+    if parts.scheme not in ("http", "https") or parts.path not in ("", "/") or not parts.hostname:
+        raise ValueError(f"cannot listen on {url!r}: use http://H:P, https://H:P or unix:PATH")
+    secure = parts.scheme == "https"
+    if secure and certificate is None:
+        raise ValueError(f"{url} needs --cert")
+    port = parts.port if parts.port is not None else 443 if secure else 80
+    return Endpoint(parts.hostname, port, certificate=certificate if secure else None)
