@@ -258,6 +258,19 @@ def test_a_compressed_message_may_declare_eight_times_the_limit() -> None:
 # What is held, and for how long.
 
 
+@pytest.mark.parametrize("opcode", [Opcode.TEXT, Opcode.BINARY])
+def test_what_is_held_counts_the_pieces(opcode: Opcode) -> None:
+    message = assembler()
+    assert message.held == 0
+    sizes = [1, 10, 4095, 4096, 1, 5000, 100]
+    for index, size in enumerate(sizes):
+        add(message, Opcode.CONTINUATION if index else opcode, b"x" * size, fin=False)
+        assert message.held == sum(map(sys.getsizeof, message._pieces))
+    assert message.held > sum(sizes)
+    assert add(message, Opcode.CONTINUATION, b"", fin=True) is not None
+    assert message.held == 0
+
+
 def test_the_size_of_the_last_message_or_fragment() -> None:
     message = assembler()
     assert message.finished_size == 0
@@ -365,6 +378,13 @@ def test_a_message_that_deflate_does_not_make_smaller_is_sent_as_it_is() -> None
     deflate = DeflateParameters(server_no_context_takeover=True)
     assert prepared.frame(deflate) is prepared.plain_frame
     assert prepared.compressed_size == 0
+
+
+@pytest.mark.parametrize(("messages", "plain"), [(["abc"] * 9, True), (["abc", "abcd"], False)])
+def test_a_shared_window_leaves_only_small_messages_as_they_are(messages: list[str], plain: bool) -> None:
+    prepared = PreparedMessage(*messages)
+    frame = prepared.frame(DeflateParameters(threshold=4))
+    assert frame is (prepared.plain_frame if plain else None)
 
 
 def test_the_size_of_a_prepared_message_is_that_of_its_frames() -> None:
