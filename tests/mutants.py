@@ -63,6 +63,10 @@ constants of a module, regular expressions among them, and properties stay as th
 of an error is not counted, because texts may change ([slugs.md](slugs.md)). Of a module with many mutants, a
 random sample is tested: all of them take more than two hours.
 
+A first run showed what the tests did not check; they do now, and the table is that of the same sample. So it
+flatters: of another sample, of 420 mutants of seven modules, 400 were found (95.2 %), and most of the others
+were equivalent.
+
 """
 
 

@@ -878,6 +878,16 @@ def test_each_end_compresses_by_its_own_window(role: Role) -> None:
     assert other < 700
 
 
+def test_a_prepared_message_is_compressed_once_for_many() -> None:
+    deflate = DeflateParameters(server_no_context_takeover=True)
+    message = PreparedMessage("to many " * 20)
+    members = [Connection(Role.SERVER, deflate=deflate) for _ in range(2)]
+    for member in members:
+        member.send_prepared(message)
+    first, second = (member.data_to_send() for member in members)
+    assert first is second
+
+
 @pytest.mark.parametrize("forgets", [False, True])
 def test_a_prepared_message_is_compressed(*, forgets: bool) -> None:
     deflate = DeflateParameters(server_no_context_takeover=forgets)

@@ -275,6 +275,13 @@ def test_the_error_names_the_parameter() -> None:
             PerMessageDeflate(**{name: 9}).agree(parse_extensions([f"permessage-deflate; {name}=10"]))  # type: ignore[arg-type]
 
 
+def test_each_sender_has_its_own_window() -> None:
+    agreed = DeflateParameters(server_max_window_bits=9, client_max_window_bits=12)
+    assert [agreed.window_bits(sender) for sender in (Role.SERVER, Role.CLIENT)] == [9, 12]
+    PerMessageDeflate(level=0, memory_level=1)
+    PerMessageDeflate(level=9, memory_level=9)
+
+
 def test_a_threshold_of_0_compresses_everything() -> None:
     agreed = PerMessageDeflate(threshold=0).agree(parse_extensions(["permessage-deflate"]))
     assert agreed is not None

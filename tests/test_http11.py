@@ -364,6 +364,13 @@ def test_bad_status_lines(line: bytes) -> None:
     assert caught.value.slug == "bad-status-line"
 
 
+def test_the_version_of_a_response() -> None:
+    parser = ResponseParser()
+    parser.receive_data(b"HTTP/1.0 101 x\r\n\r\n")
+    response = parser.next_head()
+    assert response == Response(101, reason="x", version="1.0")
+
+
 def test_a_long_status_line_is_not_414() -> None:
     parser = ResponseParser(max_line_size=20)
     parser.receive_data(b"HTTP/1.1 200 " + b"x" * 20)
