@@ -81,6 +81,32 @@ tests/node/asyncapi/node_modules/.installed: tests/node/asyncapi/package-lock.js
 		npm ci --prefix tests/node/asyncapi --ignore-scripts --no-audit --no-fund --loglevel=error; fi
 	mkdir -p $(@D) && touch $@
 
+# Runs each target of tests/fuzz by Atheris, FUZZ_SECONDS long; stops at the first input that fails, which is then in
+# build/fuzz/failed. `fuzz-quick` makes the same inputs each time, for CI. `make fuzz FUZZ=frames` runs one target.
+FUZZ ?= requests responses extensions frames deflate messages packets payloads
+FUZZ_SECONDS ?= 3600
+.PHONY: fuzz fuzz-quick
+fuzz: $(VENV)/.fuzz
+	for target in $(FUZZ); do \
+		$(RUN)/python -m tests.fuzz $$target -max_total_time=$(FUZZ_SECONDS) -timeout=20 || exit 1; done
+
+fuzz-quick: $(VENV)/.fuzz
+	for target in $(FUZZ); do \
+		$(RUN)/python -m tests.fuzz $$target quick || exit 1; done
+
+$(VENV)/.fuzz: pyproject.toml | $(VENV)/.dev
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	touch $@
+
+# Tests the tests of rfc6455/, see tests/mutants.py: two hours or so. `make mutants MUTANTS="masking uri"` for some modules.
+.PHONY: mutants
+mutants: $(VENV)/.mutants
+	CI=true $(RUN)/python -m tests.mutants $(MUTANTS)
+
+$(VENV)/.mutants: pyproject.toml | $(VENV)/.dev
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mutants]'
+	touch $@
+
 # Benchmarks of this project and its peers, in an environment of their own. `make bench-echo` runs one of them, and
 # `make bench BENCH=--quick` runs all of them in a few minutes, with rough figures.
 BENCHMARKS := masking codec echo broadcast events socketio handshake memory drain soak

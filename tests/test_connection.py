@@ -3,6 +3,7 @@
 import functools
 import random
 import tracemalloc
+import zlib
 from collections import deque
 from collections.abc import Callable
 
@@ -237,6 +238,14 @@ def test_a_limit_is_at_least_one(name: str) -> None:
         Connection(Role.SERVER, **{name: 0})  # type: ignore[arg-type]
 
 
+@both_roles
+def test_a_limit_of_one(role: Role) -> None:
+    connection = Connection(role, max_message_size=1, max_control_frames=1, max_empty_fragments=1)
+    empty = raw_frame(role, TEXT, fin=False)
+    assert feed(connection, [empty + raw_frame(role, CONTINUATION, b"a")]) == [TextMessage("a")]
+    assert feed(connection, [raw_frame(role, Opcode.PING)]) == [Ping(b"")]
+
+
 # The closing handshake.
 
 CLOSES = [
@@ -396,6 +405,13 @@ def test_we_fail_the_connection(role: Role) -> None:
     assert list(connection.events()) == [ABNORMAL]
     assert connection.should_close
     assert sent_frames(role, connection.data_to_send()) == [(0x88, close_payload(1008, b"policy"))]
+
+
+@both_roles
+def test_we_fail_the_connection_without_a_reason(role: Role) -> None:
+    connection = make_connection(role)
+    connection.fail(1011)
+    assert sent_frames(role, connection.data_to_send()) == [(0x88, close_payload(1011))]
 
 
 @both_roles
@@ -813,6 +829,77 @@ def test_nothing_is_sent_after_eof(role: Role) -> None:
             call()
         assert caught.value.slug == "not-open"
     assert connection.data_to_send() == b""
+
+
+@both_roles
+def test_events_one_at_a_time(role: Role) -> None:
+    connection = make_connection(role)
+    begun, ping = raw_frame(role, TEXT, b"a", fin=False), raw_frame(role, Opcode.PING)
+    connection.receive_data(begun + ping + raw_frame(role, CONTINUATION, b"b"))
+    assert [connection.next_event() for _ in range(3)] == [Ping(b""), TextMessage("ab"), None]
+
+
+@both_roles
+def test_next_event_inflates_until_there_is_an_event(role: Role) -> None:
+    connection = make_connection(role, deflate=DeflateParameters(), max_message_size=1 << 22)
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    payload = compressor.compress(bytes(1 << 22)) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    frame = raw_frame(role, BINARY, payload[:-4], rsv=4)
+    connection.receive_data(frame)
+    assert not connection.next_batch()
+    assert connection.inflating
+    assert connection.next_event() == BinaryMessage(bytes(1 << 22))
+    assert connection.next_event() is None
+
+
+@both_roles
+def test_the_example_of_rfc_7692_is_sent(role: Role) -> None:
+    deflate = DeflateParameters(threshold=0)
+    connection = make_connection(role, deflate=deflate)
+    connection.send_text("Hello")
+    connection.send_text("Hello")
+    # RFC 7692 §7.2.3.1, §7.2.3.2: whole, and by the window of the message before.
+    sent = [b"\xf2\x48\xcd\xc9\xc9\x07\x00", b"\xf2\x00\x11\x00\x00"]
+    assert sent_frames(role, connection.data_to_send()) == [(0xC1, payload) for payload in sent]
+
+
+@both_roles
+def test_each_end_compresses_by_its_own_window(role: Role) -> None:
+    far = random.Random(1).randbytes(600) * 2  # the second half refers further back than 9 bits reach
+    of_server = DeflateParameters(threshold=0, server_max_window_bits=9)
+    of_client = DeflateParameters(threshold=0, client_max_window_bits=9)
+    sizes = []
+    for deflate in (of_server, of_client):
+        connection = make_connection(role, deflate=deflate)
+        connection.send_binary(far)
+        sizes.append(len(connection.data_to_send()))
+    own, other = sizes if role is Role.SERVER else reversed(sizes)
+    assert own > 1200
+    assert other < 700
+
+
+def test_a_prepared_message_is_compressed_once_for_many() -> None:
+    deflate = DeflateParameters(server_no_context_takeover=True)
+    message = PreparedMessage("to many " * 20)
+    members = [Connection(Role.SERVER, deflate=deflate) for _ in range(2)]
+    for member in members:
+        member.send_prepared(message)
+    first, second = (member.data_to_send() for member in members)
+    assert first is second
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_a_prepared_message_is_compressed(*, forgets: bool) -> None:
+    deflate = DeflateParameters(server_no_context_takeover=forgets)
+    server, client = Connection(Role.SERVER, deflate=deflate), Connection(Role.CLIENT, deflate=deflate)
+    text = "to many " * 20
+    for _ in range(2):
+        server.send_prepared(PreparedMessage(text))
+    data = server.data_to_send()
+    first, second = sent_frames(Role.SERVER, data)
+    assert first[0] == second[0] == 0xC1
+    assert (len(second[1]) < len(first[1])) is not forgets  # by the window of the message before
+    assert feed(client, [data]) == [TextMessage(text)] * 2
 
 
 @pytest.mark.parametrize("size", [127, 128, 5000])

@@ -263,9 +263,29 @@ def test_the_client_agrees(
     if expected is None:
         with pytest.raises(HandshakeError) as caught:
             deflate.agree(parse_extensions([answer]))
-        assert caught.value.slug == "bad-extension"
+        # A client sends no answer.
+        assert (caught.value.slug, caught.value.status) == ("bad-extension", 0)
     else:
         assert deflate.agree(parse_extensions([answer])) == DeflateParameters(*expected, 1, 2, 3)
+
+
+def test_the_error_names_the_parameter() -> None:
+    for name in ("server_max_window_bits", "client_max_window_bits"):
+        with pytest.raises(HandshakeError, match=name):
+            PerMessageDeflate(**{name: 9}).agree(parse_extensions([f"permessage-deflate; {name}=10"]))  # type: ignore[arg-type]
+
+
+def test_each_sender_has_its_own_window() -> None:
+    agreed = DeflateParameters(server_max_window_bits=9, client_max_window_bits=12)
+    assert [agreed.window_bits(sender) for sender in (Role.SERVER, Role.CLIENT)] == [9, 12]
+    PerMessageDeflate(level=0, memory_level=1)
+    PerMessageDeflate(level=9, memory_level=9)
+
+
+def test_a_threshold_of_0_compresses_everything() -> None:
+    agreed = PerMessageDeflate(threshold=0).agree(parse_extensions(["permessage-deflate"]))
+    assert agreed is not None
+    assert agreed.threshold == 0
 
 
 def test_the_server_may_decline() -> None:

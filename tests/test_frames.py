@@ -211,3 +211,12 @@ def test_a_close_of_one_byte() -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         decode_close(b"\x03")
     assert (caught.value.slug, caught.value.code) == ("bad-close-payload", 1002)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "types"),
+    [("1000", "", "str and str"), (1000, b"why", "int and bytes"), (None, None, "NoneType and NoneType")],
+)
+def test_a_close_of_other_types_is_a_type_error(code: object, reason: object, types: str) -> None:
+    with pytest.raises(TypeError, match=f"not {types}$"):
+        encode_close(code, reason)  # type: ignore[arg-type]

@@ -48,6 +48,10 @@ def test_names_ignore_ascii_case_and_keep_their_order() -> None:
     assert repr(headers) == "Headers([('Host', 'a'), ('X-One', '1'), ('x-one', '2')])"
 
 
+def test_white_space_around_a_value_is_space_and_tab_only() -> None:
+    assert list(Headers([("X", " \t\xa0a\x85\t ")])) == [("X", "\xa0a\x85")]
+
+
 def test_a_missing_field() -> None:
     headers = Headers()
     assert headers.get("Host") is None

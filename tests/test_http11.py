@@ -40,6 +40,35 @@ def test_a_request_head() -> None:
     assert (request.path, request.query, request.version) == ("/chat", "room=1", "1.1")
 
 
+def test_a_head_that_arrives_as_a_whole_is_parsed_in_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RequestParser, "_next_line", None)
+    for limits in ({}, {"max_fields": 3}):
+        parser = RequestParser(**limits)
+        parser.receive_data(HEAD + b"rest\r\n\r\n")
+        head = parser.next_head()
+        assert head is not None
+        assert [name for name, _ in head.headers] == ["Host", "X-Empty", "X-Pad"]
+        assert parser.trailing_data == b"rest\r\n\r\n"
+    with pytest.raises(TypeError):
+        parse(HEAD, max_fields=2)
+
+
+def test_only_bytes_are_received() -> None:
+    parser = RequestParser()
+    for kind in (bytearray, memoryview, bytes):
+        parser.receive_data(kind(b"GET "))
+    for wrong in ("GET ", 5, [65], None):
+        with pytest.raises(TypeError):
+            parser.receive_data(wrong)  # type: ignore[arg-type]
+    parser.receive_data(b"/ HTTP/1.1\r\n\r\n")
+    with pytest.raises(HandshakeError):
+        parser.next_head()  # of "GET GET GET / HTTP/1.1"
+
+
+def test_a_head_that_begins_with_a_line_feed() -> None:
+    assert rejection(b"\n" + HEAD) == (400, "bare-line-feed")
+
+
 def test_bytes_after_the_head_are_kept() -> None:
     parser = RequestParser()
     parser.receive_data(HEAD[:-1])
@@ -285,6 +314,11 @@ def test_a_response_is_encoded() -> None:
     )
 
 
+@pytest.mark.parametrize("status", [100, 599])
+def test_the_first_and_the_last_status(status: int) -> None:
+    assert Response(status, reason="x").encode() == b"HTTP/1.1 %d x\r\n\r\n" % status
+
+
 @pytest.mark.parametrize(
     ("response", "slug"),
     [
@@ -328,6 +362,13 @@ def test_bad_status_lines(line: bytes) -> None:
     with pytest.raises(HandshakeError) as caught:
         parser.next_head()
     assert caught.value.slug == "bad-status-line"
+
+
+def test_the_version_of_a_response() -> None:
+    parser = ResponseParser()
+    parser.receive_data(b"HTTP/1.0 101 x\r\n\r\n")
+    response = parser.next_head()
+    assert response == Response(101, reason="x", version="1.0")
 
 
 def test_a_long_status_line_is_not_414() -> None:

@@ -46,6 +46,28 @@ def test_masking_is_xor_and_undoes_itself(data: bytes, key: bytes) -> None:
     assert apply_mask(masked, key) == data
 
 
+def test_a_mask_repeats_the_key_over_its_size() -> None:
+    masks = masking._Masks()
+    for size in (*range(10), 1001):
+        repeated, excess = masks[size]
+        mask = int.from_bytes(b"\1\2\3\4") * repeated >> excess
+        assert mask.to_bytes(size) == (b"\1\2\3\4" * 251)[:size]
+        assert masks[size] is masks[size]
+
+
+def test_large_payloads_are_masked_by_numpy_if_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masking, "_translate_lanes", None)
+    assert apply_mask(bytes(5000), b"abcd") == b"abcd" * 1250
+
+
+def test_many_payloads_are_masked_at_once_by_numpy_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    xor = masking.bulk_xor()
+    assert xor is not None
+    assert xor(memoryview(b"\1\2\xff"), b"\3\4\xff") == b"\2\6\0"
+    monkeypatch.setattr(masking, "_numpy", lambda: None)
+    assert masking.bulk_xor() is None
+
+
 def test_numpy_is_used_if_installed_and_not_required(monkeypatch: pytest.MonkeyPatch) -> None:
     masking._numpy.cache_clear()
     assert masking._numpy() is numpy

@@ -196,7 +196,14 @@ def compressed_header(length: int, *, fin: bool = True) -> FrameHeader:
     return FrameHeader(fin, True, Opcode.BINARY, None, length, 2)
 
 
-@pytest.mark.parametrize("assemble", [True, False])
+def test_a_message_without_rsv1_is_not_inflated() -> None:
+    message, _ = compressed_assembler(100)
+    assert add(message, Opcode.BINARY, deflated(b"abc"), fin=True) == BinaryMessage(deflated(b"abc"))
+    message.start_frame(compressed_header(len(deflated(b"abc"))))
+    assert message.receive(deflated(b"abc"), final=True) == BinaryMessage(b"abc")
+
+
+@pytest.mark.parametrize("assemble", [False, True])
 def test_at_most_one_byte_beyond_the_limit_is_inflated(assemble: bool) -> None:
     """The limit may be smaller than a piece of 64 KiB."""
     message, inflater = compressed_assembler(100, assemble=assemble)
@@ -249,6 +256,19 @@ def test_a_compressed_message_may_declare_eight_times_the_limit() -> None:
 
 
 # What is held, and for how long.
+
+
+@pytest.mark.parametrize("opcode", [Opcode.TEXT, Opcode.BINARY])
+def test_what_is_held_counts_the_pieces(opcode: Opcode) -> None:
+    message = assembler()
+    assert message.held == 0
+    sizes = [1, 10, 4095, 4096, 1, 5000, 100]
+    for index, size in enumerate(sizes):
+        add(message, Opcode.CONTINUATION if index else opcode, b"x" * size, fin=False)
+        assert message.held == sum(map(sys.getsizeof, message._pieces))
+    assert message.held > sum(sizes)
+    assert add(message, Opcode.CONTINUATION, b"", fin=True) is not None
+    assert message.held == 0
 
 
 def test_the_size_of_the_last_message_or_fragment() -> None:
@@ -358,6 +378,13 @@ def test_a_message_that_deflate_does_not_make_smaller_is_sent_as_it_is() -> None
     deflate = DeflateParameters(server_no_context_takeover=True)
     assert prepared.frame(deflate) is prepared.plain_frame
     assert prepared.compressed_size == 0
+
+
+@pytest.mark.parametrize(("messages", "plain"), [(["abc"] * 9, True), (["abc", "abcd"], False)])
+def test_a_shared_window_leaves_only_small_messages_as_they_are(messages: list[str], plain: bool) -> None:
+    prepared = PreparedMessage(*messages)
+    frame = prepared.frame(DeflateParameters(threshold=4))
+    assert frame is (prepared.plain_frame if plain else None)
 
 
 def test_the_size_of_a_prepared_message_is_that_of_its_frames() -> None:

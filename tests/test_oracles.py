@@ -1,122 +1,75 @@
-"""wsproto and websockets as oracles. For each difference, a table cites the section that decides."""
+"""wsproto and websockets as oracles: the same bytes, and a table of what may differ (`differences.toml`)."""
 
 import itertools
-from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from websockets.frames import Frame
-from websockets.protocol import CLIENT, SERVER, Protocol
-from websockets.protocol import State as WebsocketsState
-from wsproto import ConnectionType
-from wsproto import events as wsproto_events
-from wsproto.connection import Connection as WsprotoConnection
 
-from rfc6455 import (
-    BinaryMessage,
-    CloseReceived,
-    Connection,
-    ConnectionFailed,
-    Opcode,
-    Role,
-    TextMessage,
-)
-from tests.helpers import feed, raw_frame
+from rfc6455 import Role
+from tests import differences
+from tests.differences import Kind
+from tests.helpers import raw_frame
+from tests.oracles import Answer, difference, ours, websockets, wsproto
 from tests.rules import RULES
 
-LIMIT = 1 << 20
+
+def test_the_same_but_for_what_is_listed() -> None:
+    unlisted, unseen = differences.unlisted_and_unseen()
+    assert unlisted == {}
+    assert unseen == []
 
 
-class Answer(NamedTuple):
-    """The result of an implementation for some input."""
-
-    messages: list[str | bytes]
-    code: int | None
-    """The code of the Close that it received or sent after a violation; None while it is open."""
+def test_the_page_is_current() -> None:
+    """``python -m tests.differences --write`` writes it."""
+    assert differences.PAGE.read_text() == differences.page()
 
 
-def ours(role: Role, data: bytes) -> Answer:
-    messages: list[str | bytes] = []
-    code = None
-    for event in feed(Connection(role, max_message_size=LIMIT), [data]):
-        if isinstance(event, TextMessage | BinaryMessage):
-            messages.append(event.data)
-        elif isinstance(event, CloseReceived | ConnectionFailed):
-            code = event.code
-    return Answer(messages, code)
+def test_each_row_names_a_section() -> None:
+    for row in differences.rows():
+        assert row.why.startswith("RFC "), row
+        assert "§" in row.why, row
 
 
-def wsproto(role: Role, data: bytes) -> Answer:
-    connection = WsprotoConnection(ConnectionType.SERVER if role is Role.SERVER else ConnectionType.CLIENT)
-    connection.receive_data(data)
-    messages: list[str | bytes] = []
-    parts: list[str | bytes] = []
-    code = None
-    for event in connection.events():
-        if isinstance(event, wsproto_events.TextMessage | wsproto_events.BytesMessage):
-            piece = event.data if isinstance(event.data, str) else bytes(event.data)
-            parts.append(piece)
-            if event.message_finished:
-                messages.append(type(piece)().join(parts))  # type: ignore[arg-type]
-                parts.clear()
-        elif isinstance(event, wsproto_events.CloseConnection):
-            code = int(event.code)
-    return Answer(messages, code)
+def test_no_kind_is_listed_twice() -> None:
+    kinds = [kind for row in differences.rows() for kind in row.kinds()]
+    assert len(kinds) == len(set(kinds))
 
 
-def websockets(role: Role, data: bytes) -> Answer:
-    protocol = Protocol(SERVER if role is Role.SERVER else CLIENT, state=WebsocketsState.OPEN, max_size=LIMIT)
-    protocol.receive_data(data)
-    messages: list[str | bytes] = []
-    parts: list[bytes] = []
-    opcode = 0
-    for event in protocol.events_received():
-        assert isinstance(event, Frame)
-        if event.opcode >= Opcode.CLOSE:
-            continue
-        opcode = event.opcode or opcode
-        parts.append(bytes(event.data))
-        if event.fin:
-            whole = b"".join(parts)
-            parts.clear()
-            messages.append(whole.decode("utf-8", "replace") if opcode == Opcode.TEXT else whole)
-    if protocol.parser_exc is not None:
-        close = protocol.close_sent
-        return Answer(messages, close.code if close else None)
-    return Answer(messages, protocol.close_rcvd.code if protocol.close_rcvd else None)
+def test_an_unlisted_difference_and_a_row_that_does_not_show_are_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = Kind("frames", "wsproto", "bad-opcode", "accepts")
+    monkeypatch.setattr(differences, "found", lambda: {seen: b"x"})
+    unlisted, unseen = differences.unlisted_and_unseen()
+    assert unlisted == {seen: b"x"}
+    assert set(unseen) == set(differences.listed())
 
 
-# (oracle, our slug) -> the section that decides. A test shows that the results differ for each entry.
-DIFFERENCES = {
-    (wsproto, "message-too-big"): "RFC 6455 §10.4: wsproto leaves the limit to its caller",
-    (websockets, "bad-length"): "RFC 6455 §5.2: a length takes the shortest form",
-    (
-        websockets,
-        "length-too-long",
-    ): "RFC 6455 §5.2: the highest bit of 64 is 0, whatever the size limit",
-    (
-        websockets,
-        "control-too-long",
-    ): "RFC 6455 §5.5: we reject the extended form without waiting for the length",
-    (websockets, "bad-utf8"): "RFC 6455 §8.1: websockets checks in the layer above its protocol class",
-}
+@pytest.mark.parametrize(
+    ("our", "their", "word"),
+    [
+        (Answer(["a"], None), Answer(["a"], None), ""),
+        (Answer(["a"], 1002, "bad-rsv"), Answer(["a"], 1002), ""),
+        (Answer(["a"], 1007, "bad-utf8"), Answer(["a"], 1002), "1002"),
+        (Answer(["a"], 1002, "bad-rsv"), Answer(["a", "b"], 1002), "accepts"),
+        (Answer(["a"], 1002, "bad-rsv"), Answer(["a"], None), "later"),
+        (Answer(["a"], 1002, "bad-rsv"), Answer(["b"], 1002), "messages"),
+        (Answer(["a", "b"], 1002, "bad-rsv"), Answer(["a"], 1002), "messages"),
+        (Answer(["a"], None), Answer(["a"], 1002), "earlier"),
+        (Answer(["a", "b"], None), Answer(["a"], 1002), "fails"),
+        (Answer(["a", "b"], None), Answer(["a"], None), "messages"),
+        (Answer(["a"], 1000), Answer(["a"], 1001), "earlier"),
+    ],
+)
+def test_a_difference_in_one_word(our: Answer, their: Answer, word: str) -> None:
+    assert difference(our, their) == word
 
 
-@pytest.mark.parametrize("oracle", [wsproto, websockets], ids=["wsproto", "websockets"])
 @pytest.mark.parametrize(("role", "code", "slug", "data"), RULES)
-def test_violations(oracle: object, role: Role, code: int, slug: str, data: bytes) -> None:
-    answer = oracle(role, data)  # type: ignore[operator]
-    assert ours(role, data).code == code
-    if answer.code != code:
-        assert (oracle, slug) in DIFFERENCES
-
-
-@pytest.mark.parametrize(("oracle", "slug"), DIFFERENCES, ids=lambda value: getattr(value, "__name__", value))
-def test_every_listed_difference_exists(oracle: object, slug: str) -> None:
-    cases = [case.values for case in RULES if case.values[2] == slug]
-    assert cases
-    assert any(oracle(role, data).code != code for role, code, _, data in cases)  # type: ignore[operator]
+def test_violations(role: Role, code: int, slug: str, data: bytes) -> None:
+    answer = ours(role, data)
+    assert (answer.code, answer.slug) == (code, slug)
 
 
 @st.composite

@@ -1,6 +1,7 @@
 """The frame reader: alone, and through connections that use both of its paths."""
 
 import tracemalloc
+import zlib
 
 import pytest
 
@@ -95,6 +96,136 @@ def test_an_oversized_frame_fails_before_its_payload(role: Role) -> None:
     events = feed(connection, [frame[-1:]] if role is Role.SERVER else [frame])
     assert isinstance(events[0], ConnectionFailed)
     assert events[0].code == 1009
+
+
+@both_roles
+def test_one_byte_of_a_payload_is_judged_at_once(role: Role) -> None:
+    reader = make_reader(role)
+    reader.receive_data(raw_frame(role, TEXT, b"\xffabc")[:-3])
+    with pytest.raises(RemoteProtocolError) as caught:
+        reader.read()
+    assert caught.value.slug == "bad-utf8"
+
+
+def test_the_table_of_small_frames() -> None:
+    plain, masked = reader_module._small_frames(masked=False), reader_module._small_frames(masked=True)
+    for length in (0, 5, 125):
+        assert plain[length] == (length, 0, 0, 0, length)
+        assert masked[0x80 | length] == (4 + length, 8 * length, *MASKS[4 + length], length)
+    assert {*plain[126:]} == {*masked[:128], *masked[254:]} == {None}
+
+
+@both_roles
+def test_a_close_inside_a_message(role: Role) -> None:
+    reader = make_reader(role)
+    reader.receive_data(raw_frame(role, TEXT, b"a", fin=False) + raw_frame(role, Opcode.CLOSE))
+    assert read_all(reader) == [ControlFrame(Opcode.CLOSE, b"")]
+
+
+@both_roles
+def test_a_large_compressed_message_is_read_in_pieces(role: Role) -> None:
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    payload = (compressor.compress(bytes(200_000)) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    reader = make_reader(role, deflate=DeflateParameters(), assemble=False)
+    reader.receive_data(raw_frame(role, BINARY, payload, rsv=4) + raw_frame(role, Opcode.PING))
+    *pieces, ping = read_all(reader)
+    assert b"".join(piece.data for piece in pieces if isinstance(piece, BinaryFragment)) == bytes(200_000)
+    assert len(pieces) > 3
+    assert ping == ControlFrame(Opcode.PING, b"")
+
+
+@both_roles
+def test_a_very_large_compressed_message_is_inflated_in_turns(role: Role) -> None:
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    payload = (compressor.compress(bytes(3 << 20)) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    reader = make_reader(role, deflate=DeflateParameters(), max_message_size=1 << 22)
+    reader.receive_data(raw_frame(role, BINARY, payload, rsv=4))
+    turns = 0
+    while (event := reader.read()) is None:
+        assert reader.inflating
+        turns += 1
+    assert event == BinaryMessage(bytes(3 << 20))
+    assert 2 <= turns <= 3
+    assert not reader.inflating
+
+
+def compressed_halves(size: int) -> tuple[bytes, bytes]:
+    """Returns two fragments of a message of zeros, each of which inflates to half of ``size``."""
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    first, second = (
+        compressor.compress(bytes(size // 2)) + compressor.flush(zlib.Z_SYNC_FLUSH) for _ in range(2)
+    )
+    return first, second[:-4]
+
+
+@both_roles
+@pytest.mark.parametrize(("size", "turns"), [(100, 0), (5 << 20, 4)])
+def test_fragments_that_are_inflated_in_turns_are_read_in_order(role: Role, size: int, turns: int) -> None:
+    first, second = compressed_halves(size)
+    reader = make_reader(role, deflate=DeflateParameters(), max_message_size=size)
+    reader.receive_data(
+        raw_frame(role, BINARY, first, rsv=4, fin=False) + raw_frame(role, CONTINUATION, second)
+    )
+    assert [reader.read() for _ in range(turns)] == [None] * turns
+    assert reader.read() == BinaryMessage(bytes(size))
+
+
+def stops(role: Role) -> dict[str, bytes]:
+    """What the hot path stops at, by what it is."""
+    mask = 0x80 if role is Role.SERVER else 0
+    medium, large = raw_frame(role, BINARY, bytes(126)), raw_frame(role, BINARY, bytes(65_536))
+    return {
+        "nothing": b"",
+        "one byte": b"\x81",
+        "a small frame, incomplete": raw_frame(role, TEXT, b"abc")[:-1],
+        "a medium frame without a length": medium[:3],
+        "a medium frame, incomplete": medium[:-1],
+        "a large frame without a length": large[:9],
+        "a large frame, incomplete": large[:-1],
+        "wrong masking": raw_frame(role, TEXT, b"abc", masked=not mask),
+        "bad UTF-8": raw_frame(role, TEXT, b"\xff"),
+        "a Ping": raw_frame(role, Opcode.PING, b"abc"),
+        "a medium fragment": raw_frame(role, TEXT, b"x" * 126, fin=False),
+        "a large fragment": raw_frame(role, TEXT, b"x" * 65_536, fin=False),
+        "bad UTF-8 in a medium frame": raw_frame(role, TEXT, b"\xff" * 126),
+        "a long form for a short length": raw_frame(role, TEXT, b"abc", length_form=16),
+        "a larger message than the limit": raw_frame(role, TEXT, b"x" * 65_600),
+    }
+
+
+@pytest.mark.usefixtures("masking_path")
+@both_roles
+@pytest.mark.parametrize("count", [1, 20])
+@pytest.mark.parametrize("stop", stops(Role.SERVER))
+def test_the_hot_path_returns_what_is_before_the_frame_that_it_stops_at(
+    role: Role, count: int, stop: str
+) -> None:
+    messages: list[TextMessage | BinaryMessage] = [
+        TextMessage("a"),
+        BinaryMessage(bytes(125)),
+        TextMessage("x" * 126),
+        BinaryMessage(b"y" * 300),
+    ]
+    sent = b"".join(
+        raw_frame(role, TEXT, one.data.encode())
+        if isinstance(one, TextMessage)
+        else raw_frame(role, BINARY, one.data)
+        for one in messages
+    )
+    reader = make_reader(role, max_message_size=65_599)
+    assert reader.batch_size == 0
+    reader.receive_data(sent * count + stops(role)[stop])
+    assert list(reader.read_messages()) == messages * count
+    assert list(reader.read_messages()) == []
+
+
+@pytest.mark.usefixtures("masking_path")
+@both_roles
+@pytest.mark.parametrize("size", [125, 200, 65_536])
+def test_the_hot_path_returns_messages_of_exactly_the_limit(role: Role, size: int) -> None:
+    reader = make_reader(role, max_message_size=size)
+    reader.receive_data(raw_frame(role, BINARY, bytes(size)) * 20)
+    assert list(reader.read_messages()) == [BinaryMessage(bytes(size))] * 20
 
 
 @both_roles

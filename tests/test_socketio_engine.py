@@ -83,6 +83,8 @@ def test_base64_may_contain_line_breaks_as_from_the_java_client() -> None:
         ("bAQ", "bad-base64"),
         ("bAQ=", "bad-base64"),
         ("b=", "bad-base64"),
+        ("bAQID=", "bad-base64"),
+        ("bAQID==", "bad-base64"),
         ("bAQIDBA==AQ==", "bad-base64"),
         ("bA-_A", "bad-base64"),
         ("bAQ ==", "bad-base64"),

@@ -74,13 +74,16 @@ def decode_packet(message: str | bytes) -> EnginePacket:
         return EnginePacket(type_, message[1:])
     if message[:1] != "b":
         raise EngineError("unknown packet type", slug="bad-packet-type")
+    # The official Java client breaks its base64 into lines.
+    text = message[1:].replace("\n", "")
     try:
-        # The official Java client breaks its base64 into lines.
-        return EnginePacket(
-            EnginePacketType.MESSAGE, base64.b64decode(message[1:].replace("\n", ""), validate=True)
-        )
+        data = base64.b64decode(text, validate=True)
     except ValueError:
-        raise EngineError("not base64", slug="bad-base64") from None
+        data = None
+    # RFC 4648 §4: groups of four characters. Python ignores padding after the last complete group.
+    if data is None or len(text) % 4:
+        raise EngineError("not base64", slug="bad-base64")
+    return EnginePacket(EnginePacketType.MESSAGE, data)
 
 
 def encode_payload(packets: Iterable[EnginePacket]) -> str:
