@@ -455,7 +455,8 @@ def two_commands(*arguments: str) -> Iterator[dict[str, Process]]:
             if process.poll() is None:
                 process.terminate()
                 process.send_signal(signal.SIGINT)  # the second signal: a drain may take ten minutes here
-            assert "Traceback" not in process.communicate(timeout=30)[1]
+            errors = process.communicate(timeout=30)[1]
+            assert "Traceback" not in errors, errors
 
 
 async def send_and_receive(ws: WebSocket) -> None:

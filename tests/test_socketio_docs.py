@@ -749,7 +749,7 @@ def test_the_limits_have_these_defaults() -> None:
     for option, default, _ in table("What is bounded", "option", "default", "limits"):
         value = getattr(limits, option.strip("`"))
         assert option.strip("`") in LimitOptions.__annotations__
-        shown = {"none": None, "1 MiB": 1 << 20, "256 MiB": 256 << 20, "20 s": 20.0}
+        shown = {"none": None, "1 MiB": 1 << 20, "256 MiB": 256 << 20, "20 s": 20.0, "60 s": 60.0}
         assert value == (shown[default] if default in shown else int(default.replace(",", "")))
 
 

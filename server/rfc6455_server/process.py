@@ -12,7 +12,7 @@ import faulthandler
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Final, Protocol
 
@@ -51,8 +51,10 @@ def run(server: Served, listen: Callable[[], Awaitable[None]], drain_time: float
 
     If the process cannot end in an orderly way, it exits with status 1, after a traceback of each thread.
     """
+    process = _Process(server, drain_time)
     try:
-        asyncio.run(_Process(server, drain_time).serve(listen))
+        with process.signals_handled():
+            asyncio.run(process.serve(listen))
     finally:
         faulthandler.cancel_dump_traceback_later()
 
@@ -64,26 +66,27 @@ class _Process:
         self._manager = ServiceManager.from_environment()
         self._is_ready = False  # listens, and does not drain
         self._stop_asked = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def serve(self, listen: Callable[[], Awaitable[None]]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._first: asyncio.Future[str] = self._loop.create_future()
-        self._second: asyncio.Future[str] = self._loop.create_future()
-        with self._signals_handled():
-            try:
-                await listen()
-                self._manager.ready()
-                self._is_ready = True
-                log(logging.INFO, "stopping", signal=await self._first)
-                self._is_ready = False
-                self._manager.stopping()
-                await self._end()
-            finally:
-                self._server.abort()
-                self._manager.close()
+        loop = asyncio.get_running_loop()
+        self._first: asyncio.Future[str] = loop.create_future()
+        self._second: asyncio.Future[str] = loop.create_future()
+        self._loop = loop
+        try:
+            await listen()
+            self._manager.ready()
+            self._is_ready = True
+            log(logging.INFO, "stopping", signal=await self._first)
+            self._is_ready = False
+            self._manager.stopping()
+            await self._end()
+        finally:
+            self._server.abort()
+            self._manager.close()
 
     async def _end(self) -> None:
-        stopping = self._loop.create_task(self._drain_and_stop())
+        stopping = asyncio.create_task(self._drain_and_stop())
         ending: list[asyncio.Future[Any]] = [stopping, self._second]
         await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
         if stopping.done():
@@ -104,7 +107,8 @@ class _Process:
     # Signals. Handlers run in the main thread, wherever that is.
 
     @contextmanager
-    def _signals_handled(self) -> Iterator[None]:
+    def signals_handled(self) -> Iterator[None]:
+        """Handles signals also while asyncio begins and ends."""
         handlers: dict[int, _SignalHandler] = dict.fromkeys(
             (signal.SIGINT, signal.SIGTERM), self._handle_stop
         )
@@ -118,14 +122,21 @@ class _Process:
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _handle_stop(self, number: int, _: FrameType | None) -> None:
+        if self._loop is None:
+            raise KeyboardInterrupt  # nothing has begun
         if self._stop_asked:
             _exit_in(ABORT_TIME)
         future = self._second if self._stop_asked else self._first
         self._stop_asked = True
-        self._loop.call_soon_threadsafe(_resolve, future, signal.Signals(number).name)
+        self._call_soon(_resolve, future, signal.Signals(number).name)
 
     def _handle_reload(self, _: int, __: FrameType | None) -> None:
-        self._loop.call_soon_threadsafe(self._reload)
+        self._call_soon(self._reload)
+
+    def _call_soon(self, callback: Callable[..., None], *arguments: object) -> None:
+        if self._loop is not None:
+            with suppress(RuntimeError):  # it is closed
+                self._loop.call_soon_threadsafe(callback, *arguments)
 
     def _reload(self) -> None:
         if self._is_ready:

@@ -1,11 +1,8 @@
 """Peers that do not read, and what waits for them."""
 
 import asyncio
-import gc
 import json
-import tracemalloc
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine
 from itertools import product
 from typing import Any
 
@@ -19,7 +16,7 @@ from rfc6455_server.socketio import SocketIO
 from rfc6455_server.testing import ManualClock, TestClient, settle
 from rfc6455_server.websocket.backlog import ENTRY_COST, Backlog
 from rfc6455_server.websocket.hub import Budget, NoOwner
-from tests.helpers import feed, make_connection
+from tests.helpers import Held, feed, make_connection, measured
 from tests.hostile.flaws import flaw
 from tests.server_helpers import Recorder
 
@@ -109,22 +106,6 @@ class Rig:
         await asyncio.gather(*self._waiting, return_exceptions=True)
 
 
-@contextmanager
-def traced() -> Iterator[Callable[[], int]]:
-    """Yields a function that returns the bytes that were allocated since and are still held."""
-    gc.collect()
-    tracemalloc.start()
-
-    def held() -> int:
-        gc.collect()
-        return tracemalloc.get_traced_memory()[0]
-
-    try:
-        yield held
-    finally:
-        tracemalloc.stop()
-
-
 @flaw(
     "found here",
     what="does not read; empty and tiny messages, Pings and calls that wait took 130 × what was counted",
@@ -137,7 +118,8 @@ async def test_what_waits_counts_what_it_takes(way: str, size: str) -> None:
     async with rig.client:
         await rig.open(way)
         before = rig.server.queued
-        with traced() as held:
+        with measured():
+            held = Held()
             await rig.send(way, *SIZES[size])
             grown, counted = held(), rig.server.queued - before
         assert counted / 4 < grown < 1.5 * counted
@@ -225,7 +207,8 @@ async def test_a_write_counts_until_it_is_taken() -> None:
 def test_keys_of_messages_that_coalesce_count() -> None:
     budget = Budget(1 << 40)
     backlog = Backlog(0, budget)
-    with traced() as held:
+    with measured():
+        held = Held()
         for number in range(1000):
             key = (number, "x" * (1000 + number), ("y" * (1000 + number),))
             backlog.post(PreparedMessage(""), Coalesce(key), 1 << 40, print)
@@ -294,7 +277,8 @@ async def test_compressed_forms_of_what_waits_count() -> None:
         recorder.received.clear()
         before = server.queued
         frames = 0
-        with traced() as held:
+        with measured():
+            held = Held()
             for number in range(20):
                 text = "".join(str(number * digit) for digit in range(20_000))
                 server.rooms["all"].broadcast(text)

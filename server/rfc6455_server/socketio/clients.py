@@ -293,8 +293,10 @@ class Client:
         if self._connecting:
             self._start_timer()  # a middleware decides
         elif not self._sockets:
-            event = "refused client did not leave in time" if self._was_refused else "no CONNECT in time"
-            log(logging.INFO, event, address=self.session.address)
+            if self._was_refused:
+                log(logging.INFO, "refused client did not leave in time", address=self.session.address)
+            else:
+                log(logging.INFO, "no CONNECT in time", address=self.session.address)
             self.session.fail("forced close")  # nothing waits for it that it would have to fetch first
 
     def _start_timer(self) -> None:
