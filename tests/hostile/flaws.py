@@ -91,7 +91,7 @@ def tables() -> str:
         lines += ["| flaw | what a peer does | here | test |", "|---|---|---|---|"]
         for name, flaws in flaws_by_test(module):
             for one in flaws:
-                links = ", ".join(map(link, one.identifiers))
+                links = ", ".join(map(link, one.identifiers)) or "–"
                 lines.append(f"| {links} | {one.what} | {one.here} | `{name}` |")
     return "\n".join(lines) + "\n"
 
