@@ -23,7 +23,7 @@ ORDER = {
         "rfc6455_server.http": "extras refusals heads routes static connection metrics __init__",
         "rfc6455_server.listening": "certificates origins proxy acceptor routing opening listener __init__",
         "rfc6455_server.socketio": "ids packet_json packets typed engine_packets engine cors compression"
-        " options encoded backlog inflow polling reasons session handshake"
+        " options encoded backlog inflow reasons polling session handshake"
         " history recovery catchup registering documents handlers receiving"
         " targets sockets cluster namespaces parents classes msgpack clients"
         " client_files transports mounting engine_socket engine_server __init__",
