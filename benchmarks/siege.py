@@ -12,6 +12,7 @@ import os
 import random
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -59,7 +60,12 @@ class Siege:
             for client in HONEST_CLIENTS
             for _ in range(EACH_HONEST)
         ]
-        besiegers = [asyncio.create_task(self._besiege()) for _ in range(BESIEGERS)]
+        besiegers = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "benchmarks.siege", "--besiege", str(self._server.port)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+        )
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             await asyncio.sleep(SAMPLE_INTERVAL)
@@ -67,9 +73,8 @@ class Siege:
             advance(SAMPLE_INTERVAL)
         self._over = True
         await asyncio.gather(*honest)
-        for task in besiegers:
-            task.cancel()
-        await asyncio.gather(*besiegers, return_exceptions=True)
+        counts, _ = await besiegers.communicate(b"")  # the end of its input
+        self.attacks.update(json.loads(counts))
 
     async def _serve_itself(self, client: Any) -> None:
         while not self._over:
@@ -78,13 +83,30 @@ class Siege:
             except Disturbed as error:
                 self.disturbed[str(error)] += 1
 
-    async def _besiege(self) -> None:
+
+class Besiegers:
+    """Hostile clients, in a process of their own: they must not keep the honest ones from the processor."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._attacks: Counter[str] = Counter()
+
+    async def run(self) -> None:
+        """Comes until the standard input ends; then prints how often each kind has come."""
+        tasks = [asyncio.create_task(self._come()) for _ in range(BESIEGERS)]
+        await asyncio.to_thread(sys.stdin.read)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        print(json.dumps(self._attacks))
+
+    async def _come(self) -> None:
         while True:
             name, client = random.choice(list(HOSTILE_CLIENTS.items()))
             path = random.choice(["/echo", "/rooms/besieged"])
-            self.attacks[name] += 1
+            self._attacks[name] += 1
             try:
-                async with asyncio.timeout(30), tcp(self._server.port, random.choice(HOSTILE)) as peer:
+                async with asyncio.timeout(30), tcp(self._port, random.choice(HOSTILE)) as peer:
                     await client(peer, path)
             except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError):
                 pass  # the server has ended it, or refused it
@@ -193,7 +215,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--quick", action="store_true", help="one minute")
     parser.add_argument("--python", default=sys.executable, metavar="PATH", help="runs the server")
+    parser.add_argument("--besiege", type=int, metavar="PORT", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.besiege is not None:
+        asyncio.run(Besiegers(args.besiege).run())
+        return
     met, found = run(args.python, 60.0 if args.quick else args.minutes * 60)
     file = RESULTS / ("siege-quick.json" if args.quick else "siege.json")
     results = json.loads(file.read_text()) if file.exists() else {}

@@ -11,13 +11,14 @@ import os
 import resource
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rfc6455 import PerMessageDeflate
 from rfc6455_server import Server, WebSocket
 from rfc6455_server.limits import LimitOptions
-from rfc6455_server.socketio import Socket, SocketIO
+from rfc6455_server.socketio import DisconnectedError, Socket, SocketIO
 
 LIMITS: LimitOptions = {
     "max_message_size": 256 << 10,
@@ -26,6 +27,9 @@ LIMITS: LimitOptions = {
     "max_connections": 800,
     "max_connections_per_address": 150,
     "max_rooms": 100,
+    "message_rate": 500.0,
+    "byte_rate": 1_000_000.0,
+    "connection_rate": 20.0,
     "handshake_timeout": 3.0,
     "send_timeout": 5.0,
     "close_timeout": 3.0,
@@ -89,7 +93,8 @@ def serve_events(server: Server) -> None:
 
     @io.on("ask")
     async def ask(socket: Socket) -> None:
-        await socket.timeout(5).emit_with_ack("answer?")
+        with suppress(TimeoutError, DisconnectedError):
+            await socket.timeout(5).emit_with_ack("answer?")
 
 
 async def main(pages: str) -> None:
