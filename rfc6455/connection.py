@@ -212,7 +212,7 @@ class Connection:
             return self._events.popleft()
         batch = self._reader.read_messages() or self._read_batch()
         while not batch:
-            if not self.inflating:
+            if not self._reader.yielded:
                 return None
             batch = self._read_batch()
         self._events = batch
@@ -222,8 +222,8 @@ class Connection:
         """Returns the events that `next_event` would return next without parsing more; empty if none.
 
         Whole messages are returned together. A frame that may end the connection is never returned together
-        with messages before it, so that they can be answered first. After inflating 1 MiB of a message it
-        returns, so that others have a turn: while `inflating` is True, call it again.
+        with messages before it, so that they can be answered first. After 256 fragments, or after inflating
+        1 MiB, it returns, so that others have a turn: while `yielded` is True, call it again.
         """
         events = self._events
         if not events:
@@ -254,9 +254,9 @@ class Connection:
         return self._reader.held
 
     @property
-    def inflating(self) -> bool:
-        """Whether compressed data that has arrived is not inflated; see `next_batch`."""
-        return self.deflate is not None and self._reader.inflating
+    def yielded(self) -> bool:
+        """Whether `next_batch` returned nothing so that others have a turn, and not for lack of data."""
+        return self._reader.yielded
 
     def _read_batch(self) -> deque[Event]:
         """Parses by the general path until there is an event, or no more input."""
@@ -276,7 +276,7 @@ class Connection:
                 return self._receive_control_frame(item)
             if item is not None:
                 return deque((item,))
-            if reader.inflating:
+            if reader.yielded:
                 return NO_EVENTS
             if not reader.refill():
                 break

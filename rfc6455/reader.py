@@ -39,6 +39,9 @@ _WHOLE: Final = frozenset((_WHOLE_TEXT, _WHOLE_BINARY))
 _MAX_BATCH: Final = 256
 """Maximum messages that the hot path parses in one call: a message object is larger than a small frame."""
 
+_MAX_FRAGMENTS: Final = 256
+"""Maximum frames without an event that the general path parses before others have a turn: some 1 ms."""
+
 _SMALL: Final = 125
 """Maximum payload bytes of a frame with the shortest header."""
 
@@ -110,6 +113,7 @@ class FrameReader:
         "_message",
         "_position",
         "batch_size",
+        "yielded",
     )
 
     def __init__(
@@ -131,6 +135,8 @@ class FrameReader:
         self._frame: FrameHeader | None = None  # the frame whose payload is being read
         self._frame_read = 0
         self._control_payload = b""
+        self.yielded = False
+        """Whether `read` returned ``None`` because it had done much; then it is to be called again."""
         self.batch_size = 0
         """Bytes of the messages that were returned last; see `Connection.batch_size`."""
         peer = Role.CLIENT if self._masked else Role.SERVER
@@ -147,11 +153,6 @@ class FrameReader:
         """Whether bytes are left that were not parsed, or compressed data that was not inflated."""
         if self._position < len(self._buffer) or self._incoming:
             return True
-        return self.inflating
-
-    @property
-    def inflating(self) -> bool:
-        """Whether compressed data that has arrived is not inflated."""
         return self._inflater is not None and not self._inflater.exhausted
 
     @property
@@ -185,18 +186,19 @@ class FrameReader:
     def read(self) -> DataEvent | ControlFrame | None:
         """Parses until a message, fragment or control frame is complete.
 
-        Returns ``None`` if more data is needed, or if it has inflated much (`inflating`). Raises
+        Returns ``None`` if more data is needed, or if it has parsed or inflated much (`yielded`). Raises
         `RemoteProtocolError` for a violation.
         """
         inflater = self._inflater
-        while True:
+        self.yielded = False
+        for _ in repeat(None, _MAX_FRAGMENTS):
             if inflater is not None and not inflater.exhausted:
                 event = self._message.resume()
                 if event is not None:
                     self.batch_size = self._message.finished_size
                     return event
                 if not inflater.exhausted:
-                    return None
+                    break
             if self._frame is None:
                 self._start_frame()
                 if self._frame is None:
@@ -205,7 +207,9 @@ class FrameReader:
             if item is not None or self._frame is not None:
                 return item
             if inflater is not None and not inflater.exhausted:
-                return None
+                break
+        self.yielded = True
+        return None
 
     def refill(self) -> bool:
         """Appends newly arrived data to the unparsed rest of the buffer; returns False if none arrived.

@@ -847,7 +847,7 @@ def test_next_event_inflates_until_there_is_an_event(role: Role) -> None:
     frame = raw_frame(role, BINARY, payload[:-4], rsv=4)
     connection.receive_data(frame)
     assert not connection.next_batch()
-    assert connection.inflating
+    assert connection.yielded
     assert connection.next_event() == BinaryMessage(bytes(1 << 22))
     assert connection.next_event() is None
 

@@ -546,12 +546,12 @@ def test_a_batch_ends_after_inflating_a_mebibyte(role: Role, parts: int, *, eof:
     assert list(connections[0].events()) == [BinaryMessage(data), Ping(b"after"), *last]
     batches = [list(connections[1].next_batch())]
     while not batches[-1]:
-        assert connections[1].inflating
+        assert connections[1].yielded
         assert connections[1].unread
         batches.append(list(connections[1].next_batch()))
     assert 5 <= len(batches) <= 7
     assert batches[-1] == [BinaryMessage(data)]
-    assert not connections[1].inflating
+    assert not connections[1].yielded
     assert list(connections[1].next_batch()) == [Ping(b"after")]
 
 

@@ -342,9 +342,24 @@ async def test_others_have_a_turn_while_a_large_message_is_inflated() -> None:
     for _ in range(3):
         rig.inbox.pull()  # as if more had arrived
     inflated = []
-    while rig.connection.inflating:
+    while rig.connection.yielded:
         inflated.append(rig.connection._reader._message._inflated >> 20)
         assert rig.inbox.unread_bytes == 0
         await asyncio.sleep(0)
     assert inflated == [4, 5, 6, 7, 8, 9]
     assert rig.inbox.unread_bytes == sys.getsizeof(bytes(9 << 20)) + MESSAGE_COST + BATCH_COST
+
+
+async def test_reading_stops_until_what_has_come_is_parsed() -> None:
+    """What arrives between the turns of a read of tiny fragments would wait, and grow."""
+    rig = Rig()
+    first, fragment = (raw_frame(Role.SERVER, opcode, b"a", fin=False) for opcode in (Opcode.TEXT, 0))
+    rig.read(first + fragment * 600)
+    assert rig.reader.paused == [True]
+    for _ in range(2):
+        await asyncio.sleep(0)
+    assert rig.reader.paused == [True, False, True, False]
+    assert not rig.connection.unread
+    rig.read(raw_frame(Role.SERVER, 0, b"a"))
+    assert rig.inbox.unread_bytes > 602
+    assert rig.reader.paused == [True, False, True, False]

@@ -142,11 +142,11 @@ def test_a_very_large_compressed_message_is_inflated_in_turns(role: Role) -> Non
     reader.receive_data(raw_frame(role, BINARY, payload, rsv=4))
     turns = 0
     while (event := reader.read()) is None:
-        assert reader.inflating
+        assert reader.yielded
         turns += 1
     assert event == BinaryMessage(bytes(3 << 20))
     assert 2 <= turns <= 3
-    assert not reader.inflating
+    assert not reader.yielded
 
 
 def compressed_halves(size: int) -> tuple[bytes, bytes]:

@@ -192,7 +192,7 @@ def test_others_have_a_turn(role: Role, payload: bytes, monkeypatch: pytest.Monk
     batch = connection.next_batch()
     turns = 1
     while not batch:
-        assert connection.inflating
+        assert connection.yielded
         assert counted.calls <= 16 * turns
         batch = connection.next_batch()
         turns += 1

@@ -57,6 +57,29 @@ def test_empty_fragments(role: Role) -> None:
 
 
 @flaw(
+    "found here",
+    what="fills each read with fragments of one byte: eight such clients held up all others for seconds",
+    here="after 256 fragments, others have a turn, and `next_event` goes on",
+)
+@both_roles
+def test_others_have_a_turn_between_tiny_fragments(role: Role) -> None:
+    fragment = raw_frame(role, CONTINUATION, b"a", fin=False)
+    frames = raw_frame(role, TEXT, b"a", fin=False) + fragment * 3000 + raw_frame(role, CONTINUATION, b"a")
+    connection = make_connection(role)
+    connection.receive_data(frames)
+    left = [len(frames)]
+    while not (batch := connection.next_batch()):
+        assert connection.yielded
+        assert connection.unread
+        left.append(len(connection._reader._buffer) - connection._reader._position)
+        assert left[-2] - left[-1] <= 256 * len(fragment)
+    assert len(left) == 12
+    assert list(batch) == [TextMessage("a" * 3002)]
+    assert not connection.yielded
+    assert feed(make_connection(role), [frames]) == [TextMessage("a" * 3002)]
+
+
+@flaw(
     "websockets/ws#2331",
     what="sends a message as fragments of one byte, each kept as an object: 15 times its size",
     here="fragments are joined as they come; at most three times the message is held",

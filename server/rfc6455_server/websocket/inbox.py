@@ -65,6 +65,7 @@ class Inbox:
         "_timer",
         "_unread",
         "_waiter",
+        "_waits_turn",
         "messages",
         "paused",
     )
@@ -95,6 +96,7 @@ class Inbox:
         self._waiter: asyncio.Future[None] | None = None
         self._finished = False
         self._pull_scheduled = False
+        self._waits_turn = False  # reading has stopped until it has parsed what has come
 
     @property
     def unread_bytes(self) -> int:
@@ -151,7 +153,9 @@ class Inbox:
             batch = connection.next_batch()
             if not batch:
                 self._count_partial(connection.held)
-                if connection.inflating:
+                if connection.yielded:
+                    self._reader.pause()  # what else arrives would wait, and grow
+                    self._waits_turn = True
                     self._pull_later()
                 return
             kind = type(batch[0])
@@ -183,6 +187,10 @@ class Inbox:
 
     def _pull_again(self) -> None:
         self._pull_scheduled = False
+        if self._waits_turn:
+            self._waits_turn = False
+            if not self.paused:
+                self._reader.resume()
         self.pull()
 
     def receive_eof(self) -> None:
