@@ -82,9 +82,12 @@ class Control:
         return state
 
     def wait(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Returns the first state that ``condition`` is true of."""
+        """Returns the first state that ``condition`` is true of. Raises `TimeoutError` after a minute."""
+        deadline = time.monotonic() + 60
         while not condition(state := self.ask()):
-            time.sleep(0.1)
+            if time.monotonic() > deadline:
+                raise TimeoutError("the server's state is not as expected")
+            time.sleep(0.1)  # between two questions
         return state
 
 
@@ -151,7 +154,7 @@ def unfinished(tree: Path) -> Iterator[tuple[str, dict[str, float]]]:
                 client.sendall(frame)
         control.ask()
         for case, seconds in (("at once", 1), ("after 25 seconds", 25)):
-            time.sleep(seconds)
+            time.sleep(seconds)  # the case itself: how long the clients stay
             state = control.ask()
             grown = (server.memory() - before) / MIB
             figures = {"grown": grown, "counted": state["queued"] / MIB, "connections": state["connections"]}

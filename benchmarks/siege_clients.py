@@ -285,7 +285,7 @@ async def unfinished_message(peer: Peer, path: str) -> None:
 @hostile
 async def does_not_read(peer: Peer, path: str) -> None:
     """Sends messages that come back, and reads nothing."""
-    peer.writer.transport.pause_reading()  # type: ignore[attr-defined] # it reads, too
+    peer.writer.transport.pause_reading()  # type: ignore[attr-defined]  # it is a reading transport as well
     await peer.write(opening(path))
     with suppress(TimeoutError):
         async with asyncio.timeout(10):
@@ -334,7 +334,7 @@ async def too_long(peer: Peer, path: str) -> None:
 async def ping_flood(peer: Peer, path: str) -> None:
     """Sends Pings, and reads no Pong."""
     await peer.upgrade(path)
-    peer.writer.transport.pause_reading()  # type: ignore[attr-defined] # it reads, too
+    peer.writer.transport.pause_reading()  # type: ignore[attr-defined]  # it is a reading transport as well
     with suppress(TimeoutError):
         async with asyncio.timeout(5):
             while True:

@@ -657,7 +657,7 @@ def soak_churn(args: Namespace, findings: Findings) -> None:
 
 def _settle(server: ServerProcess) -> dict[str, Any]:
     """Waits until the timers of ended connections have run; returns the server's state."""
-    time.sleep(SETTLE_TIME)
+    time.sleep(SETTLE_TIME)  # the timers run by the server's clock, and nothing tells when the last has
     return _state(server)
 
 
