@@ -191,8 +191,18 @@ def running_command(
     *arguments: str, program: Sequence[str] = ("-m", "rfc6455_server")
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The command rfc6455-server on a free port, and its http URL; ended if it still runs."""
+    with running_program(*program, "--port=0", "--drain-time=0", *arguments) as (process, url):
+        yield process, url
+        if process.poll() is None:
+            process.terminate()
+            process.communicate(timeout=30)
+
+
+@contextmanager
+def running_program(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A program that prints its http URL as the command does, and the URL; killed if it still runs."""
     process = subprocess.Popen(
-        [sys.executable, *program, "--port=0", "--drain-time=0", *arguments],
+        [sys.executable, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -204,5 +214,5 @@ def running_command(
         yield process, line.split()[-1]
     finally:
         if process.poll() is None:
-            process.terminate()
-        process.communicate(timeout=30)
+            process.kill()
+        process.communicate(timeout=PATIENCE)

@@ -9,14 +9,14 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 import uvloop
 
 from rfc6455_server import Server, WebSocket, connect
-from tests.server_helpers import PATIENCE, Certificate, running_command, until
+from tests.server_helpers import PATIENCE, Certificate, running_command, running_program, until
 from tests.test_systemd import manager, said
 
 __all__ = ["manager"]
@@ -59,24 +59,9 @@ async def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
     return process.returncode, output, errors
 
 
-@contextmanager
-def running(program: str, *arguments: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """Runs a program that prints its URL as the command does."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith("serving on http://"), line
-        yield process, line.split()[-1]
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate(timeout=PATIENCE)
+def running(program: str, *arguments: str) -> AbstractContextManager[tuple["subprocess.Popen[str]", str]]:
+    """Runs the text of a program that prints its URL as the command does."""
+    return running_program("-c", program, *arguments)
 
 
 # Callbacks that raise.
