@@ -82,6 +82,7 @@ class Siege:
                 await client(self._server.port, lambda what: self.served.update([what]))
             except Disturbed as error:
                 self.disturbed[str(error)] += 1
+                await asyncio.sleep(1.0)  # as a person would, and not to be refused for its rate
 
 
 class Besiegers:

@@ -29,7 +29,7 @@ LIMITS: LimitOptions = {
     "max_rooms": 100,
     "message_rate": 500.0,
     "byte_rate": 1_000_000.0,
-    "connection_rate": 20.0,
+    "connection_rate": 60.0,
     "handshake_timeout": 3.0,
     "send_timeout": 5.0,
     "close_timeout": 3.0,
