@@ -228,7 +228,7 @@ def _bad_utf8() -> RemoteProtocolError:
 
 
 class PreparedMessage:
-    """A message that a server sends to many connections: encoded once, compressed once.
+    """A message that a server sends to many connections: encoded once, compressed at most three times.
 
     Several messages that belong together may be given: nothing is sent between them, and `frame` returns the
     frames of all. Raises `LocalProtocolError` for text with a surrogate, `TypeError` for what is neither str
