@@ -1,9 +1,11 @@
 import os
 
+import execnet
 import pytest
 from hypothesis import HealthCheck, settings
 
 from rfc6455 import masking
+from tests import helpers
 from tests.server_helpers import Certificate
 
 # A busy machine must not fail a test, so neither running nor generating an example has a deadline. In CI, the
@@ -14,6 +16,13 @@ settings.register_profile(
     "CI", settings.get_profile("here"), derandomize=True, database=None, print_blob=True
 )
 settings.load_profile("CI" if os.environ.get("CI") == "true" else "here")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    for plugin in session.config.pluginmanager.get_plugins():
+        channel = getattr(plugin, "channel", None)
+        if isinstance(channel, execnet.Channel):  # in a worker of pytest-xdist
+            helpers.runner_lock = channel.gateway._receivelock
 
 
 @pytest.fixture(scope="session")

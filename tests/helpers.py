@@ -6,7 +6,7 @@ import logging
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import pytest
 
@@ -153,53 +153,62 @@ def outcome(role: Role, data: bytes, **options: object) -> tuple[list[Event], li
     return results[0]
 
 
-def bytes_held(make: Callable[[], object]) -> int:
-    """Bytes that are allocated while the result of ``make`` is alive, and nothing else of the call."""
-    make()  # fills the caches of the modules
-    gc.collect()
-    tracemalloc.start()
-    result = make()
-    gc.collect()
-    size, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    del result
-    return size
-
-
-def peak_bytes(call: Callable[[], object]) -> int:
-    """Maximum bytes that were allocated during ``call``."""
-    tracemalloc.start()
-    call()
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    return peak
-
-
 class Held:
-    """What is in memory since the beginning."""
+    """Bytes that have been allocated since this object was created, and are still in use."""
 
     def __init__(self) -> None:
         gc.collect()
+        tracemalloc.reset_peak()
         self._before = tracemalloc.get_traced_memory()[0]
 
     def __call__(self) -> int:
         gc.collect()
         return tracemalloc.get_traced_memory()[0] - self._before
 
+    def peak(self) -> int:
+        """Returns the most that was in use at any time."""
+        return tracemalloc.get_traced_memory()[1] - self._before
+
+    def __repr__(self) -> str:
+        """Where most was allocated: pytest shows this for an assertion that failed."""
+        return "; ".join(map(str, tracemalloc.take_snapshot().statistics("lineno")[:10]))
+
+
+runner_lock: AbstractContextManager[object] = nullcontext()
+"""While it is held, pytest-xdist handles no message: one that moves tests to another worker takes 100 kB."""
+
 
 @contextmanager
-def measured() -> Iterator[None]:
+def measured() -> Iterator[Held]:
     """Counts what is allocated, but not what the tests hold.
 
-    Coverage holds a frame for each coroutine that waits, and pytest what is logged.
+    Coverage holds a frame for each coroutine that waits, pytest what is logged, pytest-xdist its messages.
     """
     tracer, disabled = sys.gettrace(), logging.root.manager.disable
-    sys.settrace(None)
-    logging.disable()
-    tracemalloc.start()
-    try:
-        yield
-    finally:
-        tracemalloc.stop()
-        sys.settrace(tracer)
-        logging.disable(disabled)
+    with runner_lock:
+        sys.settrace(None)
+        logging.disable()
+        tracemalloc.start()
+        try:
+            yield Held()
+        finally:
+            tracemalloc.stop()
+            sys.settrace(tracer)
+            logging.disable(disabled)
+
+
+def bytes_held(make: Callable[[], object]) -> int:
+    """Bytes that are allocated while the result of ``make`` is alive, and nothing else of the call."""
+    make()  # fills the caches of the modules
+    with measured() as held:
+        result = make()
+        size = held()
+    del result
+    return size
+
+
+def peak_bytes(call: Callable[[], object]) -> int:
+    """Maximum bytes that were allocated during ``call``."""
+    with measured() as held:
+        call()
+        return held.peak()

@@ -2,7 +2,6 @@
 
 import functools
 import random
-import tracemalloc
 import zlib
 from collections import deque
 from collections.abc import Callable
@@ -41,6 +40,7 @@ from tests.helpers import (
     close_payload,
     feed,
     make_connection,
+    measured,
     outcome,
     peak_bytes,
     raw_frame,
@@ -163,16 +163,15 @@ def test_a_large_message_in_fragments_holds_at_most_one_read(role: Role) -> None
     header = raw_frame(role, BINARY, length=64 << 20, key=b"\0\0\0\0")
     chunk = bytes(1 << 16)
     feed(connection, [header])
-    tracemalloc.start()
-    total = 0
-    for _ in range(1 << 10):
-        connection.receive_data(chunk)
-        for event in connection.events():
-            assert isinstance(event, BinaryFragment)
-            total += len(event.data)
-            ended = event.final
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    with measured() as memory:
+        total = 0
+        for _ in range(1 << 10):
+            connection.receive_data(chunk)
+            for event in connection.events():
+                assert isinstance(event, BinaryFragment)
+                total += len(event.data)
+                ended = event.final
+        peak = memory.peak()
     assert total == 64 << 20
     assert ended
     assert peak < 1 << 20

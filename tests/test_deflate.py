@@ -2,7 +2,6 @@
 
 import os
 import random
-import tracemalloc
 import zlib
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
@@ -38,6 +37,7 @@ from tests.helpers import (
     bytes_held,
     feed,
     make_connection,
+    measured,
     plain,
     raw_frame,
     sent_frames,
@@ -410,10 +410,9 @@ def test_a_bomb_is_not_inflated_beyond_the_limit(role: Role, assemble: bool) -> 
     frame = raw_frame(role, 2, bomb, rsv=RSV1)
     connection = make_connection(role, deflate=EVERYTHING, assemble=assemble)
     del bomb
-    tracemalloc.start()
-    events = feed(connection, [frame])
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    with measured() as memory:
+        events = feed(connection, [frame])
+        peak = memory.peak()
     assert failure(events) == (1009, "message-too-big")
     assert peak < (4 << 20)
 
@@ -424,16 +423,15 @@ def test_data_is_inflated_only_as_it_is_pulled(role: Role) -> None:
     size = 64 << 20
     frame = raw_frame(role, 2, compressed(bytes(size), level=9), rsv=RSV1)
     connection = make_connection(role, deflate=EVERYTHING, assemble=False, max_message_size=size)
-    tracemalloc.start()
-    connection.receive_data(frame)
-    total = pieces = 0
-    while (event := connection.next_event()) is not None:
-        assert isinstance(event, BinaryFragment)
-        total += len(event.data)
-        pieces += 1
-        assert connection.unread is not event.final
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    with measured() as memory:
+        connection.receive_data(frame)
+        total = pieces = 0
+        while (event := connection.next_event()) is not None:
+            assert isinstance(event, BinaryFragment)
+            total += len(event.data)
+            pieces += 1
+            assert connection.unread is not event.final
+        peak = memory.peak()
     assert (total, pieces >= 1000) == (size, True)
     assert peak < 1 << 20
     assert feed(connection, [raw_frame(role, 1, b"next")]) == [TextFragment("next", True)]

@@ -2,7 +2,6 @@
 
 import random
 import sys
-import tracemalloc
 import zlib
 
 import pytest
@@ -23,7 +22,7 @@ from rfc6455 import (
 )
 from rfc6455.deflate import Inflater
 from rfc6455.messages import MessageAssembler
-from tests.helpers import feed, make_connection
+from tests.helpers import feed, make_connection, measured
 
 
 def assembler(
@@ -115,14 +114,13 @@ def test_many_fragments_hold_about_the_size_of_the_message() -> None:
     header = FrameHeader(False, False, Opcode.CONTINUATION, None, 1, 2)
     message.start_frame(header._replace(opcode=Opcode.BINARY))
     message.receive(b"x", final=False)
-    tracemalloc.start()
-    for _ in range(100_000 - 2):
-        message.start_frame(header)
-        message.receive(b"x", final=False)
-    message.start_frame(header._replace(fin=True))
-    event = message.receive(b"x", final=True)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    with measured() as memory:
+        for _ in range(100_000 - 2):
+            message.start_frame(header)
+            message.receive(b"x", final=False)
+        message.start_frame(header._replace(fin=True))
+        event = message.receive(b"x", final=True)
+        peak = memory.peak()
     assert event == BinaryMessage(b"x" * 100_000)
     assert peak < 230_000
 

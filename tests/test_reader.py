@@ -1,6 +1,5 @@
 """The frame reader: alone, and through connections that use both of its paths."""
 
-import tracemalloc
 import zlib
 
 import pytest
@@ -27,6 +26,7 @@ from tests.helpers import (
     both_roles,
     feed,
     make_connection,
+    measured,
     outcome,
     peak_bytes,
     plain,
@@ -394,10 +394,9 @@ def test_medium_messages_are_unmasked_together_only_with_numpy(monkeypatch: pyte
 def test_memory_is_bounded_for_any_number_of_unread_medium_messages(role: Role) -> None:
     connection = make_connection(role)
     connection.receive_data(raw_frame(role, BINARY, bytes(8000)) * 2000)
-    tracemalloc.start()
-    assert connection.next_event() == BinaryMessage(bytes(8000))
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    with measured() as memory:
+        assert connection.next_event() == BinaryMessage(bytes(8000))
+        peak = memory.peak()
     assert peak < 256 * 8000 * 2
 
 
@@ -415,10 +414,9 @@ def test_memory_is_bounded_for_any_number_of_unread_messages(role: Role) -> None
     """Event objects are larger than empty frames, so they must not be created before they are pulled."""
     connection = make_connection(role)
     connection.receive_data(raw_frame(role, BINARY) * 200_000)
-    tracemalloc.start()
-    assert connection.next_event() == BinaryMessage(b"")
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    with measured() as memory:
+        assert connection.next_event() == BinaryMessage(b"")
+        peak = memory.peak()
     assert peak < 100_000
 
 

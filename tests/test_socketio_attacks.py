@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import json
-import tracemalloc
 from contextlib import suppress
 
 import pytest
@@ -18,6 +17,7 @@ from rfc6455_server.socketio.polling import Answer
 from rfc6455_server.socketio.session import Session
 from rfc6455_server.testing import ManualClock, MemoryTransport, TestClient, settle
 from rfc6455_server.websocket.hub import Budget
+from tests.helpers import measured
 from tests.server_helpers import PATIENCE, RawPeer, Recorder, until
 from tests.test_http import read_answer
 from tests.test_socketio_server import PATH, Client, Rig, polling, rig
@@ -272,15 +272,11 @@ async def test_events_that_wait_count_for_what_they_take_in_memory(value: str, s
 
         client = await r.client()
         message = f'42["slow",[{",".join([value] * (size // (len(value) + 1)))}]]'
-        gc.collect()
-        tracemalloc.start()
-        before = tracemalloc.get_traced_memory()[0]
-        client.say(*[message] * min(2_000_000 // size, 1500))
-        await until(lambda: r.server.queued > MAX_PENDING)
-        await settle()
-        gc.collect()
-        held = tracemalloc.get_traced_memory()[0] - before
-        tracemalloc.stop()
+        with measured() as memory:
+            client.say(*[message] * min(2_000_000 // size, 1500))
+            await until(lambda: r.server.queued > MAX_PENDING)
+            await settle()
+            held = memory()
         assert held < r.server.queued + 3_000_000  # what is not read yet is in this process too
         go_on.set()
 

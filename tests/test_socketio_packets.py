@@ -2,7 +2,6 @@ import gc
 import json
 import re
 import sys
-import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import date
@@ -22,6 +21,7 @@ from rfc6455_server.socketio.packets import (
     PacketType,
     encode,
 )
+from tests.helpers import measured
 
 CONNECT, DISCONNECT, EVENT, ACK, CONNECT_ERROR, BINARY_EVENT, BINARY_ACK = PacketType
 
@@ -324,12 +324,9 @@ def test_the_size_of_a_packet_is_limited_with_all_that_it_holds() -> None:
 def test_the_cost_of_json_is_at_least_what_python_holds(item: str) -> None:
     text = f'51-["a",{item * 10_000}{{"_placeholder":true,"num":0}}]'
     decoder = Decoder()
-    tracemalloc.start()
-    try:
+    with measured() as memory:
         decoder.receive(text)
-        taken, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+        taken = memory()
     assert taken <= decoder.held <= 6 * taken
 
 

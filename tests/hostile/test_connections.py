@@ -15,7 +15,7 @@ from rfc6455_server import Server, WebSocket
 from rfc6455_server.rooms import Member, Room
 from rfc6455_server.socketio import Socket
 from rfc6455_server.testing import ManualClock, TestClient, settle
-from tests.helpers import Held, measured
+from tests.helpers import measured
 from tests.hostile.flaws import flaw
 from tests.server_helpers import RawPeer, Recorder, serving, until
 from tests.test_faults import room_server
@@ -219,8 +219,7 @@ async def test_many_small_reads_are_one_buffer(kind: str) -> None:
             assert r.server._listener is not None
             receive = list(r.server._listener._http.values())[-1].receive_data
             piece = b"1\r\nx\r\n" if "chunks" in kind else b"x"
-        with measured():
-            held = Held()
+        with measured() as held:
             for _ in range(count):
                 for octet in piece:
                     receive(bytes([octet]))
@@ -268,8 +267,7 @@ async def test_a_flood_of_connections_leaves_nothing(how: str) -> None:
     async with test:
         for _ in range(5):
             await come_and_go()
-        with measured():
-            held = Held()
+        with measured() as held:
             for _ in range(60):
                 await come_and_go()
             assert held() < 30_000

@@ -16,7 +16,7 @@ from rfc6455_server.socketio import SocketIO
 from rfc6455_server.testing import ManualClock, TestClient, settle
 from rfc6455_server.websocket.backlog import ENTRY_COST, Backlog
 from rfc6455_server.websocket.hub import Budget, NoOwner
-from tests.helpers import Held, feed, make_connection, measured
+from tests.helpers import feed, make_connection, measured
 from tests.hostile.flaws import flaw
 from tests.server_helpers import Recorder
 
@@ -118,8 +118,7 @@ async def test_what_waits_counts_what_it_takes(way: str, size: str) -> None:
     async with rig.client:
         await rig.open(way)
         before = rig.server.queued
-        with measured():
-            held = Held()
+        with measured() as held:
             await rig.send(way, *SIZES[size])
             grown, counted = held(), rig.server.queued - before
         assert counted / 4 < grown < 1.5 * counted
@@ -207,8 +206,7 @@ async def test_a_write_counts_until_it_is_taken() -> None:
 def test_keys_of_messages_that_coalesce_count() -> None:
     budget = Budget(1 << 40)
     backlog = Backlog(0, budget)
-    with measured():
-        held = Held()
+    with measured() as held:
         for number in range(1000):
             key = (number, "x" * (1000 + number), ("y" * (1000 + number),))
             backlog.post(PreparedMessage(""), Coalesce(key), 1 << 40, print)
@@ -277,8 +275,7 @@ async def test_compressed_forms_of_what_waits_count() -> None:
         recorder.received.clear()
         before = server.queued
         frames = 0
-        with measured():
-            held = Held()
+        with measured() as held:
             for number in range(20):
                 text = "".join(str(number * digit) for digit in range(20_000))
                 server.rooms["all"].broadcast(text)

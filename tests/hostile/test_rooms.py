@@ -58,8 +58,7 @@ async def test_a_hundred_thousand_rooms_of_one_connection() -> None:
 
     async with test:
         await test.connect("/")  # makes what all connections share
-        with measured():
-            held = Held()
+        with measured() as held:
             await join(held)
             await settle()
             assert (len(server.rooms), server.stats.memberships) == (0, 0)
@@ -75,8 +74,7 @@ async def test_rooms_of_many_connections_are_bounded_and_nobody_is_kept_out() ->
     server, test = joining_server(max_total_rooms=5_000)
     async with test:
         greedy = []
-        with measured():
-            held = Held()
+        with measured() as held:
             for number in range(10):
                 ws = await test.connect("/")
                 greedy.append(ws)
@@ -108,8 +106,7 @@ async def test_a_name_of_a_megabyte(text: str) -> None:
         await ws.send(text * 1024)
         await settle()
         assert server.rooms[text * 1024].members == server.websockets
-        with measured():
-            held = Held()
+        with measured() as held:
             await ws.send(text * 250_000)
             await until(lambda: ws.closed)
             assert ws.closed is not None
@@ -138,8 +135,7 @@ async def test_names_that_recovery_keeps(size: int, way: str) -> None:
             said += 1
 
         client = await r.client()
-        with measured():
-            held = Held()
+        with measured() as held:
             for number in range(min(2_000, 20_000_000 // size)):
                 client.say(f'42["say","{number:04}{"x" * size}"]')
                 if number % 100 == 0 or size > 1000:

@@ -13,7 +13,7 @@ import pytest
 from rfc6455_server.socketio import ConnectError, Socket
 from rfc6455_server.testing import settle
 from rfc6455_server.websocket.hub import Budget
-from tests.helpers import Held, measured
+from tests.helpers import measured
 from tests.hostile.flaws import flaw
 from tests.server_helpers import until
 from tests.test_socketio_attacks import polled, request, sessions
@@ -32,8 +32,7 @@ async def test_a_large_auth_is_refused_and_not_kept() -> None:
         client = await r.client()
         for number in range(20):
             r.io.of(f"/{number}")
-        with measured():
-            held = Held()
+        with measured() as held:
             for number in range(20):
                 client.say(f'40/{number},{{"a":[{LISTS}]}}')
                 assert await client.recv() == f'44/{number},{{"message":"auth is too large"}}'
@@ -60,8 +59,7 @@ async def test_what_is_kept_of_a_handshake_counts(end: str) -> None:
             if end == "refused":
                 raise ConnectError("no")
 
-        with measured():
-            held = Held()
+        with measured() as held:
             for number in range(5):
                 client = await r.client()
                 client.say(f'40/other,{{"a":[{LISTS}]}}')
@@ -115,8 +113,7 @@ async def test_the_heads_of_requests_that_connect_count() -> None:
         for number in range(20):
             r.io.of(f"/{number}")
         query, transport, _ = await polled(r)
-        with measured():
-            held = Held()
+        with measured() as held:
             for number in range(20):
                 body = f"40/{number},"
                 head = f"POST {PATH}{query} HTTP/1.1\r\nHost: test\r\nContent-Length: {len(body)}\r\n"
@@ -245,8 +242,7 @@ async def test_a_flood_of_reconnects_leaves_nothing(transport: str, connects: bo
 
         for _ in range(3):
             await come_and_go()
-        with measured():
-            held = Held()
+        with measured() as held:
             for _ in range(100):
                 await come_and_go()
             assert held() < 40_000
@@ -267,8 +263,7 @@ async def test_a_flood_of_reconnects_with_recovery_keeps_little(monkeypatch: pyt
         private_id = json.loads((await victim.recv())[2:])["pid"]
         r.test.transports[-1].abort()
         await settle()
-        with measured():
-            held = Held()
+        with measured() as held:
             for _ in range(200):
                 client = Client(await r.test.connect(PATH + "websocket", address="198.51.100.1"))
                 client.say("40")

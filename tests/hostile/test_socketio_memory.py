@@ -52,8 +52,7 @@ async def test_what_waits_for_clients_is_in_the_budget_with_its_real_cost(
         clients = [await memory.client(transport) for _ in range(5)]
         for client in clients:
             client.stall()
-        with measured():
-            held = Held()
+        with measured() as held:
             emit(memory.io)
             await come_to_rest()
             assert memory.server.queued <= BUDGET
@@ -83,8 +82,7 @@ async def test_answers_to_a_client_that_never_reads_are_in_the_budget(transport:
             client.stall()
         elif client._get is not None:
             client._get.transport.pause_reading()
-        with measured():
-            held = Held()
+        with measured() as held:
             for _ in range(10):
                 if client.open and client.id in io.sockets:
                     client.send_raw(*(f'42{number}["x"]' for number in range(2_000)))
@@ -104,8 +102,7 @@ async def test_answers_over_the_budget_are_freed() -> None:
     memory = Memory.make(io, max_total_queue=4 << 20)
     async with memory.test:
         clients = [await memory.client("polling") for _ in range(8)]
-        with measured():
-            held = Held()
+        with measured() as held:
             for client in clients:
                 assert client._get is not None
                 client._get.transport.pause_reading()
@@ -165,8 +162,7 @@ async def test_attachments_that_wait_for_others_are_in_the_budget(count: int) ->
     places = ",".join(f'{{"_placeholder":true,"num":{number}}}' for number in range(10))
     async with memory.test:
         clients = [await memory.client("websocket") for _ in range(10)]
-        with measured():
-            held = Held()
+        with measured() as held:
             for client in clients:
                 client.send_raw(f'4510-["x",{places}]')
                 for _ in range(count):
@@ -211,8 +207,7 @@ async def test_what_recovery_keeps_is_bounded_in_real_bytes(
         client = await memory.client("websocket")
         client.cut("reset")
         await come_to_rest()
-        with measured():
-            held = Held()
+        with measured() as held:
             for number in range(count):
                 emit(memory.io, number)
             await come_to_rest()

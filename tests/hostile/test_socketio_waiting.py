@@ -16,7 +16,7 @@ from rfc6455_server.socketio.handlers import EVENT_OVERHEAD
 from rfc6455_server.socketio.inflow import MAX_PENDING
 from rfc6455_server.testing import settle
 from rfc6455_server.websocket.hub import Budget
-from tests.helpers import Held, measured
+from tests.helpers import measured
 from tests.hostile.flaws import flaw
 from tests.server_helpers import until
 from tests.test_socketio_attacks import connect, polled, request, sessions
@@ -49,8 +49,7 @@ async def test_acknowledgements_that_never_come_are_in_the_budget(asked_by: str)
         client = await r.client()
         (socket,) = r.io.sockets.values()
         asking: list[asyncio.Task[None]] = []
-        with measured():
-            held = Held()
+        with measured() as held:
             most = 0
             for _ in range(20):
                 if asked_by == "the client":
@@ -111,8 +110,7 @@ async def test_the_tasks_of_one_client_are_bounded() -> None:
             await go_on.wait()
 
         client = await r.client()
-        with measured():
-            held = Held()
+        with measured() as held:
             client.say(*['42["slow"]'] * 5000)
             for _ in range(20):
                 await settle()
@@ -243,8 +241,7 @@ async def test_a_body_above_the_limit_is_not_held(way: str) -> None:
         await connect(r, query, wire)
         recorder.received.clear()
         head = f"POST {PATH}{query} HTTP/1.1\r\nHost: test\r\n".encode()
-        with measured():
-            held = Held()
+        with measured() as held:
             if way == "in chunks":
                 wire.write(head + b"Transfer-Encoding: chunked\r\n\r\n")
                 for _ in range(300):

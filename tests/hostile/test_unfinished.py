@@ -1,15 +1,13 @@
 """Messages that do not end, and messages that no handler takes."""
 
 import asyncio
-import gc
-import tracemalloc
 
 from rfc6455 import ClientHandshake, Opcode, Request, encode_frame
 from rfc6455_server import Cause, CloseReport, Server, WebSocket
 from rfc6455_server.http.routes import HttpRequest, HttpResponse
 from rfc6455_server.testing import ManualClock, MemoryTransport, TestClient, settle
 from rfc6455_server.websocket.inbox import MAX_UNREAD
-from tests.helpers import KEY
+from tests.helpers import KEY, measured
 from tests.hostile.flaws import flaw
 from tests.server_helpers import Recorder
 
@@ -57,14 +55,11 @@ async def test_unfinished_messages_are_bounded_together() -> None:
     async with rig.client:
         for _ in range(40):
             await rig.connect()
-        gc.collect()
-        tracemalloc.start()
-        for transport in rig.client.transports:
-            transport.write(UNFINISHED)
-            await settle()
-        gc.collect()
-        held = tracemalloc.get_traced_memory()[0]
-        tracemalloc.stop()
+        with measured() as memory:
+            for transport in rig.client.transports:
+                transport.write(UNFINISHED)
+                await settle()
+            held = memory()
         counted = rig.server.incoming
         assert total - MIB - 10_000 < counted <= total
         assert held < 1.5 * counted
@@ -145,17 +140,14 @@ async def test_one_tiny_message_a_read() -> None:
     async with rig.client:
         transport = await rig.connect()
         frame = encode_frame(Opcode.TEXT, b"x", mask_key=KEY)
-        gc.collect()
-        tracemalloc.start()
-        (ws,) = rig.server.websockets
-        count = 0
-        while not ws.reading_paused:
-            transport.write(frame)
-            await asyncio.sleep(0)
-            count += 1
-        gc.collect()
-        held = tracemalloc.get_traced_memory()[0]
-        tracemalloc.stop()
+        with measured() as memory:
+            (ws,) = rig.server.websockets
+            count = 0
+            while not ws.reading_paused:
+                transport.write(frame)
+                await asyncio.sleep(0)
+                count += 1
+            held = memory()
         assert count > 200
         assert held < 1.5 * ws.unread_bytes < 1.5 * MAX_UNREAD + 2000
         assert rig.server.incoming == ws.unread_bytes
@@ -184,14 +176,11 @@ async def test_the_heads_of_requests_count() -> None:
         recorders = [Recorder(rig.clock) for _ in range(10)]
         transports = [rig.client.open(recorder) for recorder in recorders]
         await settle()
-        gc.collect()
-        tracemalloc.start()
-        for transport in transports:
-            transport.write(long_request(12_000) + bytes(40_000))
-        await settle()
-        gc.collect()
-        held = tracemalloc.get_traced_memory()[0]
-        tracemalloc.stop()
+        with measured() as memory:
+            for transport in transports:
+                transport.write(long_request(12_000) + bytes(40_000))
+            await settle()
+            held = memory()
         assert rig.server.queued / 2 < held < 1.5 * rig.server.queued
         for transport in transports[1:]:
             transport.abort()
