@@ -317,7 +317,7 @@ async def test_a_tls_connection_keeps_a_small_buffer(certificate: Certificate) -
         await ws.send("x" * 300_000)
         await ws.recv()
         (accepted,) = server.websockets
-        protocol = accepted._writer.transport._ssl_protocol  # type: ignore[attr-defined]
+        protocol = accepted._transport._ssl_protocol  # type: ignore[attr-defined]
         assert len(protocol._ssl_buffer) <= 1 << 16
     await server.stop()
     await all_closed()

@@ -415,9 +415,7 @@ async def test_a_connection_is_freed_without_the_garbage_collector(how: str) -> 
 
     @server.websocket("/")
     async def handler(ws: WebSocket) -> None:
-        seen.extend(
-            map(weakref.ref, (ws, ws._protocol, ws._protocol.reader, ws._writer, ws._writer.transport))
-        )
+        seen.extend(map(weakref.ref, (ws, ws._protocol, ws._protocol.reader, ws._transport)))
         server.rooms["all"].join(ws)
         async for message in ws:
             if message == "cancel":

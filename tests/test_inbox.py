@@ -49,6 +49,11 @@ class Owner:
     def disconnect_slow(self, slowness: str) -> None:
         self.slow.append(slowness)
 
+    def caught_up(self) -> None: ...
+
+    def end_after(self, error: BaseException) -> None:
+        raise NotImplementedError
+
 
 class Rig:
     """An inbox with the objects that it uses."""

@@ -18,8 +18,8 @@ ORDER = {
         " connection handshake __init__ __main__",
         "rfc6455_server": "clock collector logs stats limits policies asyncio_private systemd process"
         " rooms websocket http listening socketio app client testing pages command __init__ __main__",
-        "rfc6455_server.websocket": "reports streams lingering hub backlog outbox inbox pings ending"
-        " websocket lag keepalive __init__",
+        "rfc6455_server.websocket": "reports streams lingering hub backlog outbox inbox calls pings ending"
+        " websocket handler lag keepalive __init__",
         "rfc6455_server.http": "extras refusals heads routes static connection metrics __init__",
         "rfc6455_server.listening": "certificates origins proxy acceptor routing opening listener __init__",
         "rfc6455_server.socketio": "ids packet_json packets typed engine_packets engine cors compression"

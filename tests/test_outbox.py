@@ -68,6 +68,7 @@ class Transport(asyncio.WriteTransport):
 class Owner:
     def __init__(self) -> None:
         self.disconnected: list[str] = []
+        self.caught_up_count = 0
 
     def handle_event(self, event: Event) -> None: ...
 
@@ -75,6 +76,12 @@ class Owner:
 
     def disconnect_slow(self, slowness: Slowness) -> None:
         self.disconnected.append(slowness)
+
+    def caught_up(self) -> None:
+        self.caught_up_count += 1
+
+    def end_after(self, error: BaseException) -> None:
+        raise NotImplementedError
 
 
 class Rig:

@@ -536,7 +536,7 @@ async def test_a_lost_websocket_is_a_transport_close(way: str) -> None:
         if way == "close":
             client.ws.start_close()
         elif way == "FIN":
-            client.ws._writer.close()
+            client.ws._transport.close()
         else:
             client.ws.abort()
         await until(lambda: r.reasons)

@@ -413,7 +413,7 @@ async def test_a_reset_that_asyncio_has_not_reported_yet(monkeypatch: pytest.Mon
         def write_eof() -> None:
             raise OSError(errno.ENOTCONN, "not connected")
 
-        monkeypatch.setattr(ws._writer.transport, "write_eof", write_eof)
+        monkeypatch.setattr(ws._transport, "write_eof", write_eof)
         begun.set()
         async for _ in ws:
             pass

@@ -11,6 +11,7 @@ from rfc6455_server.policies import coalesce
 from rfc6455_server.rooms import Room, Rooms
 from rfc6455_server.systemd import passed_sockets
 from rfc6455_server.websocket.ending import ConnectionClosedError
+from rfc6455_server.websocket.handler import Handler
 from rfc6455_server.websocket.reports import Cause, CloseReport
 from rfc6455_server.websocket.websocket import WebSocket
 
@@ -20,6 +21,7 @@ __all__ = [
     "CloseReport",
     "ConnectionClosedError",
     "Endpoint",
+    "Handler",
     "HandshakeRejectedError",
     "HttpRequest",
     "HttpResponse",

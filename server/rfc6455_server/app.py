@@ -45,6 +45,7 @@ from rfc6455_server.process import run as run_process
 from rfc6455_server.rooms import Rooms
 from rfc6455_server.stats import Stats
 from rfc6455_server.systemd import passed_sockets
+from rfc6455_server.websocket.handler import check_handler
 from rfc6455_server.websocket.hub import Hub
 from rfc6455_server.websocket.reports import CloseReport, log_report
 from rfc6455_server.websocket.websocket import WebSocket
@@ -137,11 +138,15 @@ class Server:
     def websocket(self, path: str) -> Callable[[_AnyHandler], _AnyHandler]:
         """Registers the handler of a path: an async function of the `WebSocket` and the path's parameters.
 
+        A class is a `Handler`: plain functions, called without a task.
         ``{name}`` in the path matches one segment, which is percent-decoded and passed as the argument of
-        that name. The first path that matches is used. Raises `ValueError` for a malformed path.
+        that name. The first path that matches is used. Raises `ValueError` for a malformed path, and
+        `TypeError` for a class that is no `Handler`, or whose functions must be awaited.
         """
 
         def register(handler: _AnyHandler) -> _AnyHandler:
+            if isinstance(handler, type):
+                check_handler(handler)
             self.add_websocket_route(compile_route(path, handler))
             return handler
 

@@ -125,9 +125,8 @@ async def shake_hands(
     handshake: ClientHandshake, transport: asyncio.WriteTransport, protocol: CodecProtocol, hub: Hub
 ) -> WebSocket:
     """Performs the client's opening handshake. If it fails, closes TCP and raises as `connect` does."""
-    writer = asyncio.StreamWriter(transport, protocol, protocol.reader, asyncio.get_running_loop())
     try:
-        writer.write(handshake.data_to_send())
+        transport.write(handshake.data_to_send())
         while (event := handshake.next_event()) is None:
             data = await protocol.reader.read_early()
             if data:
@@ -136,7 +135,7 @@ async def shake_hands(
                 handshake.receive_eof()
         match event:
             case HandshakeAccepted(connection=connection):
-                return WebSocket(connection, None, protocol, writer, hub)
+                return WebSocket(connection, None, protocol, transport, hub)
             case HandshakeRejected(response=response):
                 raise HandshakeRejectedError(response)
             case HandshakeFailed(error=error):

@@ -55,7 +55,7 @@ class HttpConnection:
         self,
         routes: HttpRoutes,
         protocol: CodecProtocol,
-        writer: asyncio.StreamWriter,
+        transport: asyncio.WriteTransport,
         hub: Hub,
         answered: Callable[[bytes], None],
         is_last: Callable[[], bool],
@@ -63,7 +63,7 @@ class HttpConnection:
     ) -> None:
         self._routes = routes
         self._protocol = protocol
-        self._writer = writer
+        self._transport = transport
         self._hub = hub
         self._answered = answered
         self._is_last = is_last
@@ -91,7 +91,7 @@ class HttpConnection:
         if h11 is None:
             body = b"HTTP needs h11: install rfc6455[server]\n"
             headers = Headers([("Connection", "close"), ("Content-Length", str(len(body)))])
-            writer.write(Response(501, headers).encode() + body)
+            transport.write(Response(501, headers).encode() + body)
             self._close()
         self._h11: Any = h11
         self._connection: Any = h11 and h11.Connection(
@@ -118,7 +118,7 @@ class HttpConnection:
         self._eof_received = True
         self._abandon()
         if self._closing:
-            self._writer.transport.close()  # the client has read the answer, or reads on until the deadline
+            self._transport.close()  # the client has read the answer, or reads on until the deadline
             self._hub.lingering.discard(self)
         elif self._task is None:
             self._close()
@@ -135,7 +135,7 @@ class HttpConnection:
         if self._task is not None:
             self._cancel(self._task)
         self._closing = True
-        self._writer.transport.abort()
+        self._transport.abort()
 
     def _cancel(self, task: asyncio.Task[None]) -> None:
         task.cancel()
@@ -213,7 +213,7 @@ class HttpConnection:
             self._refuse(413, _TOO_LARGE)
         elif self._connection.they_are_waiting_for_100_continue:
             interim = self._h11.InformationalResponse(status_code=100, headers=[])
-            self._writer.write(self._connection.send(interim))
+            self._transport.write(self._connection.send(interim))
 
     def _refuse(self, status: int, reason: str) -> None:
         self._refuse_with(HttpResponse(b"request refused\n", status=status, reason=reason))
@@ -248,7 +248,7 @@ class HttpConnection:
             fields = [("Allow", allowed)]
             return HttpResponse(b"method not allowed\n", status=405, headers=fields, reason="method")
         self._head_accepted = False
-        secure = self._writer.get_extra_info("ssl_object") is not None
+        secure = self._transport.get_extra_info("ssl_object") is not None
         body, self._body = bytes(self._body), bytearray()
         self._charge()
         return await route.handler(HttpRequest(head, body, self._protocol.address, secure))
@@ -363,38 +363,38 @@ class HttpConnection:
                 data += connection.send(h11.Data(data=response.body))
         elif response.length and with_body:
             self._write(data)
-            await self._writer.drain()
+            await self._protocol.drain()
             self._start_timer(self._hub.limits.answer_timeout, self._time_out)
             async for piece in response.pieces:
                 self._write(connection.send(h11.Data(data=piece)))
-                await self._writer.drain()
+                await self._protocol.drain()
                 self._start_timer(self._hub.limits.answer_timeout, self._time_out)
             data = b""
         data += connection.send(h11.EndOfMessage())
         self._last_write = True
         self._write(data)
         del data  # the transport has it
-        await self._writer.drain()
+        await self._protocol.drain()
 
     def _write(self, data: bytes) -> None:
         """Passes bytes to the transport, and watches that the client takes them."""
         self._hub.stats.bytes_out += len(data)
-        self._writer.write(data)
+        self._transport.write(data)
         self._charge()
         self._watch_progress()
 
     @property
     def _is_written(self) -> bool:
         """Whether all of the answer has left, although the task may not know it yet."""
-        return self._last_write and not self._writer.transport.get_write_buffer_size()
+        return self._last_write and not self._transport.get_write_buffer_size()
 
     def _watch_progress(self) -> None:
-        unwritten = self._writer.transport.get_write_buffer_size()
+        unwritten = self._transport.get_write_buffer_size()
         self._start_timer(self._hub.limits.send_timeout, partial(self._check_progress, unwritten))
 
     def _check_progress(self, unwritten: int) -> None:
         """Ends the connection if the client has taken less than `MIN_PROGRESS`, and not all that was left."""
-        left = self._writer.transport.get_write_buffer_size()
+        left = self._transport.get_write_buffer_size()
         if left and unwritten - left < MIN_PROGRESS:
             self._outcome = Outcome.TOO_SLOW
             self.abort()
@@ -404,7 +404,7 @@ class HttpConnection:
     def _charge(self) -> None:
         """Tells the budget what waits here: the request, further ones, and the answer."""
         size = self._head_size + len(self._body) + self._early + self._answer_size
-        self._hub.budget.charge(self, size + self._writer.transport.get_write_buffer_size())
+        self._hub.budget.charge(self, size + self._transport.get_write_buffer_size())
 
     def disconnect_slow(self, slowness: Slowness) -> None:
         """Ends the connection: of all peers, most bytes wait for this one."""
@@ -432,7 +432,7 @@ class HttpConnection:
         """Sends EOF, and closes TCP once the client has read the answer (RFC 9112 §9.6)."""
         self._closing = True
         self._hub.budget.release(self)
-        transport = self._writer.transport
+        transport = self._transport
         if transport.is_closing():
             self._stop_timer()
             return
@@ -454,7 +454,7 @@ class HttpConnection:
         self._start_timer(seconds, partial(self._end_linger, unwritten))
 
     def _end_linger(self, unwritten: int) -> None:
-        left = self._writer.transport.get_write_buffer_size()
+        left = self._transport.get_write_buffer_size()
         if 0 < left < unwritten:
             self._linger(left)
         else:

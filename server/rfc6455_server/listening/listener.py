@@ -14,12 +14,12 @@ from rfc6455 import CloseCode, Headers, Request, Response
 from rfc6455_server.clock import spread, wait_for_all
 from rfc6455_server.http.connection import HttpConnection
 from rfc6455_server.http.refusals import record_refusal
-from rfc6455_server.limits import Addresses, LimitExceededError
+from rfc6455_server.limits import Addresses
 from rfc6455_server.listening.opening import Openings
 from rfc6455_server.listening.proxy import forwarded_for, forwarded_scheme
 from rfc6455_server.listening.routing import Match, Router, Site
 from rfc6455_server.logs import log
-from rfc6455_server.websocket.ending import ConnectionClosedError
+from rfc6455_server.websocket.handler import Handler
 from rfc6455_server.websocket.hub import Hub
 from rfc6455_server.websocket.keepalive import Keepalive
 from rfc6455_server.websocket.reports import Cause
@@ -42,7 +42,7 @@ class Listener:
         self._protocols: dict[CodecProtocol, str | None] = {}  # with the address that each counts for
         self._openings = Openings(Router(site), hub, self)
         self._http: dict[CodecProtocol, HttpConnection] = {}
-        self._tasks: dict[WebSocket, asyncio.Task[None]] = {}
+        self._handlers: dict[WebSocket, asyncio.Task[None] | Handler] = {}  # of those whose handler runs
         self._all_lost: asyncio.Future[None] | None = None
         self.draining = False
         """Whether the server is stopping: it refuses requests for a WebSocket with 503."""
@@ -50,7 +50,7 @@ class Listener:
     @property
     def websockets(self) -> Collection[WebSocket]:
         """The WebSockets whose handler runs."""
-        return self._tasks.keys()
+        return self._handlers.keys()
 
     @property
     def connections(self) -> int:
@@ -112,7 +112,7 @@ class Listener:
     # HTTP.
 
     def serve_http(
-        self, request: Request, data: bytes, protocol: CodecProtocol, writer: asyncio.StreamWriter
+        self, request: Request, data: bytes, protocol: CodecProtocol, transport: asyncio.WriteTransport
     ) -> None:
         """Answers an HTTP request, with which ``data`` starts; waits for the next request after it."""
         # A proxy may send requests of many clients over one connection.
@@ -121,11 +121,11 @@ class Listener:
         def wait_for_next(early: bytes) -> None:
             self._http.pop(protocol, None)
             deadline = self.hub.clock.time() + self.hub.limits.handshake_timeout
-            self._openings.start(deadline, protocol, writer, early)
+            self._openings.start(deadline, protocol, transport, early)
 
         scheme = forwarded_scheme(request, protocol.scheme, protocol.peer, self._site.trusted)
         connection = HttpConnection(
-            self._site.http, protocol, writer, self.hub, wait_for_next, lambda: self.draining, scheme
+            self._site.http, protocol, transport, self.hub, wait_for_next, lambda: self.draining, scheme
         )
         self._http[protocol] = connection
         protocol.reader.attach(connection)
@@ -134,10 +134,37 @@ class Listener:
     # WebSockets.
 
     def serve_websocket(self, websocket: WebSocket, match: Match) -> None:
-        """Runs the handler of ``match`` in a task, and closes the WebSocket when it returns."""
+        """Starts the handler of ``match``."""
         self.hub.stats.connections += 1
-        self._tasks[websocket] = self._loop.create_task(self._run_handler(websocket, match))
         self._keepalive.add(websocket)
+        handler = match.route.handler
+        if isinstance(handler, type):
+            self._start_called(websocket, handler, match.parameters)
+        else:
+            self._handlers[websocket] = self._loop.create_task(self._run_handler(websocket, match))
+
+    def _start_called(
+        self, websocket: WebSocket, make_handler: type[Handler], parameters: dict[str, str]
+    ) -> None:
+        try:
+            handler = make_handler(**parameters)
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises
+            websocket.end_after(error)
+            return
+        self._handlers[websocket] = handler
+        websocket.call(handler.on_open, handler.on_message)
+        if websocket.closed is None:
+            websocket.on_closed.append(self._end_called)
+        else:
+            self._end_called(websocket)
+
+    def _end_called(self, websocket: WebSocket) -> None:
+        handler = self._handlers.pop(websocket)
+        self._keepalive.discard(websocket)
+        websocket.finish_handling()
+        report = websocket.report
+        assert isinstance(handler, Handler) and report is not None  # noqa: S101, PT018 - it has ended
+        handler.on_close(websocket, report)
 
     async def _run_handler(self, websocket: WebSocket, match: Match) -> None:
         try:
@@ -148,16 +175,10 @@ class Listener:
             except asyncio.CancelledError:
                 websocket.fail(CloseCode.GOING_AWAY, "the server is stopping", cause=Cause.GOING_AWAY)
                 raise
-            except ConnectionClosedError:
-                pass  # the handler used a connection that had ended
-            except LimitExceededError as error:
-                websocket.start_close(CloseCode.POLICY_VIOLATION, str(error), cause=Cause.LIMIT)
-            except Exception:  # noqa: BLE001 - whatever a handler raises
-                address = websocket.address
-                log(logging.ERROR, "handler failed", exception=True, id=websocket.id, address=address)
-                websocket.start_close(CloseCode.INTERNAL_ERROR, cause=Cause.HANDLER_FAILED)
+            except Exception as error:  # noqa: BLE001 - whatever a handler raises
+                websocket.end_after(error)
             finally:
-                del self._tasks[websocket]
+                del self._handlers[websocket]
             if websocket.closed is None:
                 await websocket.close()
         finally:
@@ -173,7 +194,7 @@ class Listener:
         is not ready.
         """
         self.draining = True
-        await spread(self.hub.clock, seconds, list(self._tasks), _say_goodbye)
+        await spread(self.hub.clock, seconds, list(self._handlers), _say_goodbye)
 
     async def close(self) -> None:
         """Closes every connection, WebSockets with 1001, and waits for the handlers and for HTTP answers.
@@ -189,10 +210,10 @@ class Listener:
                 connection.abort()
             else:
                 answers.append(connection.answer)  # such as a CLOSE for a client that polls
-        for websocket in list(self._tasks):
+        for websocket in list(self._handlers):
             _say_goodbye(websocket)
         clock = self.hub.clock
-        late = await wait_for_all([*self._tasks.values(), *answers], self.hub.limits.close_timeout, clock)
+        late = await wait_for_all([*self._handling(), *answers], self.hub.limits.close_timeout, clock)
         for task in late:
             task.cancel()
         late = await wait_for_all(late, CANCEL_TIMEOUT, clock)
@@ -204,6 +225,13 @@ class Listener:
             await asyncio.wait([self._all_lost], timeout=LINGER_TIMEOUT)
             self.abort()
             await asyncio.sleep(0)
+
+    def _handling(self) -> list[asyncio.Task[None]]:
+        """Returns tasks that end when the handlers do."""
+        return [
+            self._loop.create_task(websocket.wait_closed()) if isinstance(handler, Handler) else handler
+            for websocket, handler in self._handlers.items()
+        ]
 
     def abort(self) -> None:
         """Ends every connection at once."""

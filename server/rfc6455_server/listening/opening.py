@@ -52,7 +52,7 @@ class OpeningOwner(Protocol):
         """Finds the client behind a trusted proxy; returns False if it has too many connections."""
 
     def serve_http(
-        self, request: Request, data: bytes, protocol: CodecProtocol, writer: asyncio.StreamWriter
+        self, request: Request, data: bytes, protocol: CodecProtocol, transport: asyncio.WriteTransport
     ) -> None:
         """Takes over a connection whose request is answered over HTTP; ``data`` starts with the request."""
 
@@ -79,13 +79,13 @@ class Openings:
         return len(self._deadlines)
 
     def start(
-        self, deadline: float, protocol: CodecProtocol, writer: asyncio.StreamWriter, data: bytes = b""
+        self, deadline: float, protocol: CodecProtocol, transport: asyncio.WriteTransport, data: bytes = b""
     ) -> None:
         """Waits for a request, the first of a connection or the next; ``data`` has arrived already."""
         handshake = ServerHandshake(
             deflate=self.router.site.compression, max_early_data=_FAIL_EARLY, **self._options
         )
-        opening = Opening(handshake, protocol, writer, self)
+        opening = Opening(handshake, protocol, transport, self)
         self.set_deadline(opening, deadline)
         protocol.reader.attach(opening)
         if data:
@@ -133,18 +133,18 @@ class Openings:
 class Opening:
     """A connection until its request is answered: the sink of its bytes."""
 
-    __slots__ = ("_answered", "_data", "_handshake", "_openings", "_protocol", "_task", "_writer")
+    __slots__ = ("_answered", "_data", "_handshake", "_openings", "_protocol", "_task", "_transport")
 
     def __init__(
         self,
         handshake: ServerHandshake,
         protocol: CodecProtocol,
-        writer: asyncio.StreamWriter,
+        transport: asyncio.WriteTransport,
         openings: Openings,
     ) -> None:
         self._handshake = handshake
         self._protocol = protocol
-        self._writer = writer
+        self._transport = transport
         self._openings = openings
         self._data = bytearray()  # all bytes so far: `http` parses them again
         self._task: asyncio.Task[None] | None = None  # runs ``authorize``
@@ -174,7 +174,7 @@ class Opening:
     def receive_eof(self) -> None:
         """Closes TCP: the client left before its request was answered, or has read the refusal."""
         self._finish()
-        self._writer.close()
+        self._transport.close()
 
     def time_out(self) -> None:
         """Ends the connection at its deadline."""
@@ -186,7 +186,7 @@ class Opening:
     def abort(self) -> None:
         """Ends the connection at once."""
         self._finish()
-        self._writer.transport.abort()
+        self._transport.abort()
 
     def disconnect_slow(self, slowness: Slowness) -> None:
         """Ends the connection at once: of all peers, most bytes wait for the answer to this one."""
@@ -260,10 +260,13 @@ class Opening:
             self._refuse(request, Refusal(500, b"internal error\n", reason="accepting failed"))
             return
         self._finish()
-        self._writer.write(self._handshake.data_to_send())
+        self._transport.write(self._handshake.data_to_send())
         if len(self._data) > MAX_EARLY:
             self._protocol.reader.resume()
-        websocket = WebSocket(connection, request, self._protocol, self._writer, openings.hub, user)
+        called = isinstance(match.route.handler, type)
+        websocket = WebSocket(
+            connection, request, self._protocol, self._transport, openings.hub, user, called=called
+        )
         if len(self._data) > FEW_BYTES and (size := head_size(request)) > FEW_BYTES:
             websocket.reserve(size)
         openings.owner.serve_websocket(websocket, match)
@@ -283,7 +286,7 @@ class Opening:
         request = failure.request
         if request is not None and self._openings.router.is_http(failure):
             self._finish()
-            self._openings.owner.serve_http(request, bytes(self._data), self._protocol, self._writer)
+            self._openings.owner.serve_http(request, bytes(self._data), self._protocol, self._transport)
         else:
             self._send_refusal(failure.error.status, request.path if request else "", failure.error.slug)
 
@@ -293,11 +296,11 @@ class Opening:
         Closing while the client still sends would reset the connection, and the client could lose the
         answer (RFC 9112 §9.6). So we send EOF, and read on until the client closes.
         """
-        openings, transport = self._openings, self._writer.transport
+        openings, transport = self._openings, self._transport
         address = self._protocol.address
         record_refusal(openings.hub.stats, status, address=address, path=path, reason=reason)
         self._finish()
-        self._writer.write(self._handshake.data_to_send())
+        self._transport.write(self._handshake.data_to_send())
         try:
             if transport.can_write_eof():
                 transport.write_eof()

@@ -15,12 +15,14 @@ from rfc6455_server.http.heads import ServedRequest
 from rfc6455_server.http.routes import HttpRoutes
 from rfc6455_server.listening.origins import is_origin
 from rfc6455_server.listening.proxy import Trusted
+from rfc6455_server.websocket.handler import Handler
 
 BEARER: Final = "bearer"
 """The subprotocol that announces a token: a browser cannot set header fields, only subprotocols."""
 
-WebSocketHandler = Callable[..., Awaitable[None]]
-"""An async function of the `WebSocket`, and of the path's parameters as keyword arguments."""
+WebSocketHandler = Callable[..., Awaitable[None]] | type[Handler]
+"""An async function of the `WebSocket`, and of the path's parameters as keyword arguments; or a `Handler`,
+which is made with these."""
 
 
 @dataclass(frozen=True, slots=True)

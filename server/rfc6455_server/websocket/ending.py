@@ -102,7 +102,7 @@ class Ending:
         if self.closed is None:
             self._outbox.finish()
             self._start_close_timer()
-            self._inbox.resume()
+            self._inbox.stop()
 
     def fail(self, code: int, reason: str, cause: Cause) -> None:
         """Ends the connection at once, with a Close but without waiting for the peer's; raises alike."""
@@ -111,7 +111,7 @@ class Ending:
             self._record(cause, code, reason)
         self._record(cause, reason=reason)
         self._connection.fail(code, reason)
-        self._inbox.resume()
+        self._inbox.stop()
 
     # From the peer's side.
 

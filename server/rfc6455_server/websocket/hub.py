@@ -43,6 +43,12 @@ class Owner(Protocol):
     def disconnect_slow(self, slowness: Slowness) -> None:
         """Ends the connection: the peer does not read."""
 
+    def caught_up(self) -> None:
+        """The peer has taken all that waited."""
+
+    def end_after(self, error: BaseException) -> None:
+        """Ends the connection: its handler has raised ``error``."""
+
 
 class NoOwner:
     """Replaces the owner when TCP is closed, so that the `WebSocket` is freed at once."""
@@ -54,6 +60,12 @@ class NoOwner:
         """Does nothing."""
 
     def disconnect_slow(self, slowness: Slowness) -> None:
+        """Does nothing."""
+
+    def caught_up(self) -> None:
+        """Does nothing."""
+
+    def end_after(self, error: BaseException) -> None:
         """Does nothing."""
 
 

@@ -13,7 +13,7 @@ import logging
 from collections import deque
 from operator import attrgetter
 from sys import getsizeof
-from typing import Final
+from typing import ClassVar, Final
 
 from rfc6455 import BinaryMessage, Connection, Event, State, TextMessage
 from rfc6455_server.clock import Timer
@@ -46,6 +46,8 @@ _NO_OWNER: Final = NoOwner()
 
 class Inbox:
     """The unread messages of one connection."""
+
+    _calls: ClassVar = False
 
     __slots__ = (
         "_charged",
@@ -137,14 +139,22 @@ class Inbox:
         return message
 
     def resume(self) -> None:
-        """Resumes reading, and processes the input that is there.
-
-        When the connection is ending, this finds the peer's Close behind unread messages.
-        """
+        """Resumes reading, and processes the input that is there."""
         self.paused = False
         self._mark = None  # while it was paused, nothing could arrive
         self._reader.resume()
         self.pull()
+
+    def stop(self) -> None:
+        """This side has begun to close: finds the peer's Close behind unread messages."""
+        self.resume()
+
+    def go_on(self) -> None:
+        """The peer has caught up, or will never."""
+
+    def _passed_on(self, batch: deque[Event]) -> bool:
+        """Whether all messages have gone another way than through the queue (`calls`)."""
+        return False
 
     def pull(self) -> None:
         """Takes events from the codec: queues messages, and passes other events to the owner."""
@@ -270,6 +280,8 @@ class Inbox:
         self._hub.stats.messages_in += count
         if self._rates is not None and not self._rates.take(count, size, self._hub.clock.time()):
             self._owner.disconnect_fast()
+            return
+        if self._calls and self._passed_on(batch):
             return
         if size > _LARGE * count or (self._later and size > _SMALL * count):
             # Text takes up to four bytes for each byte on the wire.

@@ -92,6 +92,10 @@ class Outbox:
             return self._lost or size > MAX_UNWRITTEN
         return self.schedule(size)
 
+    def hold(self) -> None:
+        """Writes nothing but much until `flush_scheduled`, which the caller calls in this tick."""
+        self._scheduled = True
+
     def flush_scheduled(self) -> None:
         """Writes what was scheduled. Called at the end of a tick, and before a handler waits."""
         self._write_first = True
@@ -232,6 +236,7 @@ class Outbox:
             backlog.written += written
             if not written:
                 self._drop_backlog()
+                self._owner.caught_up()
                 return
         if self._backlog is backlog:
             self._charge()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, Protocol, cast
 from weakref import WeakKeyDictionary
 
-from rfc6455_server.asyncio_private import break_reference_cycle
+from rfc6455_server.asyncio_private import break_reference_cycle, drop_drain_waiters
 
 LINGER_TIMEOUT: Final = 2.0
 """Seconds that we go on reading after our last byte, so that the peer receives it and not a reset."""
@@ -54,7 +54,8 @@ class CodecReader(asyncio.StreamReader):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
         self._event_loop = loop
-        self._sink: Sink | None = None
+        self.sink: Sink | None = None
+        """What `attach` was called with."""
         self._early = bytearray()
         self._early_waiter: asyncio.Future[None] | None = None
         self._eof_received = False
@@ -65,8 +66,8 @@ class CodecReader(asyncio.StreamReader):
         self._reading = cast("asyncio.ReadTransport", transport)  # uvloop's are of another class
 
     def feed_data(self, data: bytes) -> None:  # type: ignore[override]  # transports pass bytes
-        if self._sink is not None:
-            self._sink.receive_data(data)
+        if self.sink is not None:
+            self.sink.receive_data(data)
             return
         self._early += data
         if len(self._early) > _MAX_EARLY:
@@ -75,8 +76,8 @@ class CodecReader(asyncio.StreamReader):
 
     def feed_eof(self) -> None:
         self._eof_received = True
-        if self._sink is not None:
-            self._sink.receive_eof()
+        if self.sink is not None:
+            self.sink.receive_eof()
         self._wake()
 
     async def read_early(self) -> bytes:
@@ -88,7 +89,7 @@ class CodecReader(asyncio.StreamReader):
 
     def attach(self, sink: Sink) -> None:
         """Passes ``sink`` the bytes that `read_early` has not returned, and all that follow."""
-        self._sink = sink
+        self.sink = sink
         if self._early:
             sink.receive_data(self._take_early())
         if self._eof_received:
@@ -96,7 +97,7 @@ class CodecReader(asyncio.StreamReader):
 
     def detach(self) -> None:
         """Stops passing bytes on."""
-        self._sink = None
+        self.sink = None
 
     def pause(self) -> None:
         """Stops reading, so that TCP pushes back on the peer."""
@@ -107,6 +108,11 @@ class CodecReader(asyncio.StreamReader):
         """Resumes reading."""
         if self._reading is not None and not self._reading.is_closing():
             self._reading.resume_reading()
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether TCP is closing or closed."""
+        return self._reading is None or self._reading.is_closing()
 
     def abort(self) -> None:
         """Closes TCP at once."""
@@ -155,13 +161,17 @@ class CodecProtocol(asyncio.StreamReaderProtocol, asyncio.BufferedProtocol):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        connected: "Callable[[CodecProtocol, asyncio.StreamWriter], None] | None" = None,
+        connected: "Callable[[CodecProtocol, asyncio.WriteTransport], None] | None" = None,
     ) -> None:
         self.reader = CodecReader(loop)
         self._event_loop = loop
         self._read_buffer = _shared_read_buffer(loop)
         self._connected = connected
         super().__init__(self.reader, loop=loop)
+        drop_drain_waiters(self)
+        self._writing_paused = False
+        self._lost = False
+        self._drain_waiter: asyncio.Future[None] | None = None
         self.websocket: FlowControlled | None = None
         """The WebSocket of this connection, once it is open."""
         self.on_lost: Callable[[CodecProtocol], None] | None = None
@@ -178,26 +188,52 @@ class CodecProtocol(asyncio.StreamReaderProtocol, asyncio.BufferedProtocol):
         # asyncio's own ``client_connected_cb`` would be kept, and with it all that it refers to.
         connected, self._connected = self._connected, None
         if connected is not None:
-            writing = cast("asyncio.WriteTransport", transport)
-            connected(self, asyncio.StreamWriter(writing, self, self.reader, self._event_loop))
+            connected(self, cast("asyncio.WriteTransport", transport))
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.reader.feed_data(bytes(self._read_buffer[:nbytes]))
+        sink = self.reader.sink
+        if sink is not None:
+            sink.receive_data(bytes(self._read_buffer[:nbytes]))
+        else:
+            self.reader.feed_data(bytes(self._read_buffer[:nbytes]))
 
     def pause_writing(self) -> None:
-        super().pause_writing()
+        self._writing_paused = True
         if self.websocket is not None:
             self.websocket.pause_writing()
 
     def resume_writing(self) -> None:
-        super().resume_writing()
+        self._writing_paused = False
+        self._wake_drain()
         if self.websocket is not None:
             self.websocket.resume_writing()
 
+    async def drain(self) -> None:
+        """Waits until the transport takes more; one task at a time.
+
+        Raises `ConnectionResetError` if TCP is closed.
+        """
+        if self.reader.is_closing:
+            await asyncio.sleep(0)  # until `connection_lost`
+        while self._writing_paused and not self._lost:
+            self._drain_waiter = self._event_loop.create_future()
+            try:
+                await self._drain_waiter
+            finally:
+                self._drain_waiter = None
+        if self._lost:
+            raise ConnectionResetError("TCP is closed")
+
+    def _wake_drain(self) -> None:
+        if self._drain_waiter is not None and not self._drain_waiter.done():
+            self._drain_waiter.set_result(None)
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        self._wake_drain()
         self.reader.release()
         # A lost connection counts as EOF whatever the error: StreamReader would report an exception that
         # nobody retrieves.

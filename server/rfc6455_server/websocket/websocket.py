@@ -27,10 +27,11 @@ from rfc6455 import (
     Role,
     State,
 )
-from rfc6455_server.limits import Limits
+from rfc6455_server.limits import LimitExceededError, Limits
 from rfc6455_server.logs import log
 from rfc6455_server.policies import Coalesce, Policy, check_policy
 from rfc6455_server.rooms import RoomMember
+from rfc6455_server.websocket.calls import Calls
 from rfc6455_server.websocket.ending import ConnectionClosedError, Ending
 from rfc6455_server.websocket.hub import Hub, Slowness
 from rfc6455_server.websocket.inbox import Inbox
@@ -65,7 +66,7 @@ class WebSocket(RoomMember):
         "_outbox",
         "_pings",
         "_protocol",
-        "_writer",
+        "_transport",
         "heard",
         "latency",
         "request",
@@ -77,9 +78,11 @@ class WebSocket(RoomMember):
         connection: Connection,
         request: Request | None,
         protocol: CodecProtocol,
-        writer: asyncio.StreamWriter,
+        transport: asyncio.WriteTransport,
         hub: Hub,
         user: Any = None,
+        *,
+        called: bool = False,
     ) -> None:
         super().__init__()
         self._connection = connection
@@ -89,9 +92,10 @@ class WebSocket(RoomMember):
         """What the server's ``authorize`` returned for the request."""
         self._hub = hub
         self._protocol = protocol
-        self._writer = writer
-        self._outbox = Outbox(connection, writer.transport, self, hub)
-        self._inbox = Inbox(connection, protocol.reader, self._outbox, self, hub)
+        self._transport = transport
+        self._outbox = Outbox(connection, transport, self, hub)
+        make_inbox = Calls if called else Inbox
+        self._inbox = make_inbox(connection, protocol.reader, self._outbox, self, hub)
         self._opened_at = hub.clock.time()
         self.heard = True
         """Whether anything has arrived since `keepalive` last set this to False."""
@@ -154,7 +158,7 @@ class WebSocket(RoomMember):
     @property
     def secure(self) -> bool:
         """Whether the connection runs over TLS."""
-        return self._writer.get_extra_info("ssl_object") is not None
+        return self._transport.get_extra_info("ssl_object") is not None
 
     @property
     def unread_bytes(self) -> int:
@@ -167,7 +171,7 @@ class WebSocket(RoomMember):
     @property
     def lost(self) -> bool:
         """Whether TCP is closed. While reading is paused, messages, and so the end, may still be unread."""
-        return self._writer.transport.is_closing()
+        return self._transport.is_closing()
 
     @property
     def reading_paused(self) -> bool:
@@ -215,6 +219,18 @@ class WebSocket(RoomMember):
         if not inbox.messages and not await self._wait_for_message():
             raise StopAsyncIteration
         return inbox.take()
+
+    def call(
+        self,
+        on_open: "Callable[[WebSocket], object]",
+        on_message: "Callable[[WebSocket, Any], object]",
+    ) -> None:
+        """Calls ``on_open`` with this object, and then ``on_message`` with it and each message that arrives.
+
+        The WebSocket was made with ``called``. What a function raises ends the connection.
+        """
+        assert isinstance(self._inbox, Calls)  # noqa: S101 - for the type
+        self._inbox.start(on_open, on_message)
 
     def _wait_for_message(self) -> Coroutine[Any, Any, bool]:
         if self._inbox.awaited:
@@ -298,14 +314,27 @@ class WebSocket(RoomMember):
         ``policy`` applies if the peer is behind; the default is the server's. Raises `LocalProtocolError` at
         a client, which can only `send`, and for text with a surrogate; `ValueError` for a bad policy.
         """
-        if self._connection.role is Role.CLIENT:
+        connection, outbox = self._connection, self._outbox
+        if connection.role is Role.CLIENT:
             raise LocalProtocolError("a client cannot post; use send()", slug="not-masked")
         if policy is not None:
             check_policy(policy)
         if isinstance(policy, Coalesce):
             policy = policy.resolve(message)
         self._hub.stats.messages_out += 1
-        self.post_prepared(PreparedMessage(message), policy)
+        if outbox.behind:
+            self.post_prepared(PreparedMessage(message), policy)
+            return
+        try:
+            if isinstance(message, str):
+                connection.send_text(message)
+            else:
+                connection.send_binary(message)
+        except LocalProtocolError:
+            if connection.state is State.OPEN:
+                raise
+            return  # the connection is closing
+        outbox.schedule(len(message))
 
     def post_prepared(self, message: PreparedMessage, policy: Policy | None) -> None:
         """Queues a message that was encoded once for many connections (`rooms`)."""
@@ -405,7 +434,7 @@ class WebSocket(RoomMember):
 
     def abort(self) -> None:
         """Closes TCP at once; what is queued is lost."""
-        self._writer.transport.abort()
+        self._transport.abort()
 
     async def wait_closed(self) -> None:
         """Waits until the connection has ended and TCP is closed."""
@@ -418,6 +447,19 @@ class WebSocket(RoomMember):
         if cause is Cause.SEND_TIMEOUT:
             self.abort()  # the peer had its time to read, and would not read a Close either
 
+    def caught_up(self) -> None:
+        self._inbox.go_on()
+
+    def end_after(self, error: BaseException) -> None:
+        """Starts to close the connection: its handler has raised ``error``."""
+        if isinstance(error, ConnectionClosedError):
+            return  # it used a connection that had ended
+        if isinstance(error, LimitExceededError):
+            self.start_close(CloseCode.POLICY_VIOLATION, str(error), cause=Cause.LIMIT)
+            return
+        log(logging.ERROR, "handler failed", exception=error, id=self.id, address=self.address)
+        self.start_close(CloseCode.INTERNAL_ERROR, cause=Cause.HANDLER_FAILED)
+
     def disconnect_fast(self) -> None:
         """Ends the connection: the peer sends faster than its rate allows."""
         self.fail(CloseCode.POLICY_VIOLATION, "too fast", cause=Cause.LIMIT)
@@ -426,6 +468,7 @@ class WebSocket(RoomMember):
         self._get_ending().tcp_lost()
         # A connection is freed at once, and not by the garbage collector: all cycles are broken here.
         self._outbox.release()
+        self._inbox.go_on()  # nobody is behind any more
         if self.closed is not None:
             self._inbox.release()
         # Otherwise messages are left, the end stands behind them, and `_finish` releases the inbox.
@@ -442,9 +485,7 @@ class WebSocket(RoomMember):
 
     def _get_ending(self) -> Ending:
         if self._ending is None:
-            self._ending = Ending(
-                self._connection, self._inbox, self._outbox, self._writer.transport, self._hub
-            )
+            self._ending = Ending(self._connection, self._inbox, self._outbox, self._transport, self._hub)
         return self._ending
 
     def _finish(self, closed: ConnectionClosed) -> None:
