@@ -161,14 +161,14 @@ def _from_environment(environment: Mapping[str, str], arguments: Sequence[str], 
         given = any(argument.split("=")[0] == f"--{option.name}" for argument in arguments)
         if value is None or given:
             continue
+        if not value:
+            parser.error(f"{option.variable} is empty")
         if option.metavar:
-            if not value:
-                parser.error(f"{option.variable} is empty")
             parts = value.split(",") if option.repeatable else [value]
             found += [f"--{option.name}={part}" for part in parts]
         elif value.lower() in ("1", "true", "yes", "on"):
             found.append(f"--{option.name}")
-        elif value.lower() not in ("", "0", "false", "no", "off"):
+        elif value.lower() not in ("0", "false", "no", "off"):
             parser.error(f"{option.variable} must be on or off, not {value!r}")
     return found
 
