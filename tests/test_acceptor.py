@@ -273,10 +273,17 @@ async def test_a_missing_proxy_header_has_the_deadline() -> None:
 def test_an_unusable_certificate_raises(certificate: Certificate, tmp_path: Path) -> None:
     context = make_ssl_context(str(certificate.certificate), str(certificate.key))
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
-    with pytest.raises(ssl.SSLError):
-        make_ssl_context(str(certificate.certificate))
-    with pytest.raises(FileNotFoundError):
-        make_ssl_context(str(tmp_path / "none"))
+    chain, key = str(certificate.certificate), str(certificate.key)
+    for files, of_key in (((chain,), chain), ((key, key), key), ((chain, __file__), __file__)):
+        with pytest.raises(
+            ssl.SSLError, match=f"no certificate in {files[0]}, or no private key in {of_key}"
+        ):
+            make_ssl_context(*files)
+    none = str(tmp_path / "none")
+    for files in ((none,), (str(certificate.certificate), none)):
+        with pytest.raises(FileNotFoundError) as caught:
+            make_ssl_context(*files)
+        assert caught.value.filename == none
 
 
 async def test_a_failed_tls_handshake_is_not_counted_afterwards(certificate: Certificate) -> None:

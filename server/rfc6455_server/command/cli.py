@@ -238,8 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ssl.SSLError as error:
         return _fail(f"cannot use the certificate: {getattr(error, 'reason', None) or error}")
     except OSError as error:
-        files = " or ".join(filter(None, [options.cert, options.key]))
-        return _fail(f"cannot read {files}: {error.strerror or error}")
+        return _fail(f"cannot read {error.filename}: {error.strerror or error}")
     except ValueError as error:
         return _fail(str(error))
 
