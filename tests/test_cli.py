@@ -187,6 +187,7 @@ def test_the_endpoints_of_the_options(certificate: Certificate) -> None:
         (["--log-format", "xml"], "log-format"),
         (["--message-rate", "0"], "message-rate"),
         (["--drain-time", "-1"], "drain-time"),
+        (["--drain-time", "5000"], "drain-time"),
         (["--slow-consumer", "wait"], "slow-consumer"),
     ],
 )

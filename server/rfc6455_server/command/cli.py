@@ -13,6 +13,7 @@ from rfc6455_server.app import DRAIN_TIME, Server
 from rfc6455_server.command.endpoints import make_endpoints
 from rfc6455_server.command.limit_options import limit_options, limits_help
 from rfc6455_server.command.terminal import chat
+from rfc6455_server.limits import MAX_SECONDS
 from rfc6455_server.listening.acceptor import Endpoint
 from rfc6455_server.logs import JsonFormatter, TextFormatter
 from rfc6455_server.pages import add_pages
@@ -57,7 +58,7 @@ def _port(text: str) -> int:
 
 def _seconds(text: str) -> float:
     seconds = float(text)
-    if not 0 <= seconds < float("inf"):
+    if not 0 <= seconds <= MAX_SECONDS:
         raise ValueError
     return seconds
 
