@@ -88,7 +88,7 @@ class Limits:
     """Maximum rooms that one connection is in."""
     max_total_rooms: int = 250_000
     """Memberships of all connections in rooms: each takes at most some 500 bytes and the name. When there are
-    as many, only connections that are in fewer than `FEW_ROOMS` rooms join more: nobody keeps others out."""
+    as many, only connections that are in fewer than 32 rooms join more: nobody keeps others out."""
     max_room_name: int = 1024
     """Maximum code points of the name of a room that a connection joins."""
     message_rate: float | None = None
