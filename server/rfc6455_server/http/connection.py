@@ -87,6 +87,9 @@ class HttpConnection:
         self._outcome = Outcome.LOST
         self._closing = False
         self._eof_received = False
+        # `drain` waits until all has left, as for a WebSocket (`outbox`): an answer is held, counted and
+        # watched until then. asyncio would let 64 KiB wait for which nobody looks.
+        writer.transport.set_write_buffer_limits(high=1, low=0)
         h11 = load_h11()
         if h11 is None:
             body = b"HTTP needs h11: install rfc6455[server]\n"
