@@ -56,7 +56,7 @@ async def test_a_surrogate_in_an_exception() -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(TextFormatter())
     lost: list[logging.LogRecord] = []
-    handler.handleError = lost.append  # type: ignore[method-assign]
+    handler.handleError = lost.append  # type: ignore[method-assign,assignment]
     logger.addHandler(handler)
     server = Server()
 
