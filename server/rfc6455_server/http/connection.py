@@ -76,6 +76,7 @@ class HttpConnection:
         )
         self._chunks = 0  # in which the body has come
         self._head_size = 0  # bytes of the head, unless they are few
+        self._unparsed = 0  # bytes of the request that h11 cannot parse yet: of a chunk's header, of trailers
         self._early = 0  # bytes that followed the request before it was answered
         self._task: asyncio.Task[None] | None = None  # answers the request
         # A deadline always runs: of the request, the handler, each piece of the answer, and the end.
@@ -176,11 +177,16 @@ class HttpConnection:
             elif isinstance(event, h11.Data):
                 self._take_body(event)
             elif isinstance(event, h11.EndOfMessage):
+                self._unparsed = 0
                 early, _ = self._connection.trailing_data
                 if early:
                     self._take_early(len(early))
                 self._answer_with(self._handle)
             else:
+                unparsed, _ = self._connection.trailing_data
+                if unparsed or self._unparsed:
+                    self._unparsed = len(unparsed)
+                    self._charge()
                 return  # needs more bytes
 
     def _take_body(self, event: Any) -> None:
@@ -406,7 +412,7 @@ class HttpConnection:
 
     def _charge(self) -> None:
         """Tells the budget what waits here: the request, further ones, and the answer."""
-        size = self._head_size + len(self._body) + self._early + self._answer_size
+        size = self._head_size + len(self._body) + self._unparsed + self._early + self._answer_size
         self._hub.budget.charge(self, size + self._writer.transport.get_write_buffer_size())
 
     def disconnect_slow(self, slowness: Slowness) -> None:
