@@ -30,6 +30,7 @@ from rfc6455.constants import (
     Opcode,
     Role,
     State,
+    check_limits,
 )
 from rfc6455.deflate import DeflateParameters, Deflater
 from rfc6455.errors import LocalProtocolError, RemoteProtocolError
@@ -118,8 +119,11 @@ class Connection:
         trailing_data: bytes = b"",
         mask_key_source: Callable[[], bytes] = new_mask_key,
     ) -> None:
-        if min(max_message_size, max_control_frames, max_empty_fragments) < 1:
-            raise ValueError("a limit must be at least 1")
+        check_limits(
+            max_message_size=max_message_size,
+            max_control_frames=max_control_frames,
+            max_empty_fragments=max_empty_fragments,
+        )
         self.role = role
         self.subprotocol = subprotocol
         self.deflate = deflate

@@ -100,3 +100,16 @@ class State(Enum):
     OPEN = "open"
     CLOSING = "closing"
     CLOSED = "closed"
+
+
+def check_limits(minimum: int = 1, **limits: int) -> None:
+    """Raises `TypeError` for a limit that is no int, such as ``None`` or NaN, and `ValueError` below
+    ``minimum``.
+
+    NaN would be no limit at all, and a float fails much later, when bytes arrive.
+    """
+    for name, value in limits.items():
+        if type(value) is not int:
+            raise TypeError(f"{name} must be an int, not {value!r}")
+        if value < minimum:
+            raise ValueError(f"{name} must be at least {minimum}, not {value}")

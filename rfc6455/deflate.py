@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from rfc6455.constants import CloseCode, Role
+from rfc6455.constants import CloseCode, Role, check_limits
 from rfc6455.errors import HandshakeError, RemoteProtocolError
 from rfc6455.headers import Extension
 
@@ -99,15 +99,24 @@ class PerMessageDeflate(_Parameters):
     ``server_…`` applies to what the server compresses, ``client_…`` to what the client compresses. A server
     can limit the client's window only if the client's offer allows it (RFC 7692 §7.1.2.2).
 
-    Raises `ValueError` for window bits outside 8 to 15, and for options that zlib does not have.
+    Raises `ValueError` for window bits outside 8 to 15, and for options that zlib does not have;
+    `TypeError` for numbers that are no ints.
     """
 
     def __post_init__(self) -> None:
+        check_limits(
+            0,
+            server_max_window_bits=self.server_max_window_bits,
+            client_max_window_bits=self.client_max_window_bits,
+            level=self.level,
+            memory_level=self.memory_level,
+            threshold=self.threshold,
+        )
         for bits in (self.server_max_window_bits, self.client_max_window_bits):
             if not MIN_WINDOW_BITS <= bits <= MAX_WINDOW_BITS:
                 raise ValueError(f"window bits are 8 to 15, not {bits}")
-        if not (0 <= self.level <= 9 and 1 <= self.memory_level <= 9 and self.threshold >= 0):
-            raise ValueError("level is 0 to 9, memory_level 1 to 9, threshold at least 0")
+        if not (self.level <= 9 and 1 <= self.memory_level <= 9):
+            raise ValueError("level is 0 to 9, memory_level 1 to 9")
 
     # The server.
 

@@ -27,6 +27,7 @@ from rfc6455.constants import (
     GUID,
     VERSION,
     Role,
+    check_limits,
 )
 from rfc6455.deflate import DeflateParameters, PerMessageDeflate
 from rfc6455.errors import HandshakeError, LocalProtocolError
@@ -149,6 +150,7 @@ class ServerHandshake:
         self._parser = RequestParser(
             max_line_size=max_line_size, max_fields=max_fields, max_head_size=max_head_size
         )
+        check_limits(0, max_early_data=max_early_data)
         self._max_early_data = max_early_data
         self._deflate = deflate
         self._options = options
@@ -253,18 +255,20 @@ class ServerHandshake:
         if agreement is not None:
             fields.add("Sec-WebSocket-Extensions", str(agreement[1]))
         _add_callers_fields(fields, headers)
-        self._output = encode_head(_ACCEPTED + accept, fields)
-        self._done = True
         options = self._options
         if max_message_size is not None:
             options = ConnectionOptions(**{**options, "max_message_size": max_message_size})
-        return Connection(
+        connection = Connection(
             Role.SERVER,
             subprotocol=subprotocol,
             deflate=agreement[0] if agreement else None,
             trailing_data=bytes(self._early_data) if self._given else self._parser.trailing_data,
             **options,
         )
+        # Nothing has changed before: whoever gives a wrong option can still reject.
+        self._output = encode_head(_ACCEPTED + accept, fields)
+        self._done = True
+        return connection
 
     def reject(
         self,
@@ -356,6 +360,7 @@ class ClientHandshake:
             raise LocalProtocolError("subprotocols must be different tokens", slug="bad-subprotocol")
         self._subprotocols = tuple(subprotocols)
         self._deflate = deflate
+        Connection(Role.CLIENT, **options)  # raises for a wrong option now, and not when the answer arrives
         self._options = options
         self._limits = limits or HeadLimits()
         self._parser = ResponseParser(**self._limits)

@@ -77,6 +77,10 @@ _KNOWN_NAMES: Final = {
     for spelled in (name, name.lower())
 }
 
+_MAX_SEPARATORS: Final = 1024
+"""Commas and semicolons in Sec-WebSocket-Extensions. Clients send a handful; a head has room for 60,000,
+which would take a third of a second to parse."""
+
 _UPPER_TO_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
 
@@ -219,8 +223,12 @@ def parse_token_list(values: Iterable[str]) -> list[str]:
 def parse_extensions(values: Iterable[str]) -> list[Extension]:
     """Returns the elements of ``Sec-WebSocket-Extensions`` (RFC 6455 §9.1), in linear time.
 
-    Raises `HandshakeError` for a value that does not match the grammar.
+    Raises `HandshakeError` for a value that does not match the grammar, and for more than some 1,000 elements
+    and parameters.
     """
+    values = list(values)
+    if sum([value.count(",") + value.count(";") for value in values]) > _MAX_SEPARATORS:
+        raise HandshakeError("too many extensions", slug="too-many-extensions", status=431)
     extensions = []
     for value in values:
         scanner = _Scanner(value)

@@ -16,7 +16,12 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Generic, TypeVar
 
-from rfc6455.constants import DEFAULT_MAX_FIELDS, DEFAULT_MAX_HEAD_SIZE, DEFAULT_MAX_LINE_SIZE
+from rfc6455.constants import (
+    DEFAULT_MAX_FIELDS,
+    DEFAULT_MAX_HEAD_SIZE,
+    DEFAULT_MAX_LINE_SIZE,
+    check_limits,
+)
 from rfc6455.errors import HandshakeError, LocalProtocolError
 from rfc6455.headers import Extension, Headers, is_token, parse_extensions, parse_token_list
 
@@ -143,7 +148,7 @@ _Head = TypeVar("_Head", Request, Response)
 class _HeadParser(ABC, Generic[_Head]):
     """Parses one head; the bytes after it stay in ``trailing_data``.
 
-    ``max_line_size`` and ``max_head_size`` are bytes, ``max_fields`` counts lines.
+    ``max_line_size`` and ``max_head_size`` are bytes, ``max_fields`` counts lines. Raises as `check_limits`.
     """
 
     # Status and message of the error for a start line over the limit.
@@ -156,6 +161,7 @@ class _HeadParser(ABC, Generic[_Head]):
         max_fields: int = DEFAULT_MAX_FIELDS,
         max_head_size: int = DEFAULT_MAX_HEAD_SIZE,
     ) -> None:
+        check_limits(0, max_line_size=max_line_size, max_fields=max_fields, max_head_size=max_head_size)
         self._max_line_size = max_line_size
         self._max_fields = max_fields
         self._max_head_size = max_head_size

@@ -47,12 +47,29 @@ NO_LIMIT: Final = {
 }
 """The numbers that may be ``None``, and what bounds the server then."""
 
+COMMAND: Final = {
+    ("Server", "origins"): "origin",
+    ("Server", "compression"): "compression",
+    ("Server", "slow_consumer"): "slow-consumer",
+    ("Server", "trusted"): "trust",
+    ("Server.run", "host"): "host",
+    ("Server.run", "port"): "port",
+    ("Server.run", "endpoints"): "listen",
+    ("Server.run", "drain_time"): "drain-time",
+    ("Endpoint", "reuse_port"): "reuse-port",
+    ("Endpoint", "proxy_protocol"): "proxy-protocol",
+    ("Endpoint", "certificate"): "cert",
+    ("Endpoint", "metrics"): "metrics",
+} | {("Limits", option.field): option.name for option in limit_options()}
+"""The options that the command line has, too."""
+
 _INTRODUCTION = """\
 # Every option and its default
 
 Every limit is finite by default. `Server` takes the options of `Limits` as keyword arguments, `SocketIO`
 those of `EngineOptions` and `PacketOptions`, and a handshake those of `Connection`. The command
-`rfc6455-server` has an option for each of `Limits`; `rfc6455-server --help-limits` shows them.
+`rfc6455-server` has an option for each of `Limits` (`rfc6455-server --help-limits`), and those that
+`rfc6455-server --help` shows. Each can also be set in the environment: `RFC6455_MAX_QUEUE` for `--max-queue`.
 
 Times are in seconds. `python -m tests.limits_page --write` writes this page from the code.
 
@@ -74,8 +91,8 @@ class Option:
     @property
     def command(self) -> str:
         """Its option on the command line, or an empty text."""
-        names = {option.field: option.name for option in limit_options()}
-        return f"`--{names[self.name]}`" if self.owner == "Limits" else ""
+        name = COMMAND.get((self.owner, self.name))
+        return f"`--{name}`" if name else ""
 
 
 def options() -> list[Option]:

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import gc
 import logging
+import os
 import socket
 import ssl
 import subprocess
@@ -86,6 +87,30 @@ async def test_a_stale_unix_socket_is_replaced_and_one_in_use_is_not(tmp_path: P
     assert file.read_text() == "precious"
 
 
+async def test_a_unix_socket_that_another_process_has_put_there_stays(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    old, new = address_server(), address_server()
+    await old.listen(Endpoint(path=str(path)))
+    path.rename(tmp_path / "moved")  # and not removed: the new file could have the same inode
+    await new.listen(Endpoint(path=str(path)))
+    await old.stop()
+    assert path.is_socket()
+    peer = RawPeer(*await asyncio.open_unix_connection(path))
+    await peer.close()
+    path.unlink()
+    await new.stop()
+
+
+async def test_the_url_of_an_abstract_socket() -> None:
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(f"\0rfc6455-acceptor-{os.getpid()}")
+    listening.listen()
+    server = address_server()
+    await server.listen(Endpoint(listening=listening))
+    assert server.urls == [f"unix:@rfc6455-acceptor-{os.getpid()}"]
+    await server.stop()
+
+
 async def test_a_port_may_be_shared() -> None:
     one, two, three = address_server(), address_server(), address_server()
     await one.listen(Endpoint("127.0.0.1", reuse_port=True))
@@ -94,6 +119,12 @@ async def test_a_port_may_be_shared() -> None:
         await three.listen(Endpoint("127.0.0.1", one.port))
     await one.stop()
     await two.stop()
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64])
+async def test_what_cannot_be_the_name_of_a_host(host: str) -> None:
+    with pytest.raises(OSError, match="not a host name"):
+        await Server().listen(Endpoint(host))
 
 
 async def test_a_host_that_does_not_exist() -> None:
@@ -242,10 +273,17 @@ async def test_a_missing_proxy_header_has_the_deadline() -> None:
 def test_an_unusable_certificate_raises(certificate: Certificate, tmp_path: Path) -> None:
     context = make_ssl_context(str(certificate.certificate), str(certificate.key))
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
-    with pytest.raises(ssl.SSLError):
-        make_ssl_context(str(certificate.certificate))
-    with pytest.raises(FileNotFoundError):
-        make_ssl_context(str(tmp_path / "none"))
+    chain, key = str(certificate.certificate), str(certificate.key)
+    for files, of_key in (((chain,), chain), ((key, key), key), ((chain, __file__), __file__)):
+        with pytest.raises(
+            ssl.SSLError, match=f"no certificate in {files[0]}, or no private key in {of_key}"
+        ):
+            make_ssl_context(*files)
+    none = str(tmp_path / "none")
+    for files in ((none,), (str(certificate.certificate), none)):
+        with pytest.raises(FileNotFoundError) as caught:
+            make_ssl_context(*files)
+        assert caught.value.filename == none
 
 
 async def test_a_failed_tls_handshake_is_not_counted_afterwards(certificate: Certificate) -> None:

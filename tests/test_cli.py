@@ -135,12 +135,15 @@ def test_the_endpoints_of_the_options(certificate: Certificate) -> None:
     files = ["--cert", str(certificate.certificate), "--key", str(certificate.key)]
     (secure,) = endpoints("--port", "1", *files)
     assert secure.tls is not None
-    several = ["http://0.0.0.0", "https://[::1]:444/", "unix:/run/x.sock"]
-    plain, secure, unix = endpoints(*files, *(f"--listen={url}" for url in several), "--reuse-port")
+    several = ["http://0.0.0.0", "https://[::1]:444/", "unix:/run/x.sock", "unix:///run/y?#"]
+    plain, secure, unix, other = endpoints(*files, *(f"--listen={url}" for url in several), "--reuse-port")
     assert plain == Endpoint("0.0.0.0", 80, reuse_port=True)
     assert secure[:2] == ("::1", 444)
     assert secure.tls is not None
     assert unix == Endpoint(path="/run/x.sock", reuse_port=True)
+    assert other == Endpoint(path="/run/y?#", reuse_port=True)
+    (proxied,) = endpoints("--listen=unix:/run/x.sock", "--proxy-protocol", "--trust=unix", "--trust=::1")
+    assert proxied == Endpoint(path="/run/x.sock", proxy_protocol=True)
 
 
 @pytest.mark.parametrize(
@@ -149,10 +152,21 @@ def test_the_endpoints_of_the_options(certificate: Certificate) -> None:
         (["--listen", "ftp://127.0.0.1"], "cannot listen on 'ftp://127.0.0.1': use http://H:P"),
         (["--listen", "unix:"], "cannot listen on 'unix:'"),
         (["--listen", "http://127.0.0.1/path"], "cannot listen on"),
-        (["--listen", "http://127.0.0.1:x"], "Port could not be cast"),
+        (["--listen", "http://127.0.0.1:x"], "cannot listen on 'http://127.0.0.1:x'"),
+        (["--listen", "http://127.0.0.1:65536"], "cannot listen on 'http://127.0.0.1:65536'"),
+        (["--listen", "http://[::1"], "cannot listen on 'http://[::1'"),
+        (["--listen", "http://127.0.0.1?query"], "cannot listen on"),
+        (["--listen", "http://127.0.0.1#fragment"], "cannot listen on"),
+        (["--listen", "http://user:password@127.0.0.1"], "cannot listen on"),
+        (["--listen", "unix://host/path"], "cannot listen on 'unix://host/path'"),
+        (["--listen", "unix:/run/x", "--reuse-port"], "--reuse-port has no effect"),
+        (["--listen", "unix:/run/x", "--proxy-protocol", "--trust", "::1"], "needs --trust unix"),
+        (["--proxy-protocol", "--trust", "unix"], "no address may send PROXY headers"),
+        (["--host", "a..b"], "cannot listen on a..b:8765: not a host name"),
         (["--listen", "https://127.0.0.1"], "https://127.0.0.1 needs --cert"),
         (["--cert", "/none"], "cannot read /none: No such file"),
-        (["--cert", "/none", "--key", "/no-key"], "cannot read /none or /no-key: No such file"),
+        (["--cert", "/none", "--key", "/no-key"], "cannot read /none: No such file"),
+        (["--cert", __file__, "--key", "/no-key"], "cannot read /no-key: No such file"),
         (["--cert", __file__], "cannot use the certificate: "),
         (["--trust", "proxy.example"], "proxy.example"),
         (["--key", "/none"], "--key needs --cert"),
@@ -173,6 +187,7 @@ def test_the_endpoints_of_the_options(certificate: Certificate) -> None:
         (["--log-format", "xml"], "log-format"),
         (["--message-rate", "0"], "message-rate"),
         (["--drain-time", "-1"], "drain-time"),
+        (["--drain-time", "5000"], "drain-time"),
         (["--slow-consumer", "wait"], "slow-consumer"),
     ],
 )
@@ -196,6 +211,7 @@ def test_wrong_values_print_one_line_and_exit_with_status_2(
     [
         ({"HOST": ""}, [], "RFC6455_HOST is empty"),
         ({"CERT": ""}, [], "RFC6455_CERT is empty"),
+        ({"PROXY_PROTOCOL": ""}, [], "RFC6455_PROXY_PROTOCOL is empty"),
         ({"ORIGIN": ""}, [], "RFC6455_ORIGIN is empty"),
         ({"ORIGIN": "https://a.example,"}, [], "origin"),
         ({"LISTEN": "http://127.0.0.1"}, ["--port", "1"], "--port and --listen exclude each other"),

@@ -305,7 +305,7 @@ def test_the_server_may_decline() -> None:
     ],
 )
 def test_invalid_parameters_raise(options: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=r"window bits|level"):
+    with pytest.raises(ValueError, match=r"window.bits|level|threshold"):
         PerMessageDeflate(**options)  # type: ignore[arg-type]
 
 

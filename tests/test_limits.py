@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 import pytest
 
 from rfc6455 import Connection, ConnectionOptions
+from rfc6455_server.command import cli
 from rfc6455_server.limits import Addresses, LimitOptions, Limits, ReceiveRates, TokenBucket
 from rfc6455_server.socketio import EngineOptions, PacketOptions, SocketIOOptions
 from tests import limits_page
@@ -13,6 +14,12 @@ from tests.limits_page import NO_LIMIT, Option, options, options_of
 
 def test_the_page_of_defaults_is_current() -> None:
     assert limits_page.PAGE.read_text() == limits_page.page(), "python -m tests.limits_page --write"
+
+
+def test_the_page_has_every_option_of_the_command_line() -> None:
+    of_the_command = {"key", "log-format", "log-level", "no-pages", "max-per-address"}
+    assert {*limits_page.COMMAND.values(), *of_the_command} == {option.name for option in cli._ALL_OPTIONS}
+    assert limits_page.COMMAND.keys() <= {(option.owner, option.name) for option in options()}
 
 
 def flaws(option: Option) -> list[str]:

@@ -118,6 +118,51 @@ async def test_all_callbacks_run_in_a_loop_of_ones_own_too() -> None:
     assert server.urls == []
 
 
+async def test_a_callback_that_awaits_what_it_has_cancelled_skips_nothing() -> None:
+    server, seen = Server(), list[str]()
+
+    async def cancelled(_: float = 0.0) -> None:
+        task = asyncio.create_task(asyncio.Event().wait())
+        task.cancel()
+        await task
+
+    async def drain(_: float) -> None:
+        seen.append("drain")
+
+    async def stop() -> None:
+        seen.append("stop")
+
+    server.on_drain(cancelled)
+    server.on_drain(drain)
+    server.on_stop(cancelled)
+    server.on_stop(stop)
+    await server.start()
+    with pytest.raises(ExceptionGroup, match="on_drain failed"):
+        await server.drain(0)
+    with pytest.raises(ExceptionGroup, match="on_stop failed") as stopped:
+        await server.stop()
+    assert seen == ["drain", "stop"]
+    assert server.urls == []
+    (error,) = stopped.value.exceptions
+    assert isinstance(error.__cause__, asyncio.CancelledError)
+
+
+async def test_a_callback_is_cancelled_with_the_call_of_stop() -> None:
+    server, begun = Server(), asyncio.Event()
+
+    async def wait() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    server.on_stop(wait)
+    await server.start()
+    stopping = asyncio.create_task(server.stop())
+    await begun.wait()
+    stopping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stopping
+
+
 # Certificates.
 
 

@@ -166,7 +166,10 @@ async def test_the_watchdog_is_fed_while_the_loop_runs(
     assert told._timer.cancelled()
 
 
-@pytest.mark.parametrize(("name", "value"), [("WATCHDOG_PID", "1"), ("WATCHDOG_USEC", "soon")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("WATCHDOG_PID", "1"), ("WATCHDOG_USEC", "soon"), ("WATCHDOG_USEC", "0"), ("WATCHDOG_USEC", "9" * 400)],
+)
 async def test_a_watchdog_of_another_process_or_without_a_time_is_not_fed(
     name: str, value: str, tmp_path: Path, manager: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -481,10 +481,18 @@ async def _guarded(callback: Callable[[], Awaitable[None]]) -> Exception | None:
     """Awaits a callback; logs and returns what it raises."""
     try:
         await callback()
-    except Exception as error:  # noqa: BLE001 - whatever a callback raises
-        log(logging.ERROR, "a callback failed while the server stopped", exception=error)
-        return error
-    return None
+    except asyncio.CancelledError as cancelled:
+        if (task := asyncio.current_task()) is None or task.cancelling():
+            raise  # it is our own end
+        # The callback awaited a task that it had cancelled.
+        error: Exception = RuntimeError("it was cancelled, or a task that it awaited")
+        error.__cause__ = cancelled
+    except Exception as raised:  # noqa: BLE001 - whatever a callback raises
+        error = raised
+    else:
+        return None
+    log(logging.ERROR, "a callback failed while the server stopped", exception=error)
+    return error
 
 
 def _raise_group(message: str, errors: Iterable[Exception | None]) -> None:

@@ -62,7 +62,7 @@ class LimitOptions(TypedDict, total=False):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Bytes, counts, seconds, and rates per second. Raises `ValueError` for a value that is not finite
-    and above 0, and for a time above `MAX_SECONDS`.
+    and above 0, and for a time above `MAX_SECONDS`; `TypeError` for bytes and counts that are no ints.
 
     Rates are off by default (``None``): TCP pushes back on a peer that sends faster than its handler reads,
     and nothing is lost. With a rate, `BURST` seconds' worth may arrive at once; more ends the connection with
@@ -88,7 +88,7 @@ class Limits:
     """Maximum rooms that one connection is in."""
     max_total_rooms: int = 250_000
     """Memberships of all connections in rooms: each takes at most some 500 bytes and the name. When there are
-    as many, only connections that are in fewer than `FEW_ROOMS` rooms join more: nobody keeps others out."""
+    as many, only connections that are in fewer than 32 rooms join more: nobody keeps others out."""
     max_room_name: int = 1024
     """Maximum code points of the name of a room that a connection joins."""
     message_rate: float | None = None
@@ -122,6 +122,8 @@ class Limits:
             value = getattr(self, field.name)
             if value is not None and not 0 < value < float("inf"):
                 raise ValueError(f"{field.name} must be a finite number above 0, not {value!r}")
+            if field.type is int and type(value) is not int:
+                raise TypeError(f"{field.name} must be an int, not {value!r}")
             if field.name.endswith(("_timeout", "_interval")):
                 check_seconds(field.name, value)
 

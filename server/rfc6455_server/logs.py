@@ -20,8 +20,11 @@ logger: Final = logging.getLogger("rfc6455_server")
 errors: Final[Counter[str]] = Counter()
 """How often each event was logged as an error in this process: here, so that no failure is forgotten."""
 
-_CONTROLS: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-"""Characters that break lines, control terminals or reorder text. LF aside: it ends a line of a traceback."""
+_CONTROLS: Final = re.compile(
+    r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""Characters that break lines, control terminals or reorder text. Surrogates too: a file in UTF-8 takes none,
+and the record would be lost. LF aside: it ends a line of a traceback."""
 
 _MAX_CAUSES: Final = 20
 """Maximum exceptions of a chain or a group that are written."""

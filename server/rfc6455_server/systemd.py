@@ -7,6 +7,7 @@ Without their environment variables, nothing happens.
 import asyncio
 import logging
 import os
+import re
 import socket
 import time
 from typing import Final
@@ -71,7 +72,8 @@ class ServiceManager:
         """Returns the one that NOTIFY_SOCKET and WATCHDOG_USEC name. A malformed time is as none."""
         address, time_text = os.environ.get("NOTIFY_SOCKET", ""), os.environ.get("WATCHDOG_USEC", "")
         is_ours = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        microseconds = int(time_text) if time_text.isascii() and time_text.isdigit() else 0
+        # At most 20 digits, as in systemd, which has 64 bits.
+        microseconds = int(time_text) if re.fullmatch("[0-9]{1,20}", time_text) else 0
         return cls(address, microseconds / 1e6 if is_ours and microseconds else None)
 
     def ready(self) -> None:

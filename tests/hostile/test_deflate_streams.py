@@ -28,6 +28,7 @@ from rfc6455.deflate import Inflater
 from rfc6455.headers import parse_extensions
 from tests.helpers import both_roles, bytes_held, feed, make_connection, peak_bytes, raw_frame
 from tests.hostile.flaws import flaw
+from tests.hostile.test_handshake_input import FIELDS
 
 CONTINUATION, TEXT, BINARY, PONG = Opcode.CONTINUATION, Opcode.TEXT, Opcode.BINARY, Opcode.PONG
 AGREED = DeflateParameters()
@@ -311,6 +312,24 @@ def test_many_offers() -> None:
     accepted = PerMessageDeflate().accept(parse_extensions(headers.get_all("Sec-WebSocket-Extensions")))
     assert accepted is not None
     assert accepted[0].server_max_window_bits == 9
+
+
+@flaw(
+    "found here",
+    what="fills the head with tiny offers of extensions, `x,`: 28,000 took a third of a second in one turn",
+    here="431 above 1,024 commas and semicolons, before any is parsed",
+)
+@pytest.mark.parametrize("offer", ["x,", ",", "x;", "x;y=1,"])
+def test_more_offers_than_anybody_makes(offer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = offer * (8000 // len(offer)) + "x"
+    handshake = ServerHandshake(deflate=PerMessageDeflate())
+    fields = Headers([*FIELDS.items(), *[("Sec-WebSocket-Extensions", value)] * 7])
+    monkeypatch.setattr("rfc6455.headers._Scanner", None)  # raises if anything is parsed
+    handshake.receive_data(Request("GET", "/", fields).encode())
+    event = handshake.next_event()
+    assert isinstance(event, HandshakeFailed)
+    assert event.error.slug == "too-many-extensions"
+    assert handshake.data_to_send().startswith(b"HTTP/1.1 431 ")
 
 
 @flaw(

@@ -46,6 +46,37 @@ def check(text: str) -> None:
 
 
 @flaw(
+    "found here",
+    what="gets a surrogate, which JSON can escape, into the message of an exception: a log file in UTF-8 "
+    "took none, and the record was lost",
+    here="escaped as control characters are",
+)
+async def test_a_surrogate_in_an_exception() -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), "utf-8")
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(TextFormatter())
+    lost: list[logging.LogRecord] = []
+    handler.handleError = lost.append  # type: ignore[method-assign,assignment]
+    logger.addHandler(handler)
+    server = Server()
+
+    @server.websocket("/")
+    async def ask(ws: WebSocket) -> None:
+        raise ValueError(json.loads(str(await ws.recv())))
+
+    try:
+        async with TestClient(server) as client:
+            ws = await client.connect("/")
+            await ws.send(r'"\ud800"')
+            await ws.wait_closed()
+    finally:
+        logger.removeHandler(handler)
+    assert not lost
+    stream.seek(0)
+    assert r"ValueError: \ud800" in stream.read()
+
+
+@flaw(
     "CVE-2020-7694",
     "found here",
     what="gets CR, LF and ESC into the message of an exception (a traceback showed it raw): it forges lines"

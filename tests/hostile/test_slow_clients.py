@@ -10,7 +10,7 @@ import pytest
 from rfc6455 import ClientHandshake, Opcode, encode_frame
 from rfc6455_server import CloseReport, HttpRequest, HttpResponse, Server, connect
 from rfc6455_server.socketio import SocketIO
-from rfc6455_server.testing import ManualClock, TestClient, settle
+from rfc6455_server.testing import PIPE_SIZE, ManualClock, TestClient, settle
 from rfc6455_server.websocket import lingering
 from rfc6455_server.websocket.streams import LINGER_TIMEOUT
 from tests.helpers import KEY
@@ -126,6 +126,33 @@ async def test_authorizing_a_session_has_a_deadline() -> None:
         assert b" 503 " in await peer.reader.readuntil(b"\r\n")
         assert cancelled.is_set()
         await peer.close()
+
+
+@flaw(
+    "found here",
+    what="reads none of an answer that asyncio buffers whole: 64 KiB were held and not counted, and the rest "
+    "of the answer was lost after `handshake_timeout`",
+    here="it counts until the client has taken it, within `send_timeout`; then the next request is read",
+)
+async def test_an_answer_counts_until_it_is_taken() -> None:
+    clock = ManualClock()
+    server = page_server(clock=clock, handshake_timeout=5)
+    server.page("/big", bytes(100_000), "text/plain")
+    async with TestClient(server, clock) as client:
+        peer = Recorder(clock)
+        transport = client.open(peer)
+        transport.pause_reading()
+        transport.write(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\nGET /hello HTTP/1.1\r\nHost: a\r\n\r\n")
+        await settle()
+        unwritten = 100_000 - PIPE_SIZE
+        assert server.queued >= unwritten
+        await clock.advance(server.limits.send_timeout - 1)
+        assert server.queued >= unwritten
+        transport.resume_reading()
+        await settle()
+        assert peer.received.endswith(b"<p>hi")
+        assert peer.received.count(0) == 100_000
+        assert server.queued == 0
 
 
 @flaw(

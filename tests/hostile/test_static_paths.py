@@ -51,6 +51,8 @@ ESCAPES = [
     ".hidden",
     "%2ehidden",
     "sub/.git/config",
+    "git/config",
+    "hidden.txt",
     "sub",
     "sub/",
     "fifo",
@@ -73,6 +75,8 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "root-2" / "c.txt").write_text("secret")
     (root / "out").symlink_to(tmp_path)
     (root / "out.txt").symlink_to(tmp_path / "secret.txt")
+    (root / "git").symlink_to(root / "sub" / ".git")
+    (root / "hidden.txt").symlink_to(root / ".hidden")
     (root / "dangling.txt").symlink_to(tmp_path / "nothing")
     (root / "loop.txt").symlink_to(root / "loop.txt")
     os.mkfifo(root / "fifo")

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from rfc6455 import ClientHandshake, Opcode, Request, encode_frame
 from rfc6455_server import Cause, CloseReport, Server, WebSocket
 from rfc6455_server.http.routes import HttpRequest, HttpResponse
@@ -252,4 +254,33 @@ async def test_the_head_of_an_http_request_counts() -> None:
         done.set()
         await settle()
         assert recorder.received.endswith(b"done")
+        assert rig.server.queued == 0
+
+
+@flaw(
+    "found here",
+    what="begins the header of a chunk, or trailers, and never ends them: 64 KiB were held and not counted",
+    here="they count, and go at the latest with the deadline of the body",
+)
+@pytest.mark.parametrize("rest", [b"1;" + b"x" * 60_000, b"0\r\n" + b"X: y\r\n" * 10_000])
+async def test_a_chunk_without_end_counts(rest: bytes) -> None:
+    rig = Rig()
+
+    @rig.server.http("/", "POST")
+    async def answer(_: HttpRequest) -> HttpResponse:
+        return HttpResponse(b"answered")
+
+    async with rig.client:
+        recorder = Recorder(rig.clock)
+        transport = rig.client.open(recorder)
+        transport.write(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await settle()
+        for start in range(0, len(rest), 10_000):
+            transport.write(rest[start : start + 10_000])
+            await settle()
+        assert rig.server.queued >= 60_000
+        assert rig.server.queued < len(rest) + 1000
+        transport.write(b"\r\nx\r\n0\r\n\r\n" if rest.startswith(b"1") else b"\r\n")
+        await settle()
+        assert recorder.received.endswith(b"answered")
         assert rig.server.queued == 0

@@ -13,6 +13,7 @@ from rfc6455_server.app import DRAIN_TIME, Server
 from rfc6455_server.command.endpoints import make_endpoints
 from rfc6455_server.command.limit_options import limit_options, limits_help
 from rfc6455_server.command.terminal import chat
+from rfc6455_server.limits import MAX_SECONDS
 from rfc6455_server.listening.acceptor import Endpoint
 from rfc6455_server.logs import JsonFormatter, TextFormatter
 from rfc6455_server.pages import add_pages
@@ -57,7 +58,7 @@ def _port(text: str) -> int:
 
 def _seconds(text: str) -> float:
     seconds = float(text)
-    if not 0 <= seconds < float("inf"):
+    if not 0 <= seconds <= MAX_SECONDS:
         raise ValueError
     return seconds
 
@@ -161,14 +162,14 @@ def _from_environment(environment: Mapping[str, str], arguments: Sequence[str], 
         given = any(argument.split("=")[0] == f"--{option.name}" for argument in arguments)
         if value is None or given:
             continue
+        if not value:
+            parser.error(f"{option.variable} is empty")
         if option.metavar:
-            if not value:
-                parser.error(f"{option.variable} is empty")
             parts = value.split(",") if option.repeatable else [value]
             found += [f"--{option.name}={part}" for part in parts]
         elif value.lower() in ("1", "true", "yes", "on"):
             found.append(f"--{option.name}")
-        elif value.lower() not in ("", "0", "false", "no", "off"):
+        elif value.lower() not in ("0", "false", "no", "off"):
             parser.error(f"{option.variable} must be on or off, not {value!r}")
     return found
 
@@ -238,8 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ssl.SSLError as error:
         return _fail(f"cannot use the certificate: {getattr(error, 'reason', None) or error}")
     except OSError as error:
-        files = " or ".join(filter(None, [options.cert, options.key]))
-        return _fail(f"cannot read {files}: {error.strerror or error}")
+        return _fail(f"cannot read {error.filename}: {error.strerror or error}")
     except ValueError as error:
         return _fail(str(error))
 

@@ -1,5 +1,6 @@
 """Where ``rfc6455-server`` listens, from its options. An option that would have no effect is an error."""
 
+import re
 import socket
 from argparse import Namespace
 from collections.abc import Sequence
@@ -7,6 +8,7 @@ from urllib.parse import urlsplit
 
 from rfc6455_server.listening.acceptor import Endpoint
 from rfc6455_server.listening.certificates import Certificate
+from rfc6455_server.listening.proxy import UNIX
 
 
 def make_endpoints(options: Namespace, passed: Sequence[socket.socket] = ()) -> list[Endpoint]:
@@ -27,6 +29,7 @@ def make_endpoints(options: Namespace, passed: Sequence[socket.socket] = ()) -> 
         endpoint._replace(reuse_port=options.reuse_port, proxy_protocol=options.proxy_protocol)
         for endpoint in endpoints
     ]
+    _check_endpoints(options, endpoints)
     if options.metrics:
         # Each process has its own figures, and Prometheus sends no PROXY header.
         endpoints.append(_endpoint_of_url(options.metrics, certificate)._replace(metrics=True))
@@ -45,6 +48,22 @@ def _check(options: Namespace) -> None:
             raise ValueError(f"--{name} and --listen exclude each other, also in the environment")
 
 
+def _check_endpoints(options: Namespace, endpoints: Sequence[Endpoint]) -> None:
+    are_unix = [endpoint.path is not None or _is_unix(endpoint.listening) for endpoint in endpoints]
+    if options.reuse_port and all(are_unix):
+        raise ValueError("--reuse-port has no effect: a Unix socket has no port")
+    if options.proxy_protocol and any(are_unix) and UNIX not in options.trust:
+        raise ValueError(
+            "--proxy-protocol needs --trust unix: nobody may send PROXY headers to the Unix socket"
+        )
+    if options.proxy_protocol and not all(are_unix) and set(options.trust) == {UNIX}:
+        raise ValueError("--proxy-protocol needs --trust: no address may send PROXY headers")
+
+
+def _is_unix(listening: socket.socket | None) -> bool:
+    return listening is not None and listening.family == socket.AF_UNIX
+
+
 def _passed_endpoints(
     options: Namespace, certificate: Certificate | None, passed: Sequence[socket.socket]
 ) -> list[Endpoint]:
@@ -56,20 +75,30 @@ def _passed_endpoints(
     return [
         Endpoint(
             listening=listening,
-            certificate=None if listening.family == socket.AF_UNIX else certificate,
+            certificate=None if _is_unix(listening) else certificate,
         )
         for listening in passed
     ]
 
 
 def _endpoint_of_url(url: str, certificate: Certificate | None) -> Endpoint:
-    parts = urlsplit(url)
-    if parts.scheme == "unix" and parts.path:
-        return Endpoint(path=parts.path)
-    if parts.scheme not in ("http", "https") or parts.path not in ("", "/") or not parts.hostname:
-        raise ValueError(f"cannot listen on {url!r}: use http://H:P, https://H:P or unix:PATH")
+    problem = f"cannot listen on {url!r}: use http://H:P, https://H:P or unix:PATH"
+    if url.startswith("unix:"):
+        path = re.sub(r"^//(?=/)", "", url.removeprefix("unix:"))
+        if not path or path.startswith("//"):
+            raise ValueError(problem)
+        return Endpoint(path=path)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"{problem}. {error}") from error
+    beside = (parts.username, parts.password, parts.query, parts.fragment, parts.path.removeprefix("/"))
+    if parts.scheme not in ("http", "https") or not parts.hostname or any(beside):
+        raise ValueError(problem)
     secure = parts.scheme == "https"
     if secure and certificate is None:
         raise ValueError(f"{url} needs --cert")
-    port = parts.port if parts.port is not None else 443 if secure else 80
+    if port is None:
+        port = 443 if secure else 80
     return Endpoint(parts.hostname, port, certificate=certificate if secure else None)

@@ -76,6 +76,7 @@ class HttpConnection:
         )
         self._chunks = 0  # in which the body has come
         self._head_size = 0  # bytes of the head, unless they are few
+        self._unparsed = 0  # bytes of the request that h11 cannot parse yet: of a chunk's header, of trailers
         self._early = 0  # bytes that followed the request before it was answered
         self._task: asyncio.Task[None] | None = None  # answers the request
         # A deadline always runs: of the request, the handler, each piece of the answer, and the end.
@@ -87,6 +88,9 @@ class HttpConnection:
         self._outcome = Outcome.LOST
         self._closing = False
         self._eof_received = False
+        # `drain` waits until all has left, as for a WebSocket (`outbox`): an answer is held, counted and
+        # watched until then. asyncio would let 64 KiB wait for which nobody looks.
+        transport.set_write_buffer_limits(high=1, low=0)
         h11 = load_h11()
         if h11 is None:
             body = b"HTTP needs h11: install rfc6455[server]\n"
@@ -173,11 +177,16 @@ class HttpConnection:
             elif isinstance(event, h11.Data):
                 self._take_body(event)
             elif isinstance(event, h11.EndOfMessage):
+                self._unparsed = 0
                 early, _ = self._connection.trailing_data
                 if early:
                     self._take_early(len(early))
                 self._answer_with(self._handle)
             else:
+                unparsed, _ = self._connection.trailing_data
+                if unparsed or self._unparsed:
+                    self._unparsed = len(unparsed)
+                    self._charge()
                 return  # needs more bytes
 
     def _take_body(self, event: Any) -> None:
@@ -403,7 +412,7 @@ class HttpConnection:
 
     def _charge(self) -> None:
         """Tells the budget what waits here: the request, further ones, and the answer."""
-        size = self._head_size + len(self._body) + self._early + self._answer_size
+        size = self._head_size + len(self._body) + self._unparsed + self._early + self._answer_size
         self._hub.budget.charge(self, size + self._transport.get_write_buffer_size())
 
     def disconnect_slow(self, slowness: Slowness) -> None:

@@ -61,9 +61,11 @@ def _find_file(root: Path, path: str) -> Path | None:
         return None
     try:
         file = root.joinpath(*names).resolve()
-        return file if file.is_relative_to(root) and file.is_file() else None
-    except (OSError, RuntimeError):
-        return None  # for example, the name is too long, or links form a circle
+        inside = file.relative_to(root)
+        # A symbolic link may lead to a name that starts with a dot.
+        return file if file.is_file() and not any(name.startswith(".") for name in inside.parts) else None
+    except (OSError, RuntimeError, ValueError):
+        return None  # for example, it is outside, the name is too long, or links form a circle
 
 
 async def _read_pieces(file: Path, size: int) -> AsyncIterator[bytes]:

@@ -101,9 +101,12 @@ async def open_sockets(endpoint: Endpoint, send_timeout: float) -> list[socket.s
         # It may be a variable that is not set. Other libraries take it for all addresses.
         raise ValueError("the host is empty: 0.0.0.0 and :: are all addresses")
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(
-        endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
+    try:
+        found = await loop.getaddrinfo(
+            endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except UnicodeError as error:  # such as a part of a name with more than 63 characters
+        raise OSError(errno.EINVAL, "not a host name") from error
     sockets: list[socket.socket] = []
     try:
         for family, kind, protocol, _, address in dict.fromkeys(found):
@@ -169,6 +172,15 @@ def _is_stale(path: str) -> bool:
         return probe.connect_ex(path) == errno.ECONNREFUSED
 
 
+def _file_at(path: str | None) -> tuple[int, int] | None:
+    """Returns what identifies the file at a path; ``None`` if there is none."""
+    try:
+        found = None if path is None else os.stat(path)
+    except OSError:
+        found = None
+    return None if found is None else (found.st_dev, found.st_ino)
+
+
 class Acceptor:
     """Accepts the connections of one listening socket."""
 
@@ -191,6 +203,7 @@ class Acceptor:
         self._retry: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._refused: dict[socket.socket, asyncio.TimerHandle] = {}  # they linger, until the timer
+        self._file = _file_at(endpoint.path)  # another process may replace it
         self._loop.add_reader(listening, self._accept)
         self.is_listening = True
 
@@ -202,6 +215,8 @@ class Acceptor:
     def url(self) -> str:
         """``http://…``, ``https://…`` or ``unix:…``."""
         address = self.socket.getsockname()
+        if isinstance(address, bytes):
+            return f"unix:@{os.fsdecode(address[1:])}"  # an abstract one, that was passed
         if not isinstance(address, tuple):
             return f"unix:{address}"
         scheme = "https" if self._endpoint.tls else "http"
@@ -231,8 +246,9 @@ class Acceptor:
         if self._retry is not None:
             self._retry.cancel()
         self.socket.close()
-        if self._endpoint.path is not None:
-            Path(self._endpoint.path).unlink(missing_ok=True)
+        path = self._endpoint.path
+        if path is not None and _file_at(path) == self._file:
+            Path(path).unlink(missing_ok=True)
 
     def _accept(self, count: int = _MAX_ACCEPTED) -> None:
         for _ in range(count):

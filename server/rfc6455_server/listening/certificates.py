@@ -9,12 +9,21 @@ import ssl
 def make_ssl_context(certificate: str, key: str | None = None) -> ssl.SSLContext:
     """Returns a server's context for TLS 1.2 or later.
 
-    Raises `OSError` if a file cannot be read, and `ssl.SSLError` if it has no usable certificate or key, such
-    as a key with a password.
+    Raises `OSError`, which names the file, if one cannot be read, and `ssl.SSLError` if it has no usable
+    certificate or key, such as a key with a password.
     """
+    for file in filter(None, (certificate, key)):
+        with open(file, "rb"):
+            pass  # OpenSSL does not say which file it cannot read
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate, key, password=_refuse_password)
+    try:
+        context.load_cert_chain(certificate, key, password=_refuse_password)
+    except ssl.SSLError as error:
+        if "PEM lib" not in str(error):
+            raise
+        problem = f"no certificate in {certificate}, or no private key in {key or certificate}, in PEM"
+        raise ssl.SSLError(ssl.SSL_ERROR_SSL, problem) from error
     context.set_alpn_protocols(["http/1.1"])
     return context
 

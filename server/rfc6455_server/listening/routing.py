@@ -20,9 +20,11 @@ from rfc6455_server.websocket.handler import Handler
 BEARER: Final = "bearer"
 """The subprotocol that announces a token: a browser cannot set header fields, only subprotocols."""
 
-WebSocketHandler = Callable[..., Awaitable[None]] | type[Handler]
-"""An async function of the `WebSocket`, and of the path's parameters as keyword arguments; or a `Handler`,
-which is made with these."""
+AsyncHandler = Callable[..., Awaitable[None]]
+"""An async function of the `WebSocket`, and of the path's parameters as keyword arguments."""
+
+WebSocketHandler = AsyncHandler | type[Handler]
+"""What serves a WebSocket. A `Handler` is made with the path's parameters as keyword arguments."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -268,9 +268,12 @@ class Outbox:
         try:
             self._charge()
             return await sent
+        except asyncio.CancelledError:
+            # Only then may it still wait for room. A search after each call would take quadratic time.
+            backlog.remove_sender(waiting)
+            raise
         finally:
             backlog.waiting_calls -= 1
-            backlog.remove_sender(waiting)
             if self._backlog is backlog:
                 self._charge()
 
