@@ -109,7 +109,7 @@ $(VENV)/.mutants: pyproject.toml | $(VENV)/.dev
 
 # Benchmarks of this project and its peers, in an environment of their own. `make bench-echo` runs one of them, and
 # `make bench BENCH=--quick` runs all of them in a few minutes, with rough figures.
-BENCHMARKS := masking codec echo broadcast events socketio handshake memory drain soak siege
+BENCHMARKS := masking codec path echo broadcast events socketio handshake memory drain soak siege
 .PHONY: bench $(BENCHMARKS:%=bench-%)
 bench: $(BENCHMARKS:%=bench-%)
 

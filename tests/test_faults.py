@@ -441,7 +441,7 @@ async def test_a_connection_is_freed_without_the_garbage_collector(how: str) -> 
                     await peer.read(4)
             await peer.close()
             await until(lambda: server.make_ready().connections == 0)
-            await until(lambda: [left() for left in seen] == [None] * 5)
+            await until(lambda: [left() for left in seen] == [None] * 4)
         finally:
             gc.enable()
         assert len(server.make_ready()._keepalive) == 0

@@ -19,7 +19,7 @@ PROGRAMS = re.findall(r"<!-- run by tests/test_readme.py -->\n```python\n(.*?)``
 
 
 def test_every_program_is_run() -> None:
-    assert len(PROGRAMS) == README.count("```python") == 6
+    assert len(PROGRAMS) == README.count("```python") == 7
 
 
 async def test_rooms_in_ten_lines() -> None:
@@ -53,9 +53,26 @@ def test_the_client() -> None:
     assert re.fullmatch(r"round trip: 0\.\d{6} s\n", done.stdout)
 
 
+async def test_a_called_handler() -> None:
+    port = free_port()
+    process = subprocess.Popen(  # noqa: ASYNC220 - starting it does not block
+        [sys.executable, "-c", PROGRAMS[2].replace("8765", str(port))], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        await until(lambda: process.poll() is not None or listens(port))
+        async with connect(f"ws://127.0.0.1:{port}/echo") as ws:
+            for text in ("one", "two"):
+                await ws.send(text)
+                assert await ws.recv() == text
+    finally:
+        process.terminate()
+        printed, _ = await asyncio.to_thread(process.communicate, timeout=20)
+    assert printed == "2 messages, peer\n"
+
+
 async def test_named_events() -> None:
     namespace: dict[str, Any] = {}
-    exec(PROGRAMS[2], namespace)
+    exec(PROGRAMS[3], namespace)
     async with serving(namespace["server"]) as url, asyncio.timeout(PATIENCE):
         one, two = (socketio.AsyncClient(reconnection=False) for _ in range(2))
         heard: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
@@ -72,10 +89,10 @@ async def test_named_events() -> None:
 
 
 async def test_the_codec_in_fifteen_lines() -> None:
-    lines = [line for line in PROGRAMS[3].splitlines() if line]
+    lines = [line for line in PROGRAMS[4].splitlines() if line]
     assert len(lines) == 15
     namespace: dict[str, object] = {}
-    exec(PROGRAMS[3], namespace)
+    exec(PROGRAMS[4], namespace)
     echo = namespace["echo"]
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -97,7 +114,7 @@ async def test_the_codec_in_fifteen_lines() -> None:
 
 async def test_staying_up(capsys: pytest.CaptureFixture[str]) -> None:
     namespace: dict[str, Any] = {}
-    exec(PROGRAMS[4], namespace)
+    exec(PROGRAMS[5], namespace)
     async with serving(namespace["server"]) as url:
         with pytest.raises(HandshakeRejectedError):
             await connect(url + "/game")
@@ -110,7 +127,7 @@ async def test_staying_up(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_server_in_memory() -> None:
-    done = subprocess.run([sys.executable, "-c", PROGRAMS[5]], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", PROGRAMS[6]], capture_output=True, text=True, check=True)
     assert done.stdout == "it works\n"
 
 

@@ -138,7 +138,7 @@ class Server:
     def websocket(self, path: str) -> Callable[[_AnyHandler], _AnyHandler]:
         """Registers the handler of a path: an async function of the `WebSocket` and the path's parameters.
 
-        A class is a `Handler`: plain functions, called without a task.
+        A class is a `Handler`, which needs no task.
         ``{name}`` in the path matches one segment, which is percent-decoded and passed as the argument of
         that name. The first path that matches is used. Raises `ValueError` for a malformed path, and
         `TypeError` for a class that is no `Handler`, or whose functions must be awaited.

@@ -18,6 +18,7 @@ from rfc6455_server.listening.acceptor import Endpoint
 from rfc6455_server.logs import JsonFormatter, TextFormatter
 from rfc6455_server.pages import add_pages
 from rfc6455_server.systemd import passed_sockets
+from rfc6455_server.websocket.handler import Handler
 from rfc6455_server.websocket.websocket import WebSocket
 
 _PREFIX: Final = "RFC6455_"
@@ -122,11 +123,15 @@ def make_server(*, pages: bool = True, **options: Any) -> Server:
             await ws.send(message)
 
     @server.websocket("/rooms/{name}")
-    async def room(ws: WebSocket, name: str) -> None:
-        lobby = server.rooms[name]
-        lobby.join(ws)
-        async for message in ws:
-            lobby.broadcast(message, exclude=[ws])
+    class Member(Handler):
+        def __init__(self, name: str) -> None:
+            self.room = server.rooms[name]
+
+        def on_open(self, ws: WebSocket) -> None:
+            self.room.join(ws)
+
+        def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+            self.room.broadcast(message, exclude=[ws])
 
     if pages:
         add_pages(server)

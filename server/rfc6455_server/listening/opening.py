@@ -25,7 +25,9 @@ from rfc6455_server.http.refusals import record_refusal
 from rfc6455_server.listening.proxy import forwarded_scheme
 from rfc6455_server.listening.routing import STOPPING, Authorize, Match, Refusal, Router
 from rfc6455_server.logs import log
+from rfc6455_server.websocket.calls import Calls
 from rfc6455_server.websocket.hub import FEW_BYTES, Hub, Slowness, head_size
+from rfc6455_server.websocket.inbox import Inbox
 from rfc6455_server.websocket.streams import LINGER_TIMEOUT, CodecProtocol
 from rfc6455_server.websocket.websocket import WebSocket
 
@@ -263,9 +265,9 @@ class Opening:
         self._transport.write(self._handshake.data_to_send())
         if len(self._data) > MAX_EARLY:
             self._protocol.reader.resume()
-        called = isinstance(match.route.handler, type)
+        make_inbox = Calls if isinstance(match.route.handler, type) else Inbox
         websocket = WebSocket(
-            connection, request, self._protocol, self._transport, openings.hub, user, called=called
+            connection, request, self._protocol, self._transport, openings.hub, user, make_inbox
         )
         if len(self._data) > FEW_BYTES and (size := head_size(request)) > FEW_BYTES:
             websocket.reserve(size)

@@ -10,12 +10,18 @@ from rfc6455_server.limits import Limits
 from rfc6455_server.policies import Policy
 from rfc6455_server.stats import Stats
 from rfc6455_server.websocket.lingering import Lingering
-from rfc6455_server.websocket.reports import CloseReport
+from rfc6455_server.websocket.reports import Cause, CloseReport
 
 Slowness = Literal["backlog full", "budget exceeded", "send timeout", "receive timeout"]
 """Why a slow peer is disconnected: its backlog is full, or all that waits; `send` waits too long; a message
 takes too long to arrive."""
 
+SLOWNESS_CAUSES: Final[dict[Slowness, Cause]] = {
+    "backlog full": Cause.SLOW_CONSUMER,
+    "budget exceeded": Cause.BUDGET,
+    "send timeout": Cause.SEND_TIMEOUT,
+    "receive timeout": Cause.RECEIVE_TIMEOUT,
+}
 
 FEW_BYTES: Final = 1 << 12
 """Fewer bytes than this, of messages or of a head, are not counted in the budget: a connection takes more."""

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from secrets import token_hex
-from typing import Any, Final
+from typing import Any
 
 from rfc6455 import (
     CloseCode,
@@ -33,19 +33,12 @@ from rfc6455_server.policies import Coalesce, Policy, check_policy
 from rfc6455_server.rooms import RoomMember
 from rfc6455_server.websocket.calls import Calls
 from rfc6455_server.websocket.ending import ConnectionClosedError, Ending
-from rfc6455_server.websocket.hub import Hub, Slowness
+from rfc6455_server.websocket.hub import SLOWNESS_CAUSES, Hub, Slowness
 from rfc6455_server.websocket.inbox import Inbox
 from rfc6455_server.websocket.outbox import Outbox
 from rfc6455_server.websocket.pings import Pings
 from rfc6455_server.websocket.reports import Cause, CloseReport
 from rfc6455_server.websocket.streams import CodecProtocol
-
-_SLOWNESS_CAUSES: Final[dict[Slowness, Cause]] = {
-    "backlog full": Cause.SLOW_CONSUMER,
-    "budget exceeded": Cause.BUDGET,
-    "send timeout": Cause.SEND_TIMEOUT,
-    "receive timeout": Cause.RECEIVE_TIMEOUT,
-}
 
 
 class WebSocket(RoomMember):
@@ -81,8 +74,7 @@ class WebSocket(RoomMember):
         transport: asyncio.WriteTransport,
         hub: Hub,
         user: Any = None,
-        *,
-        called: bool = False,
+        make_inbox: type[Inbox] = Inbox,
     ) -> None:
         super().__init__()
         self._connection = connection
@@ -94,7 +86,6 @@ class WebSocket(RoomMember):
         self._protocol = protocol
         self._transport = transport
         self._outbox = Outbox(connection, transport, self, hub)
-        make_inbox = Calls if called else Inbox
         self._inbox = make_inbox(connection, protocol.reader, self._outbox, self, hub)
         self._opened_at = hub.clock.time()
         self.heard = True
@@ -220,15 +211,8 @@ class WebSocket(RoomMember):
             raise StopAsyncIteration
         return inbox.take()
 
-    def call(
-        self,
-        on_open: "Callable[[WebSocket], object]",
-        on_message: "Callable[[WebSocket, Any], object]",
-    ) -> None:
-        """Calls ``on_open`` with this object, and then ``on_message`` with it and each message that arrives.
-
-        The WebSocket was made with ``called``. What a function raises ends the connection.
-        """
+    def call(self, on_open: Callable[[Any], object], on_message: Callable[[Any, Any], object]) -> None:
+        """Calls ``on_open``, then ``on_message`` for each message, with this object, which has `Calls`."""
         assert isinstance(self._inbox, Calls)  # noqa: S101 - for the type
         self._inbox.start(on_open, on_message)
 
@@ -416,11 +400,7 @@ class WebSocket(RoomMember):
         await self.wait_closed()
 
     def start_close(
-        self,
-        code: int | None = CloseCode.NORMAL_CLOSURE,
-        reason: str = "",
-        *,
-        cause: Cause = Cause.CLOSED,
+        self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "", *, cause: Cause = Cause.CLOSED
     ) -> None:
         """Starts the closing handshake without waiting; what was sent before leaves before the Close.
 
@@ -442,7 +422,7 @@ class WebSocket(RoomMember):
 
     def disconnect_slow(self, slowness: Slowness) -> None:
         """Ends the connection: the peer does not read, or does not finish what it sends."""
-        cause = _SLOWNESS_CAUSES[slowness]
+        cause = SLOWNESS_CAUSES[slowness]
         self.fail(CloseCode.POLICY_VIOLATION, "too slow", cause=cause)
         if cause is Cause.SEND_TIMEOUT:
             self.abort()  # the peer had its time to read, and would not read a Close either
@@ -452,13 +432,11 @@ class WebSocket(RoomMember):
 
     def end_after(self, error: BaseException) -> None:
         """Starts to close the connection: its handler has raised ``error``."""
-        if isinstance(error, ConnectionClosedError):
-            return  # it used a connection that had ended
         if isinstance(error, LimitExceededError):
             self.start_close(CloseCode.POLICY_VIOLATION, str(error), cause=Cause.LIMIT)
-            return
-        log(logging.ERROR, "handler failed", exception=error, id=self.id, address=self.address)
-        self.start_close(CloseCode.INTERNAL_ERROR, cause=Cause.HANDLER_FAILED)
+        elif not isinstance(error, ConnectionClosedError):  # it used a connection that had ended
+            log(logging.ERROR, "handler failed", exception=error, id=self.id, address=self.address)
+            self.start_close(CloseCode.INTERNAL_ERROR, cause=Cause.HANDLER_FAILED)
 
     def disconnect_fast(self) -> None:
         """Ends the connection: the peer sends faster than its rate allows."""
