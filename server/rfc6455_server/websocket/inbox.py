@@ -15,7 +15,7 @@ from operator import attrgetter
 from sys import getsizeof
 from typing import ClassVar, Final
 
-from rfc6455 import BinaryMessage, Connection, Event, State, TextMessage
+from rfc6455 import BinaryMessage, Connection, Event, LocalProtocolError, State, TextMessage
 from rfc6455_server.clock import Timer
 from rfc6455_server.limits import ReceiveRates
 from rfc6455_server.logs import log
@@ -105,13 +105,13 @@ class Inbox:
         """Bytes of memory of unread messages, with what holds them."""
         return self._unread
 
-    @property
-    def awaited(self) -> bool:
-        """Whether a task is waiting in `wait`."""
-        return self._waiter is not None
-
     async def wait(self) -> bool:
-        """Waits until ``messages`` has one to take; returns False if there is none and input has ended."""
+        """Waits until ``messages`` has one to take; returns False if there is none and input has ended.
+
+        Raises `LocalProtocolError` if another task is waiting.
+        """
+        if self._waiter is not None:
+            raise LocalProtocolError("another task is waiting in recv()", slug="concurrent-recv")
         while not self._later:
             if self._finished:
                 return False
@@ -177,7 +177,9 @@ class Inbox:
                 self._count_partial(connection.held)
                 return
             self._queue(batch)
-            self._wake()
+            waiter = self._waiter
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
             self._mark = None
             self._partial = 0
             if connection.unread:
@@ -214,7 +216,8 @@ class Inbox:
         if self._timer is not None:
             self._timer.cancel()
         self._count_partial(0)  # the codec has dropped it
-        self._wake()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def release(self) -> None:
         """Drops the reference to the owner. Call it when TCP is closed."""
@@ -270,10 +273,6 @@ class Inbox:
         else:
             self._owner.disconnect_slow("receive timeout")
 
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
     def _queue(self, batch: deque[Event]) -> None:
         """Queues messages. Above `MAX_UNREAD` it stops reading, or, after our Close, drops them."""
         count, size = len(batch), self._connection.batch_size
@@ -287,11 +286,10 @@ class Inbox:
             # Text takes up to four bytes for each byte on the wire.
             size = sum(map(getsizeof, map(_data_of, batch)))
         size += MESSAGE_COST * count + BATCH_COST
-        is_open = self._connection.state is State.OPEN
-        if self._unread > MAX_UNREAD and not is_open:
+        if self._unread > MAX_UNREAD and self._connection.state is not State.OPEN:
             return  # nobody reads any more, and only the peer's Close matters
         self._later.append((batch, size))
         self._unread += size
-        if self._unread > MAX_UNREAD and is_open:
+        if self._unread > MAX_UNREAD and self._connection.state is State.OPEN:
             self.paused = True
             self._reader.pause()

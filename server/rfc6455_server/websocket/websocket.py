@@ -8,7 +8,7 @@ Left to others: accepting and connecting (`listening`, `client`), the opening ha
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from secrets import token_hex
 from typing import Any
 
@@ -198,7 +198,7 @@ class WebSocket(RoomMember):
         `LocalProtocolError` if another task is waiting here.
         """
         inbox = self._inbox
-        if not inbox.messages and not await self._wait_for_message():
+        if not inbox.messages and not await inbox.wait():
             raise self._closed_error()
         return inbox.take()
 
@@ -207,7 +207,7 @@ class WebSocket(RoomMember):
 
     async def __anext__(self) -> str | bytes:
         inbox = self._inbox
-        if not inbox.messages and not await self._wait_for_message():
+        if not inbox.messages and not await inbox.wait():
             raise StopAsyncIteration
         return inbox.take()
 
@@ -215,11 +215,6 @@ class WebSocket(RoomMember):
         """Calls ``on_open``, then ``on_message`` for each message, with this object, which has `Calls`."""
         assert isinstance(self._inbox, Calls)  # noqa: S101 - for the type
         self._inbox.start(on_open, on_message)
-
-    def _wait_for_message(self) -> Coroutine[Any, Any, bool]:
-        if self._inbox.awaited:
-            raise LocalProtocolError("another task is waiting in recv()", slug="concurrent-recv")
-        return self._inbox.wait()
 
     def receive_data(self, data: bytes) -> None:
         """Takes bytes from the network."""
