@@ -25,7 +25,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.common import RESULTS, ServerProcess, console, machine
-from benchmarks.siege_clients import HONEST, HONEST_CLIENTS, HOSTILE, HOSTILE_CLIENTS, Disturbed, tcp
+from benchmarks.siege_clients import ECHOES, HONEST, HONEST_CLIENTS, HOSTILE, HOSTILE_CLIENTS, Disturbed, tcp
 
 SERVER: Final = str(Path(__file__).parent / "servers" / "siege_server.py")
 ROOT: Final = Path(__file__).parent.parent
@@ -104,7 +104,7 @@ class Besiegers:
     async def _come(self) -> None:
         while True:
             name, client = random.choice(list(HOSTILE_CLIENTS.items()))
-            path = random.choice(["/echo", "/rooms/besieged"])
+            path = random.choice([*ECHOES, "/rooms/besieged"])
             self._attacks[name] += 1
             try:
                 async with asyncio.timeout(30), tcp(self._port, random.choice(HOSTILE)) as peer:
@@ -185,7 +185,7 @@ def run(python: str, seconds: float) -> tuple[bool, dict[str, object]]:
         rows = verdicts(siege, before, after, errors)
         errors.seek(0)
         lines = Counter(" ".join(line.split()[:6]) for line in errors)
-    version = Path(python).name
+    version = version_of(python)
     counts = show(f"{version}: clients", "kind", "count")
     for kind, number in (*siege.served.most_common(), *siege.attacks.most_common()):
         counts.add_row(kind, f"{number:,}")
@@ -210,6 +210,12 @@ def run(python: str, seconds: float) -> tuple[bool, dict[str, object]]:
     }
 
 
+def version_of(python: str) -> str:
+    """Returns the version of the Python at a path."""
+    program = "import platform; print(platform.python_version())"
+    return subprocess.run([python, "-c", program], check=True, capture_output=True, text=True).stdout.strip()
+
+
 def main() -> None:
     """Runs the siege, writes its results, and ends with status 1 if a verdict is not met."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -224,10 +230,7 @@ def main() -> None:
     met, found = run(args.python, 60.0 if args.quick else args.minutes * 60)
     file = RESULTS / ("siege-quick.json" if args.quick else "siege.json")
     results = json.loads(file.read_text()) if file.exists() else {}
-    results[Path(args.python).name if args.python != sys.executable else "this Python"] = {
-        "machine": machine(),
-        **found,
-    }
+    results[version_of(args.python)] = {"machine": machine(), **found}
     file.write_text(json.dumps(results, indent=1) + "\n")
     sys.exit(not met)
 

@@ -129,6 +129,10 @@ async def patience(what: str) -> AsyncIterator[None]:
 # Honest clients: each serves itself for some seconds, and counts what went well.
 
 Count = Callable[[str], None]
+
+ECHOES: Final = ("/echo", "/called")
+"""By a coroutine, and by a called handler."""
+
 _TURNS: Final = 20
 _PAUSE: Final = 0.2  # seconds between two messages
 
@@ -136,7 +140,7 @@ _PAUSE: Final = 0.2  # seconds between two messages
 async def echo(port: int, count: Count) -> None:
     """Sends messages of different sizes, and gets each back."""
     async with patience("opening an echo"), tcp(port, HONEST) as peer:
-        await peer.upgrade("/echo", random.choice(["", "permessage-deflate"]))
+        await peer.upgrade(random.choice(ECHOES), random.choice(["", "permessage-deflate"]))
         for turn in range(_TURNS):
             async with patience("echo"):
                 message = f"{turn} " + "안녕" * random.choice([1, 100, 5_000])

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rfc6455 import PerMessageDeflate
-from rfc6455_server import Server, WebSocket
+from rfc6455_server import Handler, Server, WebSocket
 from rfc6455_server.limits import LimitOptions
 from rfc6455_server.socketio import DisconnectedError, Socket, SocketIO
 
@@ -39,12 +39,17 @@ LIMITS: LimitOptions = {
 
 
 def serve_websockets(server: Server) -> None:
-    """Adds an echo, rooms, and what the server holds."""
+    """Adds two echoes, rooms, and what the server holds."""
 
     @server.websocket("/echo")
     async def echo(ws: WebSocket) -> None:
         async for message in ws:
             await ws.send(message)
+
+    @server.websocket("/called")
+    class Called(Handler):
+        def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+            ws.post(message)
 
     @server.websocket("/rooms/{name}")
     async def member(ws: WebSocket, name: str) -> None:
