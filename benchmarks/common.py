@@ -25,6 +25,8 @@ from rich.table import Table
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 OURS = "rfc6455"
+CALLED = "rfc6455, called"
+"""Our server with a called handler instead of a coroutine."""
 FLOOR = "asyncio alone"
 """A server on asyncio that only reads and writes: a lower bound, not a competitor."""
 
@@ -75,6 +77,7 @@ class ServerProcess:
 
 SERVERS: Mapping[str, list[str]] = {
     OURS: [sys.executable, "-m", "benchmarks.servers.ours"],
+    CALLED: [sys.executable, "-m", "benchmarks.servers.ours", "--called"],
     "websockets": [sys.executable, "-m", "benchmarks.servers.websockets_server"],
     "aiohttp": [sys.executable, "-m", "benchmarks.servers.aiohttp_server"],
     "picows": [sys.executable, "-m", "benchmarks.servers.picows_server"],
@@ -90,7 +93,7 @@ SERVERS: Mapping[str, list[str]] = {
 def servers(
     names: Sequence[str], only: Sequence[str] | None, *arguments: str, errors: IO[str] | None = None
 ) -> Iterator[dict[str, ServerProcess]]:
-    """Runs the named servers with ``arguments``. ``only`` selects some of them; ours always runs.
+    """Runs the named servers with ``arguments``. ``only`` selects some of the peers.
 
     ``errors`` is a file for what they write to stderr.
     """
@@ -100,7 +103,7 @@ def servers(
     running: dict[str, ServerProcess] = {}
     try:
         for name in names:
-            if name == OURS or only is None or name in only:
+            if name in (OURS, CALLED) or only is None or name in only:
                 running[name] = ServerProcess([*SERVERS[name], *arguments], errors)
         yield running
     finally:

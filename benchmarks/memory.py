@@ -4,10 +4,10 @@ import socket
 import time
 from collections.abc import Callable
 
-from benchmarks.common import OURS, Report, ServerProcess, interleaved, options, servers, upgrade
+from benchmarks.common import CALLED, OURS, Report, ServerProcess, interleaved, options, servers, upgrade
 
-PEERS = ["rfc6455", "websockets", "aiohttp", "picows", "Node ws", "streams"]
-TARGET = 8.0  # KiB
+PEERS = ["rfc6455", CALLED, "websockets", "aiohttp", "picows", "Node ws", "streams"]
+TARGETS = {OURS: 7.2, CALLED: 5.5}  # KiB
 
 
 def idle_memory(server: ServerProcess, count: int, connect: Callable[[int], socket.socket]) -> float:
@@ -39,11 +39,12 @@ def main() -> None:
             return idle_memory(running[name], count, plain)
 
     title = f"{count} idle connections"
-    names = [name for name in PEERS if name == OURS or args.only is None or name in args.only]
+    names = [name for name in PEERS if name in TARGETS or args.only is None or name in args.only]
     figures = interleaved(names, 2 if args.quick else 3, measure, title)
     report.add(title, figures)
     report.finish()
-    print(f"ours: {figures[OURS].median:.1f} KiB, target: at most {TARGET} KiB")
+    for name, target in TARGETS.items():
+        print(f"{name}: {figures[name].median:.1f} KiB, target: at most {target} KiB")
 
 
 if __name__ == "__main__":

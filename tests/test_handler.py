@@ -200,7 +200,7 @@ async def test_what_on_close_raises_is_logged(caplog: pytest.LogCaptureFixture) 
         wire.write(frame(close_payload(1000), Opcode.CLOSE))
         await settle()
         assert recorder.received == b"\x88\x02\x03\xe8"
-        assert any("on_closed failed" in record.message for record in caplog.records)
+        assert any("on_close failed" in record.message for record in caplog.records)
         assert rig.server.websockets == []
         assert len(rig.server.make_ready()._keepalive) == 0
 

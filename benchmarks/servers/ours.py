@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Any
 
 from rfc6455 import PerMessageDeflate
-from rfc6455_server import Server, WebSocket
+from rfc6455_server import Handler, Server, WebSocket
 from rfc6455_server.listening import acceptor, certificates
 from rfc6455_server.socketio import Socket, SocketIO
 
@@ -22,6 +22,7 @@ def options() -> argparse.Namespace:
     """Parses the command line of the soak test."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--compression", action="store_true")
+    parser.add_argument("--called", action="store_true", help="the echo is a called handler")
     parser.add_argument("--max-queue", type=int, default=1 << 20)
     parser.add_argument("--slow-consumer", default="disconnect")
     # No Pings by default, as with the peers: the load does not answer them.
@@ -111,10 +112,15 @@ async def main() -> None:
     )
     room = server.rooms["all"]
 
-    @server.websocket("/echo")
     async def echo(ws: WebSocket) -> None:
         async for message in ws:
             await ws.send(message)
+
+    class Echo(Handler):
+        def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+            ws.post(message)
+
+    server.websocket("/echo")(Echo if args.called else echo)
 
     @server.websocket("/room")
     async def member(ws: WebSocket) -> None:

@@ -40,6 +40,7 @@ class Listener:
         self._keepalive = Keepalive(hub)
         self._addresses = Addresses(hub.limits)
         self._protocols: dict[CodecProtocol, str | None] = {}  # with the address that each counts for
+        hub.on_ended = self._end_called
         self._openings = Openings(Router(site), hub, self)
         self._http: dict[CodecProtocol, HttpConnection] = {}
         self._handlers: dict[WebSocket, asyncio.Task[None] | Handler] = {}  # of those whose handler runs
@@ -153,17 +154,22 @@ class Listener:
         else:
             self._handlers[websocket] = handler
             websocket.call(handler.on_open, handler.on_message)
-        if websocket.closed is None:
-            websocket.on_closed.append(self._end_called)
-        else:
-            self._end_called(websocket)
+        if websocket.closed is not None:
+            self._end_called(websocket)  # its end came with the request
 
     def _end_called(self, websocket: WebSocket) -> None:
-        handler = self._handlers.pop(websocket, None)
+        """Ends the handler of a WebSocket that has ended, unless it is a task."""
+        handler = self._handlers.get(websocket)
+        if isinstance(handler, asyncio.Task):
+            return
+        self._handlers.pop(websocket, None)
         self._keepalive.discard(websocket)
         websocket.finish_handling()
-        if isinstance(handler, Handler) and websocket.report is not None:
-            handler.on_close(websocket, websocket.report)
+        if handler is not None and websocket.report is not None:
+            try:
+                handler.on_close(websocket, websocket.report)
+            except (Exception, asyncio.CancelledError):  # noqa: BLE001 - whatever a handler raises
+                log(logging.ERROR, "on_close failed", exception=True, id=websocket.id)
 
     async def _run_handler(self, websocket: WebSocket, match: Match) -> None:
         try:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from rfc6455 import Event, PreparedMessage, Request
 from rfc6455_server.clock import Clock
@@ -195,6 +195,7 @@ class Hub:
         "lingering",
         "loop",
         "loop_lag",
+        "on_ended",
         "on_report",
         "pings",
         "policy",
@@ -223,6 +224,8 @@ class Hub:
         self.budget = Budget(limits.max_total_queue)
         self.lingering = Lingering()
         self.on_report = on_report
+        self.on_ended: Callable[[Any], None] | None = None
+        """Called with each `WebSocket` that has ended."""
         self.wants_reports = wants_reports
         self.by_id: dict[str, object] = {}
         """The open `WebSocket` of each id that was asked for."""

@@ -476,6 +476,8 @@ class WebSocket(RoomMember):
                 callback(self)
             except Exception:  # noqa: BLE001 - whatever a callback raises
                 log(logging.ERROR, "a callback of on_closed failed", exception=True, id=self.id)
+        if self._hub.on_ended is not None:
+            self._hub.on_ended(self)
         if self._hub.on_report is not None and self._hub.wants_reports():
             report = self.report
             assert report is not None  # noqa: S101 - the connection has ended
