@@ -1,5 +1,6 @@
 import asyncio
 import json
+import os
 import re
 import signal
 import socket
@@ -18,7 +19,7 @@ from rfc6455_server.command import cli
 from rfc6455_server.command.cli import main, make_server
 from rfc6455_server.command.endpoints import make_endpoints
 from rfc6455_server.command.limit_options import limits_help
-from tests.server_helpers import Certificate, running_command, serving
+from tests.server_helpers import PATIENCE, Certificate, running_command, serving
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -311,6 +312,42 @@ def test_an_address_in_use(capsys: pytest.CaptureFixture[str]) -> None:
     err = capsys.readouterr().err
     assert err.startswith("rfc6455-server: cannot listen on 127.0.0.1:")
     assert err.count("\n") == 1
+
+
+def test_the_listener_that_fails_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "none" / "socket"
+    others = ["--listen=http://127.0.0.1:0", "--listen=http://[::1]:0", "--metrics=http://127.0.0.1:0"]
+    assert main([*others, f"--listen=unix:{path}"]) == 2
+    assert capsys.readouterr().err == f"rfc6455-server: cannot listen on {path}: No such file or directory\n"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main([*others, f"--listen=http://127.0.0.1:{port}"]) == 2
+    expected = f"rfc6455-server: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_an_error_of_no_listener_names_none() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "rfc6455_server", "--port=0"]
+    done = subprocess.run(
+        command, check=False, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=PATIENCE
+    )
+    os.close(writing)
+    assert done.returncode == 2
+    assert done.stderr == "rfc6455-server: cannot run: Broken pipe\n"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "name"),
+    [
+        (Endpoint("::1", 80), "[::1]:80"),
+        (Endpoint(None, 80), "*:80"),
+        (Endpoint(path="/run/x"), "/run/x"),
+    ],
+)
+def test_the_name_of_an_endpoint(endpoint: Endpoint, name: str) -> None:
+    assert endpoint.name == name
 
 
 def test_help_fits_on_one_screen() -> None:

@@ -14,7 +14,6 @@ from rfc6455_server.command.endpoints import make_endpoints
 from rfc6455_server.command.limit_options import limit_options, limits_help
 from rfc6455_server.command.terminal import chat
 from rfc6455_server.limits import MAX_SECONDS
-from rfc6455_server.listening.acceptor import Endpoint
 from rfc6455_server.logs import JsonFormatter, TextFormatter
 from rfc6455_server.pages import add_pages
 from rfc6455_server.systemd import passed_sockets
@@ -254,15 +253,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         server.run(endpoints=endpoints, drain_time=options.drain_time, started=started)
     except OSError as error:
-        return _fail(f"cannot listen on {_shown(endpoints)}: {error.strerror or error}")
+        doing = f"listen on {error.filename}" if error.filename else "run"  # such as when stdout is closed
+        return _fail(f"cannot {doing}: {error.strerror or error}")
     return 0
-
-
-def _shown(endpoints: Sequence[Endpoint]) -> str:
-    return ", ".join(
-        endpoint.path or (f"{endpoint.host}:{endpoint.port}" if endpoint.host else "a passed socket")
-        for endpoint in endpoints
-    )
 
 
 def _fail(message: str) -> int:
