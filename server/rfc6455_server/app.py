@@ -482,6 +482,9 @@ async def _guarded(callback: Callable[[], Awaitable[None]]) -> Exception | None:
         # The callback awaited a task that it had cancelled.
         error: Exception = RuntimeError("it was cancelled, or a task that it awaited")
         error.__cause__ = cancelled
+    except SystemExit as leaving:
+        error = RuntimeError("it called sys.exit, although the server stops already")
+        error.__cause__ = leaving
     except Exception as raised:  # noqa: BLE001 - whatever a callback raises
         error = raised
     else:
