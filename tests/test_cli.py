@@ -269,6 +269,20 @@ def test_origins_that_browsers_have(origin: str) -> None:
     assert main(["--check", "--origin", origin]) == 0
 
 
+def test_a_unix_path_is_as_long_as_the_system_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    longest = "/" + "\N{LATIN SMALL LETTER E WITH ACUTE}" * 53  # two bytes each
+    assert main(["--check", f"--listen=unix:{longest}"]) == 0
+    with socket.socket(socket.AF_UNIX) as probe, pytest.raises(FileNotFoundError):
+        probe.connect(longest)
+    capsys.readouterr()
+    for option in ("--listen", "--metrics"):
+        assert main(["--check", f"{option}=unix:{longest}x"]) == 2
+        expected = f"rfc6455-server: cannot listen on {longest}x: a Unix path has at most 107 bytes here\n"
+        assert capsys.readouterr() == ("", expected)
+    with socket.socket(socket.AF_UNIX) as probe, pytest.raises(OSError, match="too long"):
+        probe.connect(longest + "x")
+
+
 # Nothing is served.
 
 
