@@ -188,6 +188,22 @@ async def test_a_certificate_is_read_again_for_new_connections(tmp_path: Path) -
     await all_closed()
 
 
+@pytest.mark.parametrize("name", ["certificate", "key"])
+async def test_a_pipe_is_no_certificate_and_the_old_one_stays(name: str, tmp_path: Path) -> None:
+    used = Certificate(tmp_path)
+    files = FileCertificate(str(used.certificate), str(used.key))
+    server, before = echo_server(), files.context
+    await server.listen(Endpoint("127.0.0.1", certificate=files))
+    path = getattr(used, name)
+    path.unlink()
+    os.mkfifo(path)  # opening it would wait for somebody who writes
+    with pytest.raises(OSError, match="not a regular file") as caught:
+        server.reload_certificates()
+    assert caught.value.filename == str(path)
+    assert files.context is before
+    await server.stop()
+
+
 async def test_a_client_with_a_proxy_header() -> None:
     server = address_server(trusted=["127.0.0.1"])
     await server.listen(Endpoint("127.0.0.1", proxy_protocol=True))

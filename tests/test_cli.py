@@ -264,6 +264,16 @@ def test_a_key_with_a_password_is_an_error_and_not_a_question(
     assert capfd.readouterr().err == expected
 
 
+def test_a_certificate_is_a_regular_file(
+    certificate: Certificate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for other in (tmp_path / "pipe", tmp_path, Path(os.devnull)):
+        for chain, key in ((other, certificate.key), (certificate.certificate, other)):
+            assert main(["--check", "--cert", str(chain), "--key", str(key)]) == 2
+            assert capsys.readouterr().err == f"rfc6455-server: cannot read {other}: not a regular file\n"
+
+
 @pytest.mark.parametrize("origin", ["*", "https://a.example", "http://[::1]:8000", "app-x://host", "file://"])
 def test_origins_that_browsers_have(origin: str) -> None:
     assert main(["--check", "--origin", origin]) == 0
