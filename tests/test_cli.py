@@ -214,7 +214,10 @@ def test_wrong_values_print_one_line_and_exit_with_status_2(
         ({"CERT": ""}, [], "RFC6455_CERT is empty"),
         ({"PROXY_PROTOCOL": ""}, [], "RFC6455_PROXY_PROTOCOL is empty"),
         ({"ORIGIN": ""}, [], "RFC6455_ORIGIN is empty"),
-        ({"ORIGIN": "https://a.example,"}, [], "origin"),
+        ({"ORIGIN": "https://a.example,"}, [], "RFC6455_ORIGIN: invalid value: ''"),
+        # Kubernetes sets this one for a Service that is named rfc6455.
+        ({"PORT": "tcp://10.0.0.1:8765"}, [], "RFC6455_PORT: invalid value: 'tcp://10.0.0.1:8765'"),
+        ({"MAX_QUEUE": "0"}, [], "RFC6455_MAX_QUEUE: invalid value: '0'"),
         ({"LISTEN": "http://127.0.0.1"}, ["--port", "1"], "--port and --listen exclude each other"),
         ({"LISTEN": "http://127.0.0.1", "PORT": "1"}, [], "--port and --listen exclude each other"),
         ({"HOST": "::1"}, ["--listen", "http://127.0.0.1"], "--host and --listen exclude each other"),

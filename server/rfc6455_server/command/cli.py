@@ -165,12 +165,24 @@ def _from_environment(environment: Mapping[str, str], arguments: Sequence[str], 
             parser.error(f"{option.variable} is empty")
         if option.metavar:
             parts = value.split(",") if option.repeatable else [value]
+            for part in parts:
+                if problem := _problem(option.parse, part):
+                    parser.error(f"{option.variable}: {problem}")
             found += [f"--{option.name}={part}" for part in parts]
         elif value.lower() in ("1", "true", "yes", "on"):
             found.append(f"--{option.name}")
         elif value.lower() not in ("0", "false", "no", "off"):
             parser.error(f"{option.variable} must be on or off, not {value!r}")
     return found
+
+
+def _problem(parse: Callable[[str], Any], text: str) -> str:
+    """Returns why a value is not valid, or an empty text."""
+    try:
+        parse(text)
+    except ValueError:
+        return f"invalid value: {text!r}"
+    return ""
 
 
 class _HelpLimits(argparse.Action):
