@@ -387,6 +387,19 @@ def test_help_fits_on_one_screen() -> None:
         assert option in done.stdout
 
 
+NUMBERS = ["port", "drain-time", *(name.replace("_", "-") for name in Limits.__dataclass_fields__)]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_is_written_in_ascii_digits(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--check", f"--{name}=10"]) == 0
+    for wrong in ("\N{ARABIC-INDIC DIGIT ONE}", "1_0", " 10 ", "10\n", "0x10", "1" * 5000, ""):
+        with pytest.raises(SystemExit) as caught:
+            main(["--check", f"--{name}={wrong}"])
+        assert caught.value.code == 2
+        assert f"argument --{name}: invalid {name} value: {wrong!r}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", Limits.__dataclass_fields__)
 def test_every_limit_can_be_set(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Server] = []

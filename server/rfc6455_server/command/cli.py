@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 from rfc6455 import PerMessageDeflate, __version__
 from rfc6455_server.app import DRAIN_TIME, Server
 from rfc6455_server.command.endpoints import make_endpoints
-from rfc6455_server.command.limit_options import limit_options, limits_help
+from rfc6455_server.command.limit_options import limit_options, limits_help, parse_integer, parse_number
 from rfc6455_server.command.terminal import chat
 from rfc6455_server.limits import MAX_SECONDS
 from rfc6455_server.logs import JsonFormatter, TextFormatter
@@ -49,14 +49,14 @@ class _Option(NamedTuple):
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
+    port = parse_integer(text)
+    if port > 65535:
         raise ValueError
     return port
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    seconds = parse_number(text)
     if not 0 <= seconds <= MAX_SECONDS:
         raise ValueError
     return seconds
