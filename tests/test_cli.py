@@ -183,6 +183,7 @@ def test_the_endpoints_of_the_options(certificate: Certificate) -> None:
         (["--origin", "https://example.com/"], "not an origin"),
         (["--origin", "https://*.example.com"], "not an origin"),
         (["--origin", "https://example.com:x"], "not an origin"),
+        (["--origin", "https://example.com:65536"], "not an origin"),
         (["--ping-interval", "0"], "ping-interval"),
         (["--log-level", "loud"], "log-level"),
         (["--log-format", "xml"], "log-format"),
@@ -277,7 +278,9 @@ def test_a_certificate_is_a_regular_file(
             assert capsys.readouterr().err == f"rfc6455-server: cannot read {other}: not a regular file\n"
 
 
-@pytest.mark.parametrize("origin", ["*", "https://a.example", "http://[::1]:8000", "app-x://host", "file://"])
+@pytest.mark.parametrize(
+    "origin", ["*", "https://a.example", "http://[::1]:65535", "app-x://host", "file://"]
+)
 def test_origins_that_browsers_have(origin: str) -> None:
     assert main(["--check", "--origin", origin]) == 0
 
