@@ -191,6 +191,7 @@ def test_the_endpoints_of_the_options(certificate: Certificate) -> None:
         (["--drain-time", "-1"], "drain-time"),
         (["--drain-time", "5000"], "drain-time"),
         (["--slow-consumer", "wait"], "slow-consumer"),
+        (["--metrics=http://127.0.0.1:1", "--metrics", "unix:/run/x"], "--metrics: it is given twice"),
     ],
 )
 def test_wrong_values_print_one_line_and_exit_with_status_2(
@@ -429,7 +430,7 @@ def test_the_short_name_of_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli._parse([]).max_connections_per_address == 6
 
 
-def test_the_listener_for_metrics(certificate: Certificate) -> None:
+def test_the_listener_for_metrics(certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
     def endpoints(*arguments: str) -> list[Endpoint]:
         return make_endpoints(cli._parse(arguments))
 
@@ -441,6 +442,8 @@ def test_the_listener_for_metrics(certificate: Certificate) -> None:
     files = ["--cert", str(certificate.certificate), "--key", str(certificate.key)]
     public, internal = endpoints("--metrics=https://127.0.0.1:9100", *files)
     assert internal.tls is public.tls is not None
+    monkeypatch.setenv("RFC6455_METRICS", "unix:/run/n")
+    assert endpoints("--metrics=unix:/run/m")[1] == Endpoint(path="/run/m", metrics=True)
     with pytest.raises(ValueError, match="cannot listen on 'ftp:"):
         endpoints("--metrics=ftp://127.0.0.1")
 

@@ -185,6 +185,17 @@ def _problem(parse: Callable[[str], Any], text: str) -> str:
     return ""
 
 
+class _Once(argparse.Action):
+    """Stores a value; a second one is an error."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: Any, *_: object
+    ) -> None:
+        if hasattr(namespace, self.dest):
+            raise argparse.ArgumentError(self, "it is given twice")
+        setattr(namespace, self.dest, value)
+
+
 class _HelpLimits(argparse.Action):
     """Prints the limits."""
 
@@ -201,7 +212,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         if not option.metavar:
             parser.add_argument(f"--{option.name}", action="store_true", default=argparse.SUPPRESS)
         else:
-            action = "append" if option.repeatable else "store"
+            action: str | type[argparse.Action] = "append" if option.repeatable else "store"
+            if option.name == "metrics":
+                action = _Once  # --listen can be repeated, so that one might expect the same here
             parser.add_argument(
                 f"--{option.name}",
                 type=_named(option.parse, option.name),
