@@ -179,12 +179,13 @@ async def test_a_certificate_is_read_again_for_new_connections(tmp_path: Path) -
     async with connect(urls[1], ssl_context=client_of_used) as ws:
         await ws.send("x")
     used.key.write_text(new.key.read_text())
-    server.reload_certificates()
+    assert server.reload_certificates()
     for url in urls:
         await talk(url, new)
         with pytest.raises(ssl.SSLError):
             await connect(url, ssl_context=client_of_used)
     await server.stop()
+    assert not server.reload_certificates()
     await all_closed()
 
 

@@ -422,14 +422,15 @@ class Server:
             acceptor.close()
         self._acceptors.clear()
 
-    def reload_certificates(self) -> None:
-        """Reads the files of each `Certificate` again; new connections use what they contain now.
+    def reload_certificates(self) -> bool:
+        """Reads the files of each `Certificate` again, for new connections. Returns whether there is one.
 
         Raises `OSError`, of which `ssl.SSLError` is one, for the first that cannot be used.
         """
-        for certificate in {acceptor.endpoint.certificate for acceptor in self._acceptors}:
-            if certificate is not None:
-                certificate.reload()
+        found = {used for acceptor in self._acceptors if (used := acceptor.endpoint.certificate)}
+        for certificate in found:
+            certificate.reload()
+        return bool(found)
 
     def run(
         self,
