@@ -480,7 +480,6 @@ async def _guarded(callback: Callable[[], Awaitable[None]]) -> Exception | None:
     except asyncio.CancelledError as cancelled:
         if (task := asyncio.current_task()) is None or task.cancelling():
             raise  # it is our own end
-        # The callback awaited a task that it had cancelled.
         error: Exception = RuntimeError("it was cancelled, or a task that it awaited")
         error.__cause__ = cancelled
     except SystemExit as leaving:
