@@ -169,7 +169,8 @@ def test_the_endpoints_of_the_options(certificate: Certificate) -> None:
         (["--cert", "/none", "--key", "/no-key"], "cannot read /none: No such file"),
         (["--cert", __file__, "--key", "/no-key"], "cannot read /no-key: No such file"),
         (["--cert", __file__], "cannot use the certificate: "),
-        (["--trust", "proxy.example"], "proxy.example"),
+        (["--trust", "proxy.example"], "argument --trust: 'proxy.example' does not"),
+        (["--trust", "10.0.0.1/8"], "argument --trust: 10.0.0.1/8 has host bits set"),
         (["--key", "/none"], "--key needs --cert"),
         (["--proxy-protocol"], "--proxy-protocol needs --trust"),
         (["--listen", "http://127.0.0.1", "--port", "1"], "--port and --listen exclude each other"),
@@ -216,7 +217,8 @@ def test_wrong_values_print_one_line_and_exit_with_status_2(
         ({"CERT": ""}, [], "RFC6455_CERT is empty"),
         ({"PROXY_PROTOCOL": ""}, [], "RFC6455_PROXY_PROTOCOL is empty"),
         ({"ORIGIN": ""}, [], "RFC6455_ORIGIN is empty"),
-        ({"ORIGIN": "https://a.example,"}, [], "RFC6455_ORIGIN: invalid value: ''"),
+        ({"ORIGIN": "https://a.example,"}, [], "RFC6455_ORIGIN: not an origin"),
+        ({"TRUST": "::1,x"}, [], "RFC6455_TRUST: 'x' does not appear to be"),
         # Kubernetes sets this one for a Service that is named rfc6455.
         ({"PORT": "tcp://10.0.0.1:8765"}, [], "RFC6455_PORT: invalid value: 'tcp://10.0.0.1:8765'"),
         ({"MAX_QUEUE": "0"}, [], "RFC6455_MAX_QUEUE: invalid value: '0'"),
@@ -245,6 +247,32 @@ def test_wrong_variables_print_one_line_and_exit_with_status_2(
     assert err.startswith("rfc6455-server: ")
     assert problem in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["--cert=/a\n\x1b[2J"], r"cannot read /a\n\x1b[2J: No such file"),
+        (["--listen=unix:/a\x1b" + "x" * 110], r"cannot listen on /a\x1bx"),
+        (["a\n\x1b[2J"], r"unrecognized arguments: a\n\x1b[2J"),
+        (["--trust=1/\x9b"], "1/"),
+        (["connect", "ws://a\x1b[2J"], "connect: "),
+        (["connect", "ws://a/", "b\n\x1b"], r"unrecognized arguments: b\n\x1b"),
+        (["connect", "ws://a/", "--ca", "/a\n\x1b"], "connect: "),
+    ],
+)
+def test_an_error_neither_breaks_its_line_nor_controls_the_terminal(
+    arguments: list[str], shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        status = main(arguments)
+    except SystemExit as error:
+        status = int(str(error.code))
+    assert status == 2
+    err = capsys.readouterr().err
+    assert shown in err
+    assert err.endswith("\n")
+    assert err[:-1].isprintable()
 
 
 @pytest.mark.parametrize("listen", [["http://127.0.0.1:0"], ["unix:/tmp/none"], ["http://127.0.0.1:0"] * 2])
@@ -311,9 +339,10 @@ def test_check_checks_the_options_and_does_not_listen(
         assert main(["--check", f"--port={taken.getsockname()[1]}", *files]) == 0
     assert capsys.readouterr() == ("rfc6455-server: the options are valid\n", "")
     assert main(["--check", "--cert", "/none"]) == 2
-    assert main(["--check", "--trust", "x"]) == 2
-    with pytest.raises(SystemExit):
-        main(["--check", "--port", "x"])
+    for wrong in (["--trust", "x"], ["--port", "x"]):
+        with pytest.raises(SystemExit) as caught:
+            main(["--check", *wrong])
+        assert caught.value.code == 2
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,8 +12,10 @@ from rfc6455 import PerMessageDeflate, __version__
 from rfc6455_server.app import DRAIN_TIME, Server
 from rfc6455_server.command.endpoints import make_endpoints
 from rfc6455_server.command.limit_options import limit_options, limits_help, parse_integer, parse_number
-from rfc6455_server.command.terminal import chat
+from rfc6455_server.command.terminal import chat, escape
 from rfc6455_server.limits import MAX_SECONDS
+from rfc6455_server.listening.proxy import Trusted
+from rfc6455_server.listening.routing import check_origins
 from rfc6455_server.logs import JsonFormatter, TextFormatter
 from rfc6455_server.pages import add_pages
 from rfc6455_server.systemd import passed_sockets
@@ -62,6 +64,23 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _origin(text: str) -> str:
+    return _explained(check_origins, text)
+
+
+def _trusted(text: str) -> str:
+    return _explained(Trusted, text)
+
+
+def _explained(check: Callable[[list[str]], object], text: str) -> str:
+    """Returns ``text`` if ``check`` accepts it; the error says why not."""
+    try:
+        check([text])
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
 def _policy(text: str) -> str:
     if text not in ("disconnect", "drop_oldest", "drop_newest"):
         raise ValueError
@@ -87,8 +106,8 @@ _OPTIONS: Final = (
     _Option("metrics", "URL", "", "a listener for /metrics, and only there"),
     _Option("cert", "FILE", "", "certificate chain for TLS, in PEM"),
     _Option("key", "FILE", "", "its private key, if in another file"),
-    _Option("origin", "ORIGIN", [], "origins to allow, * for all", repeatable=True),
-    _Option("trust", "NET", [], "trusted proxies: IPs, networks, unix", repeatable=True),
+    _Option("origin", "ORIGIN", [], "origins to allow, * for all", _origin, repeatable=True),
+    _Option("trust", "NET", [], "trusted proxies: IPs, networks, unix", _trusted, repeatable=True),
     _Option("proxy-protocol", "", False, "require PROXY headers, version 2"),
     _Option("reuse-port", "", False, "let several processes use the port"),
     _Option("slow-consumer", "POLICY", "disconnect", "or drop_oldest, drop_newest", _policy),
@@ -136,7 +155,7 @@ class _Parser(argparse.ArgumentParser):
     """Prints errors in one line, and help that fits on one screen."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"rfc6455-server: {message}\n")
+        self.exit(2, f"rfc6455-server: {escape(message)}\n")
 
     def format_help(self) -> str:
         lines = [_DESCRIPTION]
@@ -180,6 +199,8 @@ def _problem(parse: Callable[[str], Any], text: str) -> str:
     """Returns why a value is not valid, or an empty text."""
     try:
         parse(text)
+    except argparse.ArgumentTypeError as error:
+        return str(error)
     except ValueError:
         return f"invalid value: {text!r}"
     return ""
@@ -284,5 +305,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str) -> int:
-    print(f"rfc6455-server: {message}", file=sys.stderr)
+    print(f"rfc6455-server: {escape(message)}", file=sys.stderr)
     return 2
