@@ -152,8 +152,11 @@ def shown(option: Option) -> str:
 def page() -> str:
     """Returns the text of the page."""
     lines = ["| of | option | command line | default | meaning |", "|---|---|---|---|---|"]
+    first: dict[tuple[str, str], str] = {}  # the option that a sentence about several stands at
     for option in options():
-        text = option.text
+        text, named = option.text, first.setdefault((option.owner, option.text), option.name)
+        if named != option.name:
+            text = f"See `{named}`."
         if option.default is None and option.name in NO_LIMIT:
             text += f" {NO_LIMIT[option.name]}"
         cells = (f"`{option.owner}`", f"`{option.name}`", option.command, shown(option), text)

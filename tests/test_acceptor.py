@@ -179,13 +179,30 @@ async def test_a_certificate_is_read_again_for_new_connections(tmp_path: Path) -
     async with connect(urls[1], ssl_context=client_of_used) as ws:
         await ws.send("x")
     used.key.write_text(new.key.read_text())
-    server.reload_certificates()
+    assert server.reload_certificates()
     for url in urls:
         await talk(url, new)
         with pytest.raises(ssl.SSLError):
             await connect(url, ssl_context=client_of_used)
     await server.stop()
+    assert not server.reload_certificates()
     await all_closed()
+
+
+@pytest.mark.parametrize("name", ["certificate", "key"])
+async def test_a_pipe_is_no_certificate_and_the_old_one_stays(name: str, tmp_path: Path) -> None:
+    used = Certificate(tmp_path)
+    files = FileCertificate(str(used.certificate), str(used.key))
+    server, before = echo_server(), files.context
+    await server.listen(Endpoint("127.0.0.1", certificate=files))
+    path = getattr(used, name)
+    path.unlink()
+    os.mkfifo(path)  # opening it would wait for somebody who writes
+    with pytest.raises(OSError, match="not a regular file") as caught:
+        server.reload_certificates()
+    assert caught.value.filename == str(path)
+    assert files.context is before
+    await server.stop()
 
 
 async def test_a_client_with_a_proxy_header() -> None:

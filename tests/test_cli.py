@@ -1,5 +1,6 @@
 import asyncio
 import json
+import os
 import re
 import signal
 import socket
@@ -18,7 +19,7 @@ from rfc6455_server.command import cli
 from rfc6455_server.command.cli import main, make_server
 from rfc6455_server.command.endpoints import make_endpoints
 from rfc6455_server.command.limit_options import limits_help
-from tests.server_helpers import Certificate, running_command, serving
+from tests.server_helpers import PATIENCE, Certificate, running_command, serving
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -168,7 +169,8 @@ def test_the_endpoints_of_the_options(certificate: Certificate) -> None:
         (["--cert", "/none", "--key", "/no-key"], "cannot read /none: No such file"),
         (["--cert", __file__, "--key", "/no-key"], "cannot read /no-key: No such file"),
         (["--cert", __file__], "cannot use the certificate: "),
-        (["--trust", "proxy.example"], "proxy.example"),
+        (["--trust", "proxy.example"], "argument --trust: 'proxy.example' does not"),
+        (["--trust", "10.0.0.1/8"], "argument --trust: 10.0.0.1/8 has host bits set"),
         (["--key", "/none"], "--key needs --cert"),
         (["--proxy-protocol"], "--proxy-protocol needs --trust"),
         (["--listen", "http://127.0.0.1", "--port", "1"], "--port and --listen exclude each other"),
@@ -182,6 +184,7 @@ def test_the_endpoints_of_the_options(certificate: Certificate) -> None:
         (["--origin", "https://example.com/"], "not an origin"),
         (["--origin", "https://*.example.com"], "not an origin"),
         (["--origin", "https://example.com:x"], "not an origin"),
+        (["--origin", "https://example.com:65536"], "not an origin"),
         (["--ping-interval", "0"], "ping-interval"),
         (["--log-level", "loud"], "log-level"),
         (["--log-format", "xml"], "log-format"),
@@ -189,6 +192,7 @@ def test_the_endpoints_of_the_options(certificate: Certificate) -> None:
         (["--drain-time", "-1"], "drain-time"),
         (["--drain-time", "5000"], "drain-time"),
         (["--slow-consumer", "wait"], "slow-consumer"),
+        (["--metrics=http://127.0.0.1:1", "--metrics", "unix:/run/x"], "--metrics: it is given twice"),
     ],
 )
 def test_wrong_values_print_one_line_and_exit_with_status_2(
@@ -213,7 +217,11 @@ def test_wrong_values_print_one_line_and_exit_with_status_2(
         ({"CERT": ""}, [], "RFC6455_CERT is empty"),
         ({"PROXY_PROTOCOL": ""}, [], "RFC6455_PROXY_PROTOCOL is empty"),
         ({"ORIGIN": ""}, [], "RFC6455_ORIGIN is empty"),
-        ({"ORIGIN": "https://a.example,"}, [], "origin"),
+        ({"ORIGIN": "https://a.example,"}, [], "RFC6455_ORIGIN: not an origin"),
+        ({"TRUST": "::1,x"}, [], "RFC6455_TRUST: 'x' does not appear to be"),
+        # Kubernetes sets this one for a Service that is named rfc6455.
+        ({"PORT": "tcp://10.0.0.1:8765"}, [], "RFC6455_PORT: invalid value: 'tcp://10.0.0.1:8765'"),
+        ({"MAX_QUEUE": "0"}, [], "RFC6455_MAX_QUEUE: invalid value: '0'"),
         ({"LISTEN": "http://127.0.0.1"}, ["--port", "1"], "--port and --listen exclude each other"),
         ({"LISTEN": "http://127.0.0.1", "PORT": "1"}, [], "--port and --listen exclude each other"),
         ({"HOST": "::1"}, ["--listen", "http://127.0.0.1"], "--host and --listen exclude each other"),
@@ -241,6 +249,32 @@ def test_wrong_variables_print_one_line_and_exit_with_status_2(
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["--cert=/a\n\x1b[2J"], r"cannot read /a\n\x1b[2J: No such file"),
+        (["--listen=unix:/a\x1b" + "x" * 110], r"cannot listen on /a\x1bx"),
+        (["a\n\x1b[2J"], r"unrecognized arguments: a\n\x1b[2J"),
+        (["--trust=1/\x9b"], "1/"),
+        (["connect", "ws://a\x1b[2J"], "connect: "),
+        (["connect", "ws://a/", "b\n\x1b"], r"unrecognized arguments: b\n\x1b"),
+        (["connect", "ws://a/", "--ca", "/a\n\x1b"], "connect: "),
+    ],
+)
+def test_an_error_neither_breaks_its_line_nor_controls_the_terminal(
+    arguments: list[str], shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        status = main(arguments)
+    except SystemExit as error:
+        status = int(str(error.code))
+    assert status == 2
+    err = capsys.readouterr().err
+    assert shown in err
+    assert err.endswith("\n")
+    assert err[:-1].isprintable()
+
+
 @pytest.mark.parametrize("listen", [["http://127.0.0.1:0"], ["unix:/tmp/none"], ["http://127.0.0.1:0"] * 2])
 def test_a_certificate_without_a_listener_for_it_is_an_error(
     listen: list[str], certificate: Certificate, capsys: pytest.CaptureFixture[str]
@@ -263,9 +297,35 @@ def test_a_key_with_a_password_is_an_error_and_not_a_question(
     assert capfd.readouterr().err == expected
 
 
-@pytest.mark.parametrize("origin", ["*", "https://a.example", "http://[::1]:8000", "app-x://host", "file://"])
+def test_a_certificate_is_a_regular_file(
+    certificate: Certificate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for other in (tmp_path / "pipe", tmp_path, Path(os.devnull)):
+        for chain, key in ((other, certificate.key), (certificate.certificate, other)):
+            assert main(["--check", "--cert", str(chain), "--key", str(key)]) == 2
+            assert capsys.readouterr().err == f"rfc6455-server: cannot read {other}: not a regular file\n"
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "https://a.example", "http://[::1]:65535", "app-x://host", "file://"]
+)
 def test_origins_that_browsers_have(origin: str) -> None:
     assert main(["--check", "--origin", origin]) == 0
+
+
+def test_a_unix_path_is_as_long_as_the_system_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    longest = "/" + "\N{LATIN SMALL LETTER E WITH ACUTE}" * 53  # two bytes each
+    assert main(["--check", f"--listen=unix:{longest}"]) == 0
+    with socket.socket(socket.AF_UNIX) as probe, pytest.raises(FileNotFoundError):
+        probe.connect(longest)
+    capsys.readouterr()
+    for option in ("--listen", "--metrics"):
+        assert main(["--check", f"{option}=unix:{longest}x"]) == 2
+        expected = f"rfc6455-server: cannot listen on {longest}x: a Unix path has at most 107 bytes here\n"
+        assert capsys.readouterr() == ("", expected)
+    with socket.socket(socket.AF_UNIX) as probe, pytest.raises(OSError, match="too long"):
+        probe.connect(longest + "x")
 
 
 # Nothing is served.
@@ -279,9 +339,10 @@ def test_check_checks_the_options_and_does_not_listen(
         assert main(["--check", f"--port={taken.getsockname()[1]}", *files]) == 0
     assert capsys.readouterr() == ("rfc6455-server: the options are valid\n", "")
     assert main(["--check", "--cert", "/none"]) == 2
-    assert main(["--check", "--trust", "x"]) == 2
-    with pytest.raises(SystemExit):
-        main(["--check", "--port", "x"])
+    for wrong in (["--trust", "x"], ["--port", "x"]):
+        with pytest.raises(SystemExit) as caught:
+            main(["--check", *wrong])
+        assert caught.value.code == 2
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -313,6 +374,42 @@ def test_an_address_in_use(capsys: pytest.CaptureFixture[str]) -> None:
     assert err.count("\n") == 1
 
 
+def test_the_listener_that_fails_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "none" / "socket"
+    others = ["--listen=http://127.0.0.1:0", "--listen=http://[::1]:0", "--metrics=http://127.0.0.1:0"]
+    assert main([*others, f"--listen=unix:{path}"]) == 2
+    assert capsys.readouterr().err == f"rfc6455-server: cannot listen on {path}: No such file or directory\n"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main([*others, f"--listen=http://127.0.0.1:{port}"]) == 2
+    expected = f"rfc6455-server: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_an_error_of_no_listener_names_none() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "rfc6455_server", "--port=0"]
+    done = subprocess.run(
+        command, check=False, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=PATIENCE
+    )
+    os.close(writing)
+    assert done.returncode == 2
+    assert done.stderr == "rfc6455-server: cannot run: Broken pipe\n"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "name"),
+    [
+        (Endpoint("::1", 80), "[::1]:80"),
+        (Endpoint(None, 80), "*:80"),
+        (Endpoint(path="/run/x"), "/run/x"),
+    ],
+)
+def test_the_name_of_an_endpoint(endpoint: Endpoint, name: str) -> None:
+    assert endpoint.name == name
+
+
 def test_help_fits_on_one_screen() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "rfc6455_server", "--help"], capture_output=True, text=True, check=True
@@ -321,6 +418,19 @@ def test_help_fits_on_one_screen() -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
     for option in ("--host", "--port", "--max-message-size"):
         assert option in done.stdout
+
+
+NUMBERS = ["port", "drain-time", *(name.replace("_", "-") for name in Limits.__dataclass_fields__)]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_is_written_in_ascii_digits(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--check", f"--{name}=10"]) == 0
+    for wrong in ("\N{ARABIC-INDIC DIGIT ONE}", "1_0", " 10 ", "10\n", "0x10", "1" * 5000, ""):
+        with pytest.raises(SystemExit) as caught:
+            main(["--check", f"--{name}={wrong}"])
+        assert caught.value.code == 2
+        assert f"argument --{name}: invalid {name} value: {wrong!r}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", Limits.__dataclass_fields__)
@@ -349,7 +459,7 @@ def test_the_short_name_of_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli._parse([]).max_connections_per_address == 6
 
 
-def test_the_listener_for_metrics(certificate: Certificate) -> None:
+def test_the_listener_for_metrics(certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
     def endpoints(*arguments: str) -> list[Endpoint]:
         return make_endpoints(cli._parse(arguments))
 
@@ -361,6 +471,8 @@ def test_the_listener_for_metrics(certificate: Certificate) -> None:
     files = ["--cert", str(certificate.certificate), "--key", str(certificate.key)]
     public, internal = endpoints("--metrics=https://127.0.0.1:9100", *files)
     assert internal.tls is public.tls is not None
+    monkeypatch.setenv("RFC6455_METRICS", "unix:/run/n")
+    assert endpoints("--metrics=unix:/run/m")[1] == Endpoint(path="/run/m", metrics=True)
     with pytest.raises(ValueError, match="cannot listen on 'ftp:"):
         endpoints("--metrics=ftp://127.0.0.1")
 

@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from rfc6455_server import HttpRequest, HttpResponse, Server
+from rfc6455_server import HttpRequest, HttpResponse, Limits, Server
 from rfc6455_server.testing import ManualClock, TestClient, settle
-from rfc6455_server.websocket.lag import BLOCKED, INTERVAL
+from rfc6455_server.websocket.hub import Hub
+from rfc6455_server.websocket.lag import BLOCKED, INTERVAL, LoopLag
 from tests.server_helpers import Recorder
 
 
@@ -66,3 +67,31 @@ async def test_nothing_is_measured_without_connections(client: TestClient) -> No
         assert sum(lag.counts) == measured
     assert measured == 2 * 2 / INTERVAL
     assert client.clock._timers == []
+
+
+async def test_a_block_is_logged_once_for_all_that_measure_on_a_loop(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # Clients of one process have a hub each.
+    clock, lags = ManualClock(), list[LoopLag]()
+    for _ in range(3):
+        lags.append(LoopLag(Hub(Limits(), clock=clock)))
+        lags[-1].start()
+        await clock.advance(INTERVAL / 5)
+    for block in (1, 2):
+        clock.jump(30)
+        await clock.advance(0)
+        assert len(blocked_lines(caplog)) == block
+        assert all(lag.total > 29 * block for lag in lags)
+        await clock.advance(INTERVAL)
+    for lag in lags:
+        lag.stop()
+
+
+async def test_a_block_of_each_loop_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        clock = ManualClock()
+        LoopLag(Hub(Limits(), clock=clock)).start()
+        clock.jump(30)
+        await clock.advance(0)
+    assert len(blocked_lines(caplog)) == 2

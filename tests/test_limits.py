@@ -16,6 +16,16 @@ def test_the_page_of_defaults_is_current() -> None:
     assert limits_page.PAGE.read_text() == limits_page.page(), "python -m tests.limits_page --write"
 
 
+def test_the_page_says_nothing_twice_about_the_options_of_one_owner() -> None:
+    rows = [row.split(" | ") for row in limits_page.page().splitlines() if row.startswith("| `")]
+    said = [(row[0], row[-1]) for row in rows if not row[-1].startswith("See `")]
+    assert len(said) == len(set(said))
+    named = {(row[0], row[1]) for row in rows}
+    for row in rows:
+        if row[-1].startswith("See `"):
+            assert (row[0], row[-1].removeprefix("See ").removesuffix(". |")) in named
+
+
 def test_the_page_has_every_option_of_the_command_line() -> None:
     of_the_command = {"key", "log-format", "log-level", "no-pages", "max-per-address"}
     assert {*limits_page.COMMAND.values(), *of_the_command} == {option.name for option in cli._ALL_OPTIONS}

@@ -35,6 +35,9 @@ async def echo(ws):
 async def drain(seconds):
     raise KeyError("drain")
 
+async def leave(seconds=0):
+    sys.exit(0)
+
 async def first():
     raise ValueError("first")
 
@@ -45,6 +48,10 @@ async def second():
 what = sys.argv[1]
 if what == "drain":
     server.on_drain(drain)
+elif what == "exit":
+    server.on_drain(leave)
+    server.on_stop(leave)
+    server.on_stop(second)
 else:
     server.on_stop(first)
     server.on_stop(second)
@@ -92,6 +99,33 @@ async def test_a_callback_of_on_drain_that_raises_skips_nothing_and_is_the_statu
         status, output, errors = await ended(process)
     assert (status, output) == (1, "")
     assert "callbacks of on_drain failed (1 sub-exception)" in errors
+
+
+async def test_a_callback_that_calls_exit_skips_nothing_and_is_the_status() -> None:
+    with running(ERRORS, "exit") as (process, url):
+        ws = await connect(url.replace("http", "ws") + "/echo")
+        process.terminate()
+        await ws.wait_closed()
+        assert ws.closed is not None
+        assert (ws.closed.code, ws.closed.clean) == (1001, True)
+        status, output, errors = await ended(process)
+    assert (status, output) == (1, "the second callback ran\n")
+    assert errors.count("a callback failed while the server stopped") == 3
+    assert "callbacks of on_stop failed (2 sub-exceptions)" in errors
+    assert "callbacks of on_drain failed (1 sub-exception)" in errors
+
+
+async def test_a_callback_that_is_interrupted_is_not_kept_from_ending_the_process() -> None:
+    server = Server()
+
+    async def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    server.on_stop(interrupt)
+    await server.start()
+    with pytest.raises(KeyboardInterrupt):
+        await server.stop()
+    server.abort()
 
 
 async def test_all_callbacks_run_in_a_loop_of_ones_own_too() -> None:
@@ -226,7 +260,7 @@ async def test_sighup_without_a_certificate_ends_nothing() -> None:
         async with connect(url.replace("http", "ws") + "/echo") as ws:
             process.send_signal(signal.SIGHUP)
             assert process.stderr is not None
-            assert "certificates reloaded" in await asyncio.to_thread(process.stderr.readline)
+            assert "INFO no certificate to reload" in await asyncio.to_thread(process.stderr.readline)
             await ws.send("x")
             assert await ws.recv() == "x"
 

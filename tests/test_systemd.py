@@ -191,3 +191,21 @@ def test_a_service_manager_that_is_gone_is_logged(tmp_path: Path, caplog: pytest
     with caplog.at_level(logging.WARNING, logger="rfc6455_server"):
         ServiceManager(str(tmp_path / "none")).stopping()
     assert 'cannot be told state="STOPPING=1" reason="No such file or directory"' in caplog.text
+
+
+def test_a_service_manager_that_is_gone_is_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = ServiceManager(str(tmp_path / "notify"))
+    for lost in (1, 2):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+            heard.bind(str(tmp_path / "notify"))
+            heard.setblocking(False)
+            told.stopping()
+            assert said(heard) == ["STOPPING=1"]
+        (tmp_path / "notify").unlink()
+        for _ in range(3):
+            told.ready()
+            told.reloading()
+        assert caplog.text.count("the service manager cannot be told") == lost
+    told.close()

@@ -427,14 +427,15 @@ class Server:
             acceptor.close()
         self._acceptors.clear()
 
-    def reload_certificates(self) -> None:
-        """Reads the files of each `Certificate` again; new connections use what they contain now.
+    def reload_certificates(self) -> bool:
+        """Reads the files of each `Certificate` again, for new connections. Returns whether there is one.
 
         Raises `OSError`, of which `ssl.SSLError` is one, for the first that cannot be used.
         """
-        for certificate in {acceptor.endpoint.certificate for acceptor in self._acceptors}:
-            if certificate is not None:
-                certificate.reload()
+        found = {used for acceptor in self._acceptors if (used := acceptor.endpoint.certificate)}
+        for certificate in found:
+            certificate.reload()
+        return bool(found)
 
     def run(
         self,
@@ -484,9 +485,11 @@ async def _guarded(callback: Callable[[], Awaitable[None]]) -> Exception | None:
     except asyncio.CancelledError as cancelled:
         if (task := asyncio.current_task()) is None or task.cancelling():
             raise  # it is our own end
-        # The callback awaited a task that it had cancelled.
         error: Exception = RuntimeError("it was cancelled, or a task that it awaited")
         error.__cause__ = cancelled
+    except SystemExit as leaving:
+        error = RuntimeError("it called sys.exit, although the server stops already")
+        error.__cause__ = leaving
     except Exception as raised:  # noqa: BLE001 - whatever a callback raises
         error = raised
     else:

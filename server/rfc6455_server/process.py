@@ -33,8 +33,8 @@ _SignalHandler = Callable[[int, FrameType | None], None]
 class Served(Protocol):
     """What a process needs of its `Server`."""
 
-    def reload_certificates(self) -> None:
-        """Reads the certificates again; may raise `OSError`."""
+    def reload_certificates(self) -> bool:
+        """Reads the certificates again; returns whether there are any; may raise `OSError`."""
 
     async def drain(self, seconds: float) -> None:
         """Prepares for `stop`; may raise."""
@@ -142,11 +142,11 @@ class _Process:
         if self._is_ready:
             self._manager.reloading()
         try:
-            self._server.reload_certificates()
+            found = self._server.reload_certificates()
         except OSError as error:
             log(logging.ERROR, "certificates not reloaded", reason=str(error))
         else:
-            log(logging.INFO, "certificates reloaded")
+            log(logging.INFO, "certificates reloaded" if found else "no certificate to reload")
         if self._is_ready:
             self._manager.ready()
 

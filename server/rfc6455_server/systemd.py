@@ -66,6 +66,7 @@ class ServiceManager:
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._watchdog = watchdog
         self._timer: asyncio.TimerHandle | None = None
+        self._is_gone = False  # the last message did not reach it
 
     @classmethod
     def from_environment(cls) -> "ServiceManager":
@@ -109,5 +110,9 @@ class ServiceManager:
                 sender.connect(self._address)
                 sender.send(state.encode())
         except OSError as error:
-            reason = error.strerror or str(error)
-            log(logging.WARNING, "the service manager cannot be told", state=state, reason=reason)
+            if not self._is_gone:  # once, and not at each beat of the watchdog
+                reason = error.strerror or str(error)
+                log(logging.WARNING, "the service manager cannot be told", state=state, reason=reason)
+            self._is_gone = True
+        else:
+            self._is_gone = False

@@ -11,10 +11,11 @@ from typing import Any, Final, NamedTuple, NoReturn
 from rfc6455 import PerMessageDeflate, __version__
 from rfc6455_server.app import DRAIN_TIME, Server
 from rfc6455_server.command.endpoints import make_endpoints
-from rfc6455_server.command.limit_options import limit_options, limits_help
-from rfc6455_server.command.terminal import chat
+from rfc6455_server.command.limit_options import limit_options, limits_help, parse_integer, parse_number
+from rfc6455_server.command.terminal import chat, escape
 from rfc6455_server.limits import MAX_SECONDS
-from rfc6455_server.listening.acceptor import Endpoint
+from rfc6455_server.listening.proxy import Trusted
+from rfc6455_server.listening.routing import check_origins
 from rfc6455_server.logs import JsonFormatter, TextFormatter
 from rfc6455_server.pages import add_pages
 from rfc6455_server.systemd import passed_sockets
@@ -51,17 +52,34 @@ class _Option(NamedTuple):
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
+    port = parse_integer(text)
+    if port > 65535:
         raise ValueError
     return port
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    seconds = parse_number(text)
     if not 0 <= seconds <= MAX_SECONDS:
         raise ValueError
     return seconds
+
+
+def _origin(text: str) -> str:
+    return _explained(check_origins, text)
+
+
+def _trusted(text: str) -> str:
+    return _explained(Trusted, text)
+
+
+def _explained(check: Callable[[list[str]], object], text: str) -> str:
+    """Returns ``text`` if ``check`` accepts it; the error says why not."""
+    try:
+        check([text])
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _policy(text: str) -> str:
@@ -89,8 +107,8 @@ _OPTIONS: Final = (
     _Option("metrics", "URL", "", "a listener for /metrics, and only there"),
     _Option("cert", "FILE", "", "certificate chain for TLS, in PEM"),
     _Option("key", "FILE", "", "its private key, if in another file"),
-    _Option("origin", "ORIGIN", [], "origins to allow, * for all", repeatable=True),
-    _Option("trust", "NET", [], "trusted proxies: IPs, networks, unix", repeatable=True),
+    _Option("origin", "ORIGIN", [], "origins to allow, * for all", _origin, repeatable=True),
+    _Option("trust", "NET", [], "trusted proxies: IPs, networks, unix", _trusted, repeatable=True),
     _Option("proxy-protocol", "", False, "require PROXY headers, version 2"),
     _Option("reuse-port", "", False, "let several processes use the port"),
     _Option("slow-consumer", "POLICY", "disconnect", "or drop_oldest, drop_newest", _policy),
@@ -142,7 +160,7 @@ class _Parser(argparse.ArgumentParser):
     """Prints errors in one line, and help that fits on one screen."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"rfc6455-server: {message}\n")
+        self.exit(2, f"rfc6455-server: {escape(message)}\n")
 
     def format_help(self) -> str:
         lines = [_DESCRIPTION]
@@ -171,12 +189,37 @@ def _from_environment(environment: Mapping[str, str], arguments: Sequence[str], 
             parser.error(f"{option.variable} is empty")
         if option.metavar:
             parts = value.split(",") if option.repeatable else [value]
+            for part in parts:
+                if problem := _problem(option.parse, part):
+                    parser.error(f"{option.variable}: {problem}")
             found += [f"--{option.name}={part}" for part in parts]
         elif value.lower() in ("1", "true", "yes", "on"):
             found.append(f"--{option.name}")
         elif value.lower() not in ("0", "false", "no", "off"):
             parser.error(f"{option.variable} must be on or off, not {value!r}")
     return found
+
+
+def _problem(parse: Callable[[str], Any], text: str) -> str:
+    """Returns why a value is not valid, or an empty text."""
+    try:
+        parse(text)
+    except argparse.ArgumentTypeError as error:
+        return str(error)
+    except ValueError:
+        return f"invalid value: {text!r}"
+    return ""
+
+
+class _Once(argparse.Action):
+    """Stores a value; a second one is an error."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: Any, *_: object
+    ) -> None:
+        if hasattr(namespace, self.dest):
+            raise argparse.ArgumentError(self, "it is given twice")
+        setattr(namespace, self.dest, value)
 
 
 class _HelpLimits(argparse.Action):
@@ -195,7 +238,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         if not option.metavar:
             parser.add_argument(f"--{option.name}", action="store_true", default=argparse.SUPPRESS)
         else:
-            action = "append" if option.repeatable else "store"
+            action: str | type[argparse.Action] = "append" if option.repeatable else "store"
+            if option.name == "metrics":
+                action = _Once  # --listen can be repeated, so that one might expect the same here
             parser.add_argument(
                 f"--{option.name}",
                 type=_named(option.parse, option.name),
@@ -259,17 +304,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         server.run(endpoints=endpoints, drain_time=options.drain_time, started=started)
     except OSError as error:
-        return _fail(f"cannot listen on {_shown(endpoints)}: {error.strerror or error}")
+        doing = f"listen on {error.filename}" if error.filename else "run"  # such as when stdout is closed
+        return _fail(f"cannot {doing}: {error.strerror or error}")
     return 0
 
 
-def _shown(endpoints: Sequence[Endpoint]) -> str:
-    return ", ".join(
-        endpoint.path or (f"{endpoint.host}:{endpoint.port}" if endpoint.host else "a passed socket")
-        for endpoint in endpoints
-    )
-
-
 def _fail(message: str) -> int:
-    print(f"rfc6455-server: {message}", file=sys.stderr)
+    print(f"rfc6455-server: {escape(message)}", file=sys.stderr)
     return 2

@@ -1,14 +1,20 @@
 """Where ``rfc6455-server`` listens, from its options. An option that would have no effect is an error."""
 
+import os
 import re
 import socket
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from typing import Final
 from urllib.parse import urlsplit
 
 from rfc6455_server.listening.acceptor import Endpoint
 from rfc6455_server.listening.certificates import Certificate
 from rfc6455_server.listening.proxy import UNIX
+
+_MAX_PATH: Final = 107 if sys.platform == "linux" else 103
+"""Maximum bytes of the path of a Unix socket: those of ``sun_path`` without the NUL at its end."""
 
 
 def make_endpoints(options: Namespace, passed: Sequence[socket.socket] = ()) -> list[Endpoint]:
@@ -87,6 +93,8 @@ def _endpoint_of_url(url: str, certificate: Certificate | None) -> Endpoint:
         path = re.sub(r"^//(?=/)", "", url.removeprefix("unix:"))
         if not path or path.startswith("//"):
             raise ValueError(problem)
+        if len(os.fsencode(path)) > _MAX_PATH:
+            raise ValueError(f"cannot listen on {path}: a Unix path has at most {_MAX_PATH} bytes here")
         return Endpoint(path=path)
     try:
         parts = urlsplit(url)

@@ -5,6 +5,7 @@ Left to others: parsing the command line and the environment (`cli`), what the l
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Callable
 from dataclasses import fields
@@ -31,15 +32,29 @@ class LimitOption(NamedTuple):
         return self.field.replace("_", "-")
 
 
+def parse_integer(text: str) -> int:
+    """Returns the number that ASCII digits write; raises `ValueError` for anything else."""
+    if not re.fullmatch("[0-9]+", text):
+        raise ValueError
+    return int(text)
+
+
+def parse_number(text: str) -> float:
+    """Returns a decimal number, as a float; raises `ValueError` for anything else."""
+    if not re.fullmatch("[0-9.eE+-]+", text):
+        raise ValueError
+    return float(text)
+
+
 def _count(text: str) -> int:
-    count = int(text)
+    count = parse_integer(text)
     if count < 1:
         raise ValueError
     return count
 
 
 def _number(text: str) -> float:
-    number = float(text)
+    number = parse_number(text)
     if not 0 < number < float("inf"):
         raise ValueError
     return number

@@ -25,7 +25,7 @@ class _Parser(argparse.ArgumentParser):
     """Prints errors in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{_NAME}: {message}\n")
+        self.exit(2, f"{_NAME}: {escape(message)}\n")
 
 
 def chat(arguments: Sequence[str]) -> int:
@@ -59,7 +59,7 @@ def chat(arguments: Sequence[str]) -> int:
             ssl_context=context,
         )
     except (WebSocketError, OSError) as error:
-        print(f"{_NAME}: {error}", file=sys.stderr)
+        print(f"{_NAME}: {escape(str(error))}", file=sys.stderr)
         return 2
     with suppress(KeyboardInterrupt):
         return asyncio.run(_chat(opening, sys.stdin))
@@ -70,7 +70,7 @@ async def _chat(opening: connect, lines: TextIO) -> int:
     try:
         websocket = await opening
     except (WebSocketError, OSError, TimeoutError) as error:
-        print(f"{_NAME}: {error or type(error).__name__}", file=sys.stderr)
+        print(f"{_NAME}: {escape(str(error)) or type(error).__name__}", file=sys.stderr)
         return 2
     print("connected; end the input to close", file=sys.stderr, flush=True)
     sending = asyncio.create_task(_send_lines(websocket, lines))

@@ -84,12 +84,28 @@ class Endpoint(NamedTuple):
         """Whether other processes may accept the connections that this one does not."""
         return self.listening is not None or (self.reuse_port and self.path is None)
 
+    @property
+    def name(self) -> str:
+        """Its address, for messages."""
+        if self.listening is not None:
+            return "a passed socket"
+        host = f"[{self.host}]" if ":" in (self.host or "") else self.host or "*"
+        return self.path or f"{host}:{self.port}"
+
 
 async def open_sockets(endpoint: Endpoint, send_timeout: float) -> list[socket.socket]:
     """Opens the listening sockets of an endpoint: one for each address of the host.
 
-    Raises `OSError`, and `ValueError` for an empty host.
+    Raises `OSError`, whose ``filename`` is the name of the endpoint, and `ValueError` for an empty host.
     """
+    try:
+        return await _open_sockets(endpoint, send_timeout)
+    except OSError as error:
+        error.filename = endpoint.name
+        raise
+
+
+async def _open_sockets(endpoint: Endpoint, send_timeout: float) -> list[socket.socket]:
     if endpoint.listening is not None:
         if endpoint.listening.family != socket.AF_UNIX:
             _set_options(endpoint.listening, send_timeout)

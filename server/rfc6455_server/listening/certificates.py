@@ -3,16 +3,22 @@
 Left to others: TLS handshakes (`acceptor`), when a certificate is read again (`process`).
 """
 
+import errno
+import os
 import ssl
+import stat
 
 
 def make_ssl_context(certificate: str, key: str | None = None) -> ssl.SSLContext:
     """Returns a server's context for TLS 1.2 or later.
 
-    Raises `OSError`, which names the file, if one cannot be read, and `ssl.SSLError` if it has no usable
-    certificate or key, such as a key with a password.
+    Raises `OSError`, which names the file, if one cannot be read or is not a regular file, and `ssl.SSLError`
+    if it has no usable certificate or key, such as a key with a password.
     """
     for file in filter(None, (certificate, key)):
+        if not stat.S_ISREG(os.stat(file).st_mode):
+            # A pipe would stop the event loop until somebody writes to it.
+            raise OSError(errno.EINVAL, "not a regular file", file)
         with open(file, "rb"):
             pass  # OpenSSL does not say which file it cannot read
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -1,13 +1,14 @@
-"""How late the event loop is: one timer for a server, while it has connections.
+"""How late the event loop is: one timer for a server while it has connections, and one for each client.
 
 A handler that blocks, or a full garbage collection, makes every connection wait. A block that lasts for
-longer than `BLOCKED` and `INTERVAL` together is always found, and logged.
+longer than `BLOCKED` and `INTERVAL` together is always found, and logged once for each event loop.
 """
 
 import logging
 from typing import Final
+from weakref import WeakKeyDictionary
 
-from rfc6455_server.clock import Timer
+from rfc6455_server.clock import Clock, Timer
 from rfc6455_server.logs import log
 from rfc6455_server.websocket.hub import Hub
 
@@ -19,6 +20,9 @@ BLOCKED: Final = 0.5
 
 LAG_MEMORY: Final = 60.0
 """Seconds for which the largest lag is remembered, for the reports of connections that end then."""
+
+_logged_at: Final["WeakKeyDictionary[Clock, float]"] = WeakKeyDictionary()
+"""When the last block of each event loop was logged: every client and server on that loop measures it."""
 
 
 class LoopLag:
@@ -55,6 +59,7 @@ class LoopLag:
         if lag >= self._hub.loop_lag or now - self._lagged_at > LAG_MEMORY:
             self._hub.loop_lag = lag
             self._lagged_at = now
-        if lag >= BLOCKED:
+        if lag >= BLOCKED and self._due > _logged_at.get(self._hub.clock, float("-inf")):
+            _logged_at[self._hub.clock] = now
             log(logging.WARNING, "event loop was blocked", seconds=lag)
         self._schedule()
