@@ -16,8 +16,8 @@ ORDER = {
     for package, order in {
         "rfc6455": "constants errors masking headers frames uri http11 deflate events messages reader"
         " connection handshake __init__ __main__",
-        "rfc6455_server": "clock collector logs stats limits policies asyncio_private systemd process"
-        " rooms websocket http listening socketio app client testing pages command __init__ __main__",
+        "rfc6455_server": "clock collector logs callbacks stats limits policies asyncio_private systemd"
+        " process rooms websocket http listening socketio app client testing pages command __init__ __main__",
         "rfc6455_server.websocket": "reports streams lingering hub backlog outbox inbox calls pings ending"
         " websocket handler lag keepalive __init__",
         "rfc6455_server.http": "extras refusals heads routes static connection metrics __init__",

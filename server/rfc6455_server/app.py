@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, Unpack, cast
 
 from rfc6455 import PerMessageDeflate, Request, preload_masking
+from rfc6455_server.callbacks import guarded, raise_group
 from rfc6455_server.clock import Clock, sleep
 from rfc6455_server.collector import rare_full_collections
 from rfc6455_server.http import extras
@@ -393,9 +394,9 @@ class Server:
             leaving = min(seconds, _LEAVING_TIME)
             await sleep(self.clock, leaving)
             seconds -= leaving
-        callbacks = [_guarded(partial(callback, seconds)) for callback in self._drain_callbacks]
+        callbacks = [guarded(partial(callback, seconds)) for callback in self._drain_callbacks]
         _, *errors = await asyncio.gather(listener.drain(seconds), *callbacks)
-        _raise_group("callbacks of on_drain failed", errors)
+        raise_group("callbacks of on_drain failed", errors)
 
     async def stop(self) -> None:
         """Stops listening, closes every connection, WebSockets with 1001, and waits for the handlers.
@@ -406,14 +407,14 @@ class Server:
         Raises `ExceptionGroup` of what callbacks of `on_stop` raised.
         """
         self._stop_listening()
-        errors = [await _guarded(callback) for callback in self._stop_callbacks]
+        errors = [await guarded(callback) for callback in self._stop_callbacks]
         if self._listener is not None:
             await self._listener.close()
             self._listener = None
         if self._metrics_listener is not None:
             await self._metrics_listener.close()
             self._metrics_listener = None
-        _raise_group("callbacks of on_stop failed", errors)
+        raise_group("callbacks of on_stop failed", errors)
 
     def abort(self) -> None:
         """Stops listening, and ends every connection without a Close, at once."""
@@ -476,29 +477,3 @@ class Server:
                 callback(report)
             except Exception:  # noqa: BLE001 - whatever a callback raises
                 log(logging.ERROR, "a report callback failed", exception=True, id=report.id)
-
-
-async def _guarded(callback: Callable[[], Awaitable[None]]) -> Exception | None:
-    """Awaits a callback; logs and returns what it raises."""
-    try:
-        await callback()
-    except asyncio.CancelledError as cancelled:
-        if (task := asyncio.current_task()) is None or task.cancelling():
-            raise  # it is our own end
-        error: Exception = RuntimeError("it was cancelled, or a task that it awaited")
-        error.__cause__ = cancelled
-    except SystemExit as leaving:
-        error = RuntimeError("it called sys.exit, although the server stops already")
-        error.__cause__ = leaving
-    except Exception as raised:  # noqa: BLE001 - whatever a callback raises
-        error = raised
-    else:
-        return None
-    log(logging.ERROR, "a callback failed while the server stopped", exception=error)
-    return error
-
-
-def _raise_group(message: str, errors: Iterable[Exception | None]) -> None:
-    raised = [error for error in errors if error is not None]
-    if raised:
-        raise ExceptionGroup(message, raised)
