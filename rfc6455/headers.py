@@ -8,7 +8,7 @@ Left to others: which fields are required and what their values mean (`handshake
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from rfc6455.errors import HandshakeError, LocalProtocolError
 
@@ -173,6 +173,10 @@ class Headers:
         return len(self._pairs)
 
     __hash__ = None  # type: ignore[assignment]  # fields can be added
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default, an object with slots is not pickled by the protocols 0 and 1.
+        return type(self), (self._pairs,)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Headers):
