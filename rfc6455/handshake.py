@@ -197,7 +197,7 @@ class ServerHandshake:
         if self._should_close:
             return  # after a rejection, nothing is read
         if self._given is not None:
-            self._early_data += memoryview(data)
+            self._early_data += bytes(memoryview(data))
         else:
             self._parser.receive_data(data)
         if self._early_size > self._max_early_data:

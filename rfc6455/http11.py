@@ -189,7 +189,8 @@ class _HeadParser(ABC, Generic[_Head]):
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Takes bytes from the network."""
-        self._buffer += data if type(data) is bytes else memoryview(data)
+        # A copy: a bytearray takes no memoryview with gaps.
+        self._buffer += data if type(data) is bytes else bytes(memoryview(data))
 
     def discard_input(self) -> None:
         """Drops all bytes that it holds."""
