@@ -26,6 +26,7 @@ from rfc6455_server.listening.proxy import (
     UNIX,
     ProxyHeaderError,
     Trusted,
+    canonical_address,
     proxied_address,
     proxy_addresses_size,
     used_tls,
@@ -263,7 +264,7 @@ class Acceptor:
                 if not self._hub.lingering.close_all():
                     self._pause_accepting(error)
                 return
-            host = address[0] if isinstance(address, tuple) else UNIX
+            host = canonical_address(address[0]) if isinstance(address, tuple) else UNIX
             if self._make_transport is not None:
                 self._start_now(connection, host, self._make_transport)
                 continue

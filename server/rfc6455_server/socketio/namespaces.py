@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 from rfc6455 import LocalProtocolError, PreparedMessage
 from rfc6455_server.clock import Clock, Timer
+from rfc6455_server.limits import counted_address
 from rfc6455_server.policies import Coalesce, Policy
 from rfc6455_server.rooms import Member, Room, Rooms
 from rfc6455_server.socketio.cluster import Cluster, ServerSide
@@ -254,7 +255,7 @@ class Namespace(Declaring, SocketNamespace, ServerSide):
                 rooms=rooms,
                 history=history,
                 data=socket.data,
-                address=socket.handshake.address,
+                address=counted_address(socket.handshake.address),
                 position=socket.position,
             )
             self.keep_lost(lost, reason)
