@@ -88,10 +88,12 @@ class Limits:
     max_rooms: int = 1000
     """Maximum rooms that one connection is in."""
     max_total_rooms: int = 250_000
-    """Memberships of all connections in rooms: each takes at most some 500 bytes and the name. When there are
-    as many, only connections that are in fewer than 32 rooms join more: nobody keeps others out."""
-    max_room_name: int = 1024
-    """Maximum code points of the name of a room that a connection joins."""
+    """Memberships of all connections in rooms: each takes at most some 550 bytes and the name, together 200
+    MB with the longest names. When there are as many, only connections that are in fewer than 32 rooms join
+    more: nobody keeps others out."""
+    max_room_name: int = 256
+    """Maximum bytes of the name of a room that a connection joins: one for each character of an ASCII name,
+    four for each of another."""
     message_rate: float | None = None
     """Messages a second from one connection."""
     byte_rate: float | None = None
