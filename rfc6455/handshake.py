@@ -31,7 +31,14 @@ from rfc6455.constants import (
 )
 from rfc6455.deflate import DeflateParameters, PerMessageDeflate
 from rfc6455.errors import HandshakeError, LocalProtocolError
-from rfc6455.headers import Headers, ascii_lower, is_token, parse_extensions, parse_token_list
+from rfc6455.headers import (
+    Headers,
+    ascii_lower,
+    check_elements,
+    is_token,
+    parse_extensions,
+    parse_token_list,
+)
 from rfc6455.http11 import Request, RequestParser, Response, ResponseParser, encode_head, is_target
 
 # base64 of 16 bytes: 22 characters and two of padding (RFC 6455 §4.1, step 7; RFC 4648 §4)
@@ -550,6 +557,7 @@ def _names_websocket(values: list[str]) -> bool:
     value = ",".join(values)
     if ascii_lower(value) == "websocket":
         return True  # the usual case
+    check_elements(values)
     found = False
     for element in value.split(","):
         # protocol = protocol-name [ "/" protocol-version ], both tokens (RFC 9110 §7.8)

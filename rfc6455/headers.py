@@ -78,8 +78,8 @@ _KNOWN_NAMES: Final = {
 }
 
 _MAX_SEPARATORS: Final = 1024
-"""Commas and semicolons in Sec-WebSocket-Extensions. Clients send a handful; a head has room for 60,000,
-which would take a third of a second to parse."""
+"""Commas of a list, and semicolons in Sec-WebSocket-Extensions. Clients send a handful; a head has room for
+60,000, which would take a third of a second to parse."""
 
 _UPPER_TO_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
@@ -206,12 +206,20 @@ class Extension(NamedTuple):
         return self.name + "".join(parameters)
 
 
+def check_elements(values: Iterable[str]) -> None:
+    """Raises `HandshakeError` if the lines of a list have more than some 1,000 elements."""
+    if sum([value.count(",") for value in values]) > _MAX_SEPARATORS:
+        raise HandshakeError("too many elements of a list", slug="too-many-elements", status=431)
+
+
 def parse_token_list(values: Iterable[str]) -> list[str]:
     """Returns the tokens of a ``1#token`` field; ``values`` are those of all its lines.
 
     Skips empty elements, as HTTP requires of a recipient. Raises `HandshakeError` for any other element that
-    is not a token.
+    is not a token, and for more than some 1,000 elements.
     """
+    values = list(values)
+    check_elements(values)
     tokens = []
     for value in values:
         for element in value.split(","):
