@@ -379,14 +379,16 @@ class Connection:
         For servers only: a client MUST choose a fresh masking key for each frame (RFC 6455 §5.3). Raises
         `LocalProtocolError` at a client, if the connection is not open, or inside an unfinished message.
         """
-        try:
-            plain_frame = message.plain_frame
-        except AttributeError:
-            raise TypeError(f"send_prepared needs a PreparedMessage, not {type(message).__name__}") from None
         # The hot path of a broadcast: the same bytes for every member.
         if self._sends_plain:
-            self._output.append(plain_frame)
-            return
+            try:
+                self._output.append(message.plain_frame)
+            except AttributeError:
+                pass  # a TypeError, below
+            else:
+                return
+        if not isinstance(message, PreparedMessage):
+            raise TypeError(f"send_prepared needs a PreparedMessage, not {type(message).__name__}")
         if self.role is Role.CLIENT:
             raise LocalProtocolError("a client masks each frame with a fresh key", slug="not-masked")
         self._check_can_send(None)

@@ -34,10 +34,10 @@ from rfc6455.errors import HandshakeError, LocalProtocolError
 from rfc6455.headers import (
     Headers,
     ascii_lower,
-    check_elements,
     is_token,
     parse_extensions,
     parse_token_list,
+    split_list,
 )
 from rfc6455.http11 import Request, RequestParser, Response, ResponseParser, encode_head, is_target
 
@@ -554,12 +554,10 @@ def _check_no_body(headers: Headers) -> None:
 
 def _names_websocket(values: list[str]) -> bool:
     """Whether the lines of an Upgrade field name the protocol ``websocket``, without a version."""
-    value = ",".join(values)
-    if ascii_lower(value) == "websocket":
+    if ascii_lower(",".join(values)) == "websocket":
         return True  # the usual case
-    check_elements(values)
     found = False
-    for element in value.split(","):
+    for element in split_list(values):
         # protocol = protocol-name [ "/" protocol-version ], both tokens (RFC 9110 §7.8)
         parse_token_list(element.split("/", 1))
         found |= ascii_lower(element.strip(" \t")) == "websocket"

@@ -206,10 +206,15 @@ class Extension(NamedTuple):
         return self.name + "".join(parameters)
 
 
-def check_elements(values: Iterable[str]) -> None:
-    """Raises `HandshakeError` if the lines of a list have more than some 1,000 elements."""
-    if sum([value.count(",") for value in values]) > _MAX_SEPARATORS:
+def split_list(values: Iterable[str]) -> list[str]:
+    """Returns the elements of a list; ``values`` are those of all its lines.
+
+    Raises `HandshakeError` for more than some 1,000.
+    """
+    value = ",".join(values)
+    if value.count(",") > _MAX_SEPARATORS:
         raise HandshakeError("too many elements of a list", slug="too-many-elements", status=431)
+    return value.split(",")
 
 
 def parse_token_list(values: Iterable[str]) -> list[str]:
@@ -218,17 +223,14 @@ def parse_token_list(values: Iterable[str]) -> list[str]:
     Skips empty elements, as HTTP requires of a recipient. Raises `HandshakeError` for any other element that
     is not a token, and for more than some 1,000 elements.
     """
-    values = list(values)
-    check_elements(values)
     tokens = []
-    for value in values:
-        for element in value.split(","):
-            token = element.strip(_OWS)
-            if not token:
-                continue
-            if not is_token(token):
-                raise HandshakeError("not a list of tokens", slug="bad-token-list")
-            tokens.append(token)
+    for element in split_list(values):
+        token = element.strip(_OWS)
+        if not token:
+            continue
+        if not is_token(token):
+            raise HandshakeError("not a list of tokens", slug="bad-token-list")
+        tokens.append(token)
     return tokens
 
 
