@@ -82,7 +82,7 @@ class Connection:
     ``trailing_data``: bytes that were read together with the opening handshake.
     ``mask_key_source``: returns 4 unpredictable bytes a call; a client's frames need them.
 
-    Raises `ValueError` for a limit below 1.
+    Raises `ValueError` for a limit below 1, and `TypeError` for one that is no int and for a wrong role.
     """
 
     # Slots: a server has many connections, and most are idle.
@@ -124,6 +124,8 @@ class Connection:
             max_control_frames=max_control_frames,
             max_empty_fragments=max_empty_fragments,
         )
+        if not isinstance(role, Role):
+            raise TypeError(f"role must be a Role, not {role!r}")
         self.role = role
         self.subprotocol = subprotocol
         self.deflate = deflate
@@ -379,8 +381,14 @@ class Connection:
         """
         # The hot path of a broadcast: the same bytes for every member.
         if self._sends_plain:
-            self._output.append(message.plain_frame)
-            return
+            try:
+                self._output.append(message.plain_frame)
+            except AttributeError:
+                pass  # a TypeError, below
+            else:
+                return
+        if not isinstance(message, PreparedMessage):
+            raise TypeError(f"send_prepared needs a PreparedMessage, not {type(message).__name__}")
         if self.role is Role.CLIENT:
             raise LocalProtocolError("a client masks each frame with a fresh key", slug="not-masked")
         self._check_can_send(None)

@@ -31,7 +31,14 @@ from rfc6455.constants import (
 )
 from rfc6455.deflate import DeflateParameters, PerMessageDeflate
 from rfc6455.errors import HandshakeError, LocalProtocolError
-from rfc6455.headers import Headers, ascii_lower, is_token, parse_extensions, parse_token_list
+from rfc6455.headers import (
+    Headers,
+    ascii_lower,
+    is_token,
+    parse_extensions,
+    parse_token_list,
+    split_list,
+)
 from rfc6455.http11 import Request, RequestParser, Response, ResponseParser, encode_head, is_target
 
 # base64 of 16 bytes: 22 characters and two of padding (RFC 6455 §4.1, step 7; RFC 4648 §4)
@@ -197,7 +204,7 @@ class ServerHandshake:
         if self._should_close:
             return  # after a rejection, nothing is read
         if self._given is not None:
-            self._early_data += memoryview(data)
+            self._early_data += bytes(memoryview(data))
         else:
             self._parser.receive_data(data)
         if self._early_size > self._max_early_data:
@@ -547,11 +554,10 @@ def _check_no_body(headers: Headers) -> None:
 
 def _names_websocket(values: list[str]) -> bool:
     """Whether the lines of an Upgrade field name the protocol ``websocket``, without a version."""
-    value = ",".join(values)
-    if ascii_lower(value) == "websocket":
+    if ascii_lower(",".join(values)) == "websocket":
         return True  # the usual case
     found = False
-    for element in value.split(","):
+    for element in split_list(values):
         # protocol = protocol-name [ "/" protocol-version ], both tokens (RFC 9110 §7.8)
         parse_token_list(element.split("/", 1))
         found |= ascii_lower(element.strip(" \t")) == "websocket"

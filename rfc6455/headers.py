@@ -8,7 +8,7 @@ Left to others: which fields are required and what their values mean (`handshake
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from rfc6455.errors import HandshakeError, LocalProtocolError
 
@@ -78,8 +78,8 @@ _KNOWN_NAMES: Final = {
 }
 
 _MAX_SEPARATORS: Final = 1024
-"""Commas and semicolons in Sec-WebSocket-Extensions. Clients send a handful; a head has room for 60,000,
-which would take a third of a second to parse."""
+"""Commas of a list, and semicolons in Sec-WebSocket-Extensions. Clients send a handful; a head has room for
+60,000, which would take a third of a second to parse."""
 
 _UPPER_TO_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
@@ -174,6 +174,10 @@ class Headers:
 
     __hash__ = None  # type: ignore[assignment]  # fields can be added
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default, an object with slots is not pickled by the protocols 0 and 1.
+        return type(self), (self._pairs,)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Headers):
             return NotImplemented
@@ -202,21 +206,31 @@ class Extension(NamedTuple):
         return self.name + "".join(parameters)
 
 
+def split_list(values: Iterable[str]) -> list[str]:
+    """Returns the elements of a list; ``values`` are those of all its lines.
+
+    Raises `HandshakeError` for more than some 1,000.
+    """
+    value = ",".join(values)
+    if value.count(",") > _MAX_SEPARATORS:
+        raise HandshakeError("too many elements of a list", slug="too-many-elements", status=431)
+    return value.split(",")
+
+
 def parse_token_list(values: Iterable[str]) -> list[str]:
     """Returns the tokens of a ``1#token`` field; ``values`` are those of all its lines.
 
     Skips empty elements, as HTTP requires of a recipient. Raises `HandshakeError` for any other element that
-    is not a token.
+    is not a token, and for more than some 1,000 elements.
     """
     tokens = []
-    for value in values:
-        for element in value.split(","):
-            token = element.strip(_OWS)
-            if not token:
-                continue
-            if not is_token(token):
-                raise HandshakeError("not a list of tokens", slug="bad-token-list")
-            tokens.append(token)
+    for element in split_list(values):
+        token = element.strip(_OWS)
+        if not token:
+            continue
+        if not is_token(token):
+            raise HandshakeError("not a list of tokens", slug="bad-token-list")
+        tokens.append(token)
     return tokens
 
 

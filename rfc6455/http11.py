@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from rfc6455.constants import (
     DEFAULT_MAX_FIELDS,
@@ -89,6 +89,9 @@ class Request:
         """The offered extensions, preferred first. Raises `HandshakeError` if the field is malformed."""
         return parse_extensions(self.headers.get_all("Sec-WebSocket-Extensions"))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.method, self.target, self.headers, self.version)
+
     def encode(self) -> bytes:
         """Returns the bytes of the head. Raises `LocalProtocolError` if a part is malformed."""
         if not is_token(self.method):
@@ -107,6 +110,9 @@ class Response:
     headers: Headers = field(default_factory=Headers)
     reason: str | None = None
     version: str = "1.1"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.status, self.headers, self.reason, self.version)
 
     def encode(self) -> bytes:
         """Returns the bytes of the head. Raises `LocalProtocolError` if a part is malformed."""
@@ -183,7 +189,8 @@ class _HeadParser(ABC, Generic[_Head]):
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Takes bytes from the network."""
-        self._buffer += data if type(data) is bytes else memoryview(data)
+        # A copy: a bytearray takes no memoryview with gaps.
+        self._buffer += data if type(data) is bytes else bytes(memoryview(data))
 
     def discard_input(self) -> None:
         """Drops all bytes that it holds."""

@@ -167,7 +167,7 @@ class FrameReader:
             self._buffer = data if type(data) is bytes else bytes(memoryview(data))
             self._position = 0
         else:
-            self._incoming += data if type(data) is bytes else memoryview(data)
+            self._incoming += data if type(data) is bytes else bytes(memoryview(data))
 
     def discard_input(self) -> None:
         """Drops the bytes that were not parsed."""

@@ -233,7 +233,7 @@ def test_a_flood_of_empty_fragments(role: Role) -> None:
 
 @pytest.mark.parametrize("name", ["max_message_size", "max_control_frames", "max_empty_fragments"])
 def test_a_limit_is_at_least_one(name: str) -> None:
-    with pytest.raises(ValueError, match="limit"):
+    with pytest.raises(ValueError, match=name):
         Connection(Role.SERVER, **{name: 0})  # type: ignore[arg-type]
 
 
@@ -586,7 +586,15 @@ def test_the_wrong_type_is_a_type_error(role: Role) -> None:
         connection.send_binary("str")  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         connection.send_binary(5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a PreparedMessage, not int"):
+        connection.send_prepared(5)  # type: ignore[arg-type]
     assert connection.data_to_send() == b""
+
+
+@pytest.mark.parametrize("wrong", [5, "server", None, State.OPEN], ids=repr)
+def test_a_role_is_a_role(wrong: Role) -> None:
+    with pytest.raises(TypeError, match="role must be a Role"):
+        Connection(wrong)
 
 
 @both_roles

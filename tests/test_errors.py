@@ -56,7 +56,9 @@ COPIES: dict[str, Callable[[Any], Any]] = {
     "copy": copy.copy,
     "deepcopy": copy.deepcopy,
     "pickle": lambda error: pickle.loads(pickle.dumps(error)),
-    "pickle, old": lambda error: pickle.loads(pickle.dumps(error, 2)),
+    "pickle, 0": lambda error: pickle.loads(pickle.dumps(error, 0)),
+    "pickle, 1": lambda error: pickle.loads(pickle.dumps(error, 1)),
+    "pickle, 2": lambda error: pickle.loads(pickle.dumps(error, 2)),
 }
 
 ERRORS: list[WebSocketError] = [

@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,6 +53,13 @@ def test_a_head_that_arrives_as_a_whole_is_parsed_in_one_step(monkeypatch: pytes
         assert parser.trailing_data == b"rest\r\n\r\n"
     with pytest.raises(TypeError):
         parse(HEAD, max_fields=2)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_heads_can_be_pickled(protocol: int) -> None:
+    fields = Headers([("A", "b"), ("a", "c")])
+    for head in (Request("PUT", "/a", fields, "1.0"), Response(403, fields, "No", "1.0")):
+        assert pickle.loads(pickle.dumps(head, protocol)) == head
 
 
 def test_only_bytes_are_received() -> None:

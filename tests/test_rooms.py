@@ -200,11 +200,14 @@ class Limited(RoomMember):
 
 def test_a_name_of_a_room_that_is_joined_has_a_limit() -> None:
     rooms = Rooms()
-    member = Limited(rooms, max_room_name=3)
-    rooms["äöü"].join(member)
-    with pytest.raises(LimitExceededError):
-        rooms["four"].join(member)
-    assert list(rooms) == ["äöü"]
+    member = Limited(rooms, max_room_name=12)
+    fits = ["twelve-bytes", "äöü", "äbc", "😀bc"]
+    for name in fits:
+        rooms[name].join(member)
+    for name in ("thirteen-byte", "äbcd", "😀bcd", "\ud83dbcd"):
+        with pytest.raises(LimitExceededError):
+            rooms[name].join(member)
+    assert list(rooms) == fits
 
 
 def test_when_all_are_in_many_rooms_only_those_in_few_may_join_more() -> None:

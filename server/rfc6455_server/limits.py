@@ -5,6 +5,7 @@ Left to others: what happens beyond a limit (`listening`, `websocket`, `rooms`).
 
 from collections import OrderedDict
 from dataclasses import dataclass, fields
+from socket import AF_INET6, inet_pton
 from typing import Final, TypedDict
 
 from rfc6455 import DEFAULT_MAX_MESSAGE_SIZE, WebSocketError
@@ -83,14 +84,16 @@ class Limits:
     max_connections: int = 20_000
     """Maximum TCP connections; more are refused with 503."""
     max_connections_per_address: int = 10_000
-    """Maximum TCP connections from one address; more are refused with 429."""
+    """Maximum TCP connections from one address, or from one /64 of IPv6; more are refused with 429."""
     max_rooms: int = 1000
     """Maximum rooms that one connection is in."""
     max_total_rooms: int = 250_000
-    """Memberships of all connections in rooms: each takes at most some 500 bytes and the name. When there are
-    as many, only connections that are in fewer than 32 rooms join more: nobody keeps others out."""
-    max_room_name: int = 1024
-    """Maximum code points of the name of a room that a connection joins."""
+    """Memberships of all connections in rooms: each takes at most some 550 bytes and the name, together 200
+    MB with the longest names. When there are as many, only connections that are in fewer than 32 rooms join
+    more: nobody keeps others out."""
+    max_room_name: int = 256
+    """Maximum bytes of the name of a room that a connection joins: one for each character of an ASCII name,
+    four for each of another."""
     message_rate: float | None = None
     """Messages a second from one connection."""
     byte_rate: float | None = None
@@ -98,7 +101,7 @@ class Limits:
     join_rate: float | None = None
     """Rooms a second that one connection joins."""
     connection_rate: float | None = None
-    """Connections a second from one address."""
+    """Connections a second from one address, or from one /64 of IPv6."""
     handshake_timeout: float = 10.0
     """Seconds from accepting a connection to the answer to its request, with TLS and ``authorize``."""
     send_timeout: float = 20.0
@@ -171,8 +174,21 @@ class ReceiveRates:
         return self._bytes is None or self._bytes.take(size, now)
 
 
+def counted_address(address: str) -> str:
+    """Returns what the connections of an address count for: the /64 of an IPv6 address.
+
+    One host commonly has all 2**64 addresses of it.
+    """
+    if ":" not in address:
+        return address
+    try:
+        return f"{inet_pton(AF_INET6, address)[:8].hex()}::/64"
+    except OSError:
+        return address
+
+
 class Addresses:
-    """The number of connections of each address, and the rate at which it opens them."""
+    """The number of connections of each address or IPv6 /64, and the rate at which it opens them."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -184,24 +200,26 @@ class Addresses:
 
     def admit(self, address: str, now: float) -> bool:
         """Counts one more connection if the limits allow it; the caller must `release` what was admitted."""
-        count = self._counts.get(address, 0)
+        counted = counted_address(address)
+        count = self._counts.get(counted, 0)
         if count >= self._limits.max_connections_per_address:
             return False
         if self._limits.connection_rate is not None:
-            bucket = self._rates.get(address) or TokenBucket(self._limits.connection_rate, now)
-            self._rates[address] = bucket
-            self._rates.move_to_end(address)
+            bucket = self._rates.get(counted) or TokenBucket(self._limits.connection_rate, now)
+            self._rates[counted] = bucket
+            self._rates.move_to_end(counted)
             if len(self._rates) > _MAX_ADDRESSES:
                 self._rates.popitem(last=False)
             if not bucket.take(1, now):
                 return False
-        self._counts[address] = count + 1
+        self._counts[counted] = count + 1
         return True
 
     def release(self, address: str) -> None:
         """Counts one connection less."""
-        count = self._counts[address] - 1
+        counted = counted_address(address)
+        count = self._counts[counted] - 1
         if count:
-            self._counts[address] = count
+            self._counts[counted] = count
         else:
-            del self._counts[address]
+            del self._counts[counted]

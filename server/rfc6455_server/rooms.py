@@ -45,6 +45,12 @@ class Member(Protocol):
         """Queues a message without waiting. ``None`` stands for the server's policy."""
 
 
+def name_size(name: str) -> int:
+    """Returns the bytes that the characters of a name take in memory, at most: one such as an emoji widens
+    all others."""
+    return len(name) if name.isascii() else 4 * len(name)
+
+
 class RoomMember(ABC):
     """What every member keeps about its rooms: the list of them, and the rate at which it joins."""
 
@@ -71,7 +77,7 @@ class RoomMember(ABC):
         rate."""
         limits, total, now = self.joining_limits()
         rooms = len(self.memberships)
-        if rooms >= limits.max_rooms or len(name) > limits.max_room_name:
+        if rooms >= limits.max_rooms or name_size(name) > limits.max_room_name:
             return False
         if total >= limits.max_total_rooms and rooms >= FEW_ROOMS:
             return False

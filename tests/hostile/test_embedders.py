@@ -6,8 +6,19 @@ from typing import Any, cast
 
 import pytest
 
-from rfc6455 import ClientHandshake, Connection, Headers, PerMessageDeflate, Request, Role, ServerHandshake
+from rfc6455 import (
+    ClientHandshake,
+    Connection,
+    Headers,
+    Opcode,
+    PerMessageDeflate,
+    Request,
+    Role,
+    ServerHandshake,
+    TextMessage,
+)
 from rfc6455_server.limits import Limits
+from tests.helpers import both_roles, make_connection, raw_frame
 from tests.hostile.flaws import flaw
 from tests.hostile.test_handshake_input import FIELDS
 
@@ -46,6 +57,33 @@ def test_limits_that_are_none(value: Any) -> None:
         if field.type is int:
             with pytest.raises((TypeError, ValueError), match=f"{field.name}|not supported"):
                 Limits(**{field.name: value})
+
+
+@flaw(
+    "found here",
+    what="sends so that data ends inside a frame or a head, to a program that passes on views with gaps",
+    here="these views are taken always; it depended on what the peer had sent before",
+)
+@both_roles
+def test_views_with_gaps(role: Role) -> None:
+    def spread(data: bytes) -> memoryview:
+        return memoryview(bytes(octet for pair in zip(data, data, strict=True) for octet in pair))[::2]
+
+    frame = raw_frame(role, Opcode.TEXT, b"Hello")
+    connection = make_connection(role)
+    for part in (frame[:1], frame[1:3], frame[3:], frame):
+        connection.receive_data(spread(part))
+    assert list(connection.events()) == [TextMessage("Hello")] * 2
+    request = Request("GET", "/", Headers(FIELDS.items()))
+    given = ServerHandshake.from_request(request)
+    parsed = ServerHandshake()
+    parsed.receive_data(spread(request.encode()))
+    for handshake in (given, parsed):
+        early = raw_frame(Role.SERVER, Opcode.TEXT, b"early")
+        handshake.receive_data(spread(early[:2]))
+        handshake.receive_data(spread(early[2:]))
+        assert isinstance(handshake.next_event(), Request)
+        assert list(handshake.accept().events()) == [TextMessage("early")]
 
 
 @flaw(

@@ -17,6 +17,7 @@ from rfc6455 import (
     accept_value,
 )
 from rfc6455.http11 import RequestParser
+from rfc6455_server.listening.routing import Router, Site
 from tests.helpers import bytes_held, peak_bytes
 from tests.hostile.flaws import flaw
 
@@ -264,12 +265,12 @@ def calls_of(data: bytes, read: int) -> int:
         (head({"X": "a" * 20_000}), "head-too-large"),
         (head({f"X{i}": "" for i in range(2000)}), "too-many-fields"),
         (head({f"X{i}": "a" * 1000 for i in range(100)}), "head-too-large"),
-        (head({**FIELDS, "Sec-WebSocket-Protocol": "a, " * 2000 + "a"}), "bad-subprotocol"),
+        (head({**FIELDS, "Sec-WebSocket-Protocol": "a, " * 1000 + "a"}), "bad-subprotocol"),
         (head({**FIELDS, "Sec-WebSocket-Protocol": "a" + " " * 4000 + "b"}), "bad-token-list"),
         (head({**FIELDS, "Sec-WebSocket-Extensions": 'a; b="' + "\\" * 4001}), "bad-extensions"),
         (head({**FIELDS, "Sec-WebSocket-Extensions": "a" + ";a" * 1000 + "\x80"}), "bad-extensions"),
         (head({**FIELDS, "Sec-WebSocket-Extensions": "a" + ";a" * 3000}), "too-many-extensions"),
-        (head({**FIELDS, "Connection": "a," * 4000 + "\x80"}), "bad-token-list"),
+        (head({**FIELDS, "Connection": "a," * 1000 + "\x80"}), "bad-token-list"),
         (head({**FIELDS, "Upgrade": "a/" * 4000}), "bad-token-list"),
     ],
 )
@@ -286,6 +287,28 @@ def test_floods(data: bytes, slug: str, read: int) -> None:
     assert size <= 65_537 + read
     # For each byte that arrives alone there are 12 calls or so, and as many again for each that is parsed.
     assert calls_of(data, read) < (20 if read == 1 else 6) * size + 500
+
+
+@flaw(
+    "found here",
+    what="fills the head with the elements of a list, `,`: 56,000 in Upgrade took 35 ms in one turn",
+    here="431 above 1,024 commas, before any element is looked at; Upgrade of HTTP requests is not split",
+)
+@pytest.mark.parametrize("name", ["Connection", "Upgrade", "Sec-WebSocket-Protocol"])
+@pytest.mark.parametrize("element", [",", "a,", " ,", "a/b,"])
+def test_more_elements_than_anybody_sends(name: str, element: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = element * (8000 // len(element)) + "x"
+    fields = Headers([*((one, text) for one, text in FIELDS.items() if one != name), *[(name, value)] * 7])
+    handshake = ServerHandshake()
+    data = Request("GET", "/", fields).encode()
+    assert calls_of(data, len(data)) < 1000
+    handshake.receive_data(data)
+    event = handshake.next_event()
+    assert isinstance(event, HandshakeFailed)
+    assert event.error.slug == "too-many-elements"
+    assert handshake.data_to_send().startswith(b"HTTP/1.1 431 ")
+    monkeypatch.setattr("rfc6455_server.listening.routing.ascii_lower", None)
+    assert Router(Site()).is_http(event) is (name == "Upgrade")
 
 
 @flaw(

@@ -10,6 +10,7 @@ from rfc6455 import Request
 from rfc6455_server import HttpRequest, HttpResponse, Refusal, Server
 from rfc6455_server.http import connection as http_connection
 from rfc6455_server.http.routes import HttpRoute, Outcome
+from rfc6455_server.http.static import _names_tag
 from rfc6455_server.listening.routing import Preparation, compile_route
 from rfc6455_server.socketio import SocketIO
 from rfc6455_server.testing import ManualClock, TestClient, settle
@@ -314,6 +315,18 @@ async def test_fields_that_come_twice(tmp_path: Path) -> None:
     assert answer.startswith(b"HTTP/1.1 400 ")
     answer, _ = await ask(server, f"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\nHost: a\n{twice}")
     assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+@flaw(
+    "found here",
+    what='fills the head with entity tags, `*` or `""`: 57,000 were found and compared in one turn',
+    here="the first 100 are compared; without a match, the file is sent",
+)
+def test_more_entity_tags_than_a_cache_has() -> None:
+    for few, many in (('"x", ' * 99, '"x", ' * 100), ('""' * 99, '""' * 100)):
+        assert _names_tag([f'{few}"tag"'], '"tag"')
+        assert not _names_tag([f'{many}"tag"'], '"tag"')
+        assert not _names_tag([many, "*"], '"tag"')
 
 
 @flaw(

@@ -9,7 +9,7 @@ import pytest
 
 from rfc6455 import CloseCode
 from rfc6455_server import ConnectionClosedError, Server, WebSocket
-from rfc6455_server.limits import FEW_ROOMS
+from rfc6455_server.limits import FEW_ROOMS, Limits
 from rfc6455_server.rooms import Rooms
 from rfc6455_server.socketio import Socket
 from rfc6455_server.testing import ManualClock, TestClient, settle
@@ -103,9 +103,10 @@ async def test_a_name_of_a_megabyte(text: str) -> None:
     server, test = joining_server()
     async with test:
         ws = await test.connect("/")
-        await ws.send(text * 1024)
+        longest = text * (256 if text.isascii() else 64)
+        await ws.send(longest)
         await settle()
-        assert server.rooms[text * 1024].members == server.websockets
+        assert server.rooms[longest].members == server.websockets
         with measured() as held:
             await ws.send(text * 250_000)
             await until(lambda: ws.closed)
@@ -114,6 +115,34 @@ async def test_a_name_of_a_megabyte(text: str) -> None:
             await settle()
             assert held() < 50_000
         assert server.stats.memberships == 0
+
+
+@flaw(
+    "found here",
+    what="joins as many rooms as all may, under the longest names: 1.1 GB, of which `queued` counts nothing",
+    here="256 bytes a name, and what the rooms of all take stays below the default of `max_total_queue`",
+)
+@pytest.mark.parametrize("rest", ["x" * 251, "😀" * 59, "x" * 58 + "😀"])
+async def test_rooms_with_the_longest_names(rest: str) -> None:
+    server, test = joining_server()
+    limits = Limits()
+    async with test:
+        ws = await test.connect("/")
+        with measured() as held:
+            for number in range(1_000):
+                ws._connection.send_text(f"{number:05}{rest}")
+                if number % 50 == 0:
+                    ws._outbox.flush()
+                    await settle()
+            ws._outbox.flush()
+            await settle()
+            assert server.stats.memberships == 1_000
+            assert held() * limits.max_total_rooms / 1_000 < limits.max_total_queue * 0.8
+        with suppress(ConnectionClosedError):
+            await ws.send(f"{rest}123456")
+            await until(lambda: ws.closed)
+        assert ws.closed is not None
+        assert ws.closed.code == CloseCode.POLICY_VIOLATION
 
 
 @flaw(

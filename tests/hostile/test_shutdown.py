@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import logging
+import os
 import signal
 import socket
 import threading
@@ -192,6 +193,80 @@ async def test_new_clients_of_a_shared_port_reach_the_process_that_does_not_drai
         await drain
         await draining.stop()
         await staying.stop()
+
+
+class BrokenSocket:
+    """Has ``accept`` fail as often as there are ``errors``, and then returns what waits."""
+
+    def __init__(self, listening: socket.socket, errors: list[int]) -> None:
+        self._listening = listening
+        self._errors = errors
+
+    def accept(self) -> tuple[socket.socket, object]:
+        if self._errors:
+            number = self._errors.pop(0)
+            raise OSError(number, os.strerror(number))
+        return self._listening.accept()
+
+
+NETWORK_ERRORS = [
+    errno.EPROTO,
+    errno.ENETDOWN,
+    errno.ENOPROTOOPT,
+    errno.EHOSTDOWN,
+    errno.ENONET,
+    errno.EHOSTUNREACH,
+    errno.EOPNOTSUPP,
+    errno.ENETUNREACH,
+    errno.ECONNABORTED,
+    errno.EINTR,
+]
+
+
+@flaw(
+    "found here",
+    what="A connection that waits to be accepted fails by an error of the network, which `accept` raised.",
+    here="The next ones are accepted in the same turn, as accept(2) asks.",
+)
+async def test_a_connection_that_failed_before_it_was_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = echo_server()
+    async with serving(server) as url:
+        (acceptor,) = server._acceptors
+        peer = await RawPeer.connect(url)
+        monkeypatch.setattr(acceptor, "socket", BrokenSocket(acceptor.socket, NETWORK_ERRORS.copy()))
+        acceptor._accept()
+        monkeypatch.undo()
+        assert server.make_ready().connections == 1
+        await peer.close()
+
+
+@flaw(
+    "found here",
+    what="Accepting fails at the moment when a process is asked to drain: `drain` raised, and told nobody.",
+    here="The error is logged, and the drain goes on.",
+)
+@pytest.mark.parametrize("number", [*NETWORK_ERRORS, errno.EMFILE, errno.EIO, errno.EPERM])
+async def test_a_drain_when_accepting_fails(
+    number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = ManualClock()
+    server = echo_server(clock=clock)
+    await server.listen(Endpoint("127.0.0.1", reuse_port=True))
+    (acceptor,) = server._acceptors
+    listening = acceptor.socket
+    with monkeypatch.context() as patch:
+        broken = BrokenSocket(listening, [number] * 1000)
+        broken.fileno = listening.fileno  # type: ignore[attr-defined]
+        broken.close = listening.close  # type: ignore[attr-defined]
+        patch.setattr(acceptor, "socket", broken)
+        drain = asyncio.create_task(server.drain(5))
+        await settle()
+    assert not drain.done()
+    assert listening.fileno() == -1
+    await clock.advance(5)
+    await drain
+    assert ("accepting failed" in caplog.text) is (number in (errno.EIO, errno.EPERM))
+    await server.stop()
 
 
 def _is_told(peer: socket.socket) -> bool:

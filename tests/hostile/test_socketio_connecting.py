@@ -256,7 +256,15 @@ async def test_a_flood_of_reconnects_leaves_nothing(transport: str, connects: bo
     what="reconnects without end where clients may come back",
     here="at most 20,000 lost clients are kept, of one address half of them, for the seconds of `recovery`",
 )
-async def test_a_flood_of_reconnects_with_recovery_keeps_little(monkeypatch: pytest.MonkeyPatch) -> None:
+@flaw(
+    "found here",
+    what="does so from another address of its IPv6 network each time, and pushes out all others",
+    here="the addresses of a /64 count as one",
+)
+@pytest.mark.parametrize("address", ["198.51.100.1", "2001:db8::{:x}"])
+async def test_a_flood_of_reconnects_with_recovery_keeps_little(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("rfc6455_server.socketio.recovery.MAX_LOST_SOCKETS", 100)
     async with rig(recovery=60) as r:
         victim = await Client.open(r.test, auth={})
@@ -264,8 +272,8 @@ async def test_a_flood_of_reconnects_with_recovery_keeps_little(monkeypatch: pyt
         r.test.transports[-1].abort()
         await settle()
         with measured() as held:
-            for _ in range(200):
-                client = Client(await r.test.connect(PATH + "websocket", address="198.51.100.1"))
+            for number in range(200):
+                client = Client(await r.test.connect(PATH + "websocket", address=address.format(number)))
                 client.say("40")
                 await settle()
                 r.test.transports.pop().abort()

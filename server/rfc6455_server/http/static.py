@@ -4,6 +4,7 @@ import asyncio
 import mimetypes
 import re
 from collections.abc import AsyncIterator, Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
@@ -14,6 +15,9 @@ FILE_PIECE: Final = 1 << 18
 """Bytes of a file that are read and sent at once."""
 
 # entity-tag = [ "W/" ] DQUOTE *etagc DQUOTE; the comparison is weak
+_MAX_TAGS: Final = 100
+"""Entity tags of a request that are compared. A cache names one for each version that it has."""
+
 _ENTITY_TAG: Final = re.compile(r'"[^"]*"|\*')
 
 
@@ -48,9 +52,12 @@ def static_files(prefix: str, directory: Path, headers: Iterable[tuple[str, str]
 
 
 def _names_tag(conditions: Iterable[str], tag: str) -> bool:
-    """Whether ``If-None-Match`` names ``tag`` or any (RFC 9110 §13.1.2); several lines are one list."""
-    found: list[str] = _ENTITY_TAG.findall(",".join(conditions))
-    return tag in found or "*" in found
+    """Whether ``If-None-Match`` names ``tag`` or any (RFC 9110 §13.1.2); several lines are one list.
+
+    Looks at `_MAX_TAGS`. Without a match, the whole file is sent.
+    """
+    found = islice(_ENTITY_TAG.finditer(",".join(conditions)), _MAX_TAGS)
+    return any(match[0] in (tag, "*") for match in found)
 
 
 def _find_file(root: Path, path: str) -> Path | None:

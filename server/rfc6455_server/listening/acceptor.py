@@ -26,6 +26,7 @@ from rfc6455_server.listening.proxy import (
     UNIX,
     ProxyHeaderError,
     Trusted,
+    canonical_address,
     proxied_address,
     proxy_addresses_size,
     used_tls,
@@ -48,6 +49,24 @@ _MAX_ACCEPTED: Final = 16
 
 _MAX_DISCARDED: Final = 1 << 16
 """Maximum bytes that are read from a refused connection before it is closed."""
+
+_FAILED: Final = frozenset(
+    getattr(errno, name)
+    for name in (
+        "EPROTO",
+        "ENETDOWN",
+        "ENOPROTOOPT",
+        "EHOSTDOWN",
+        "ENONET",
+        "EHOSTUNREACH",
+        "EOPNOTSUPP",
+        "ENETUNREACH",
+        "ECONNABORTED",
+        "EINTR",
+    )
+    if hasattr(errno, name)  # ENONET is Linux's
+)
+"""What ``accept`` reports of the connection that it would return: the next one may be fine (accept(2))."""
 
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -251,8 +270,16 @@ class Acceptor:
         """Stops listening if other processes accept the connections. The server drains."""
         if self._endpoint.shared:
             if self._endpoint.listening is None:
-                self._accept(LISTEN_BACKLOG)  # the operating system would reset those in our own queue
+                self._accept_rest()
             self._stop_listening()
+
+    def _accept_rest(self) -> None:
+        """Accepts those in our own queue, which the operating system would reset."""
+        try:
+            self._accept(LISTEN_BACKLOG)
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            log(logging.ERROR, "accepting failed", reason=reason)
 
     def _stop_listening(self) -> None:
         if not self.is_listening:
@@ -270,16 +297,18 @@ class Acceptor:
         for _ in range(count):
             try:
                 connection, address = self.socket.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            except BlockingIOError:
                 return
             except OSError as error:
+                if error.errno in _FAILED:
+                    continue
                 if error.errno not in _EXHAUSTED:
                     raise
                 # What lingers gives its file descriptors back, some of it in the next turn of the loop.
                 if not self._hub.lingering.close_all():
                     self._pause_accepting(error)
                 return
-            host = address[0] if isinstance(address, tuple) else UNIX
+            host = canonical_address(address[0]) if isinstance(address, tuple) else UNIX
             if self._make_transport is not None:
                 self._start_now(connection, host, self._make_transport)
                 continue

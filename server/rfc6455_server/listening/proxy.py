@@ -6,7 +6,8 @@ Left to others: reading the bytes (`acceptor`).
 
 import ipaddress
 import struct
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Final
 
 from rfc6455 import Request, WebSocketError, ascii_lower
@@ -22,6 +23,12 @@ PREFIX_SIZE: Final = 16
 
 MAX_ADDRESSES_SIZE: Final = 4096
 """Maximum bytes of the second part: the addresses, and extensions, which are ignored."""
+
+MAX_HOPS: Final = 100
+"""Maximum addresses of X-Forwarded-For that are read, from the right."""
+
+_MAPPED: Final = bytes(10) + b"\xff\xff"
+"""How an IPv6 address begins whose rest is an IPv4 address."""
 
 _SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
 _VERSION_AND_LOCAL: Final = 0x20
@@ -53,7 +60,7 @@ class Trusted:
     def __init__(self, addresses: Iterable[str] = ()) -> None:
         addresses = set(addresses)
         self._unix = UNIX in addresses
-        self._networks = [ipaddress.ip_network(address) for address in sorted(addresses - {UNIX})]
+        self._networks = [_network(address) for address in sorted(addresses - {UNIX})]
 
     def __contains__(self, address: str) -> bool:
         if address == UNIX:
@@ -61,27 +68,48 @@ class Trusted:
         if not self._networks:
             return False
         try:
-            parsed = ipaddress.ip_address(address)
+            parsed = ipaddress.ip_address(canonical_address(address))
         except ValueError:
             return False
-        # A socket for both families writes the address of an IPv4 peer as IPv6.
-        parsed = getattr(parsed, "ipv4_mapped", None) or parsed
         return any(parsed in network for network in self._networks)
+
+
+def canonical_address(address: str) -> str:
+    """Returns the one spelling of an IP address: without a zone, and IPv4 if it is mapped to IPv6.
+
+    A socket for both families writes the address of an IPv4 peer as IPv6. What is no IPv6 address is returned
+    as it is.
+    """
+    if ":" not in address:
+        return address
+    try:  # not by `ipaddress`: it takes 14 us instead of 1.2, at each connection
+        packed = inet_pton(AF_INET6, address.partition("%")[0])
+    except (OSError, ValueError):
+        return address
+    if packed.startswith(_MAPPED):
+        return inet_ntop(AF_INET, packed[len(_MAPPED) :])
+    return inet_ntop(AF_INET6, packed)
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    network = ipaddress.ip_network(text)
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    bits = network.prefixlen - 8 * len(_MAPPED)
+    return network if mapped is None or bits < 0 else ipaddress.IPv4Network((mapped, bits))
 
 
 def forwarded_for(request: Request, address: str, trusted: Trusted) -> str:
     """Returns the client's address by ``X-Forwarded-For``, if ``address`` is a trusted proxy's.
 
     Each proxy appends its peer's address at the right. So the rightmost address that is not trusted is the
-    client's. Everything left of it may be forged.
+    client's. Everything left of it may be forged. Reads at most `MAX_HOPS`.
     """
     if address not in trusted:
         return address
-    fields: Collection[str] = request.headers.get_all("X-Forwarded-For")
-    hops = [hop.strip() for field in fields for hop in field.split(",")]
-    for hop in reversed(hops):
+    hops = ",".join(request.headers.get_all("X-Forwarded-For")).rsplit(",", MAX_HOPS)
+    for hop in hops[: -MAX_HOPS - 1 : -1]:
         try:
-            address = str(ipaddress.ip_address(hop))
+            address = str(ipaddress.ip_address(canonical_address(hop.strip())))
         except ValueError:
             return address  # not an address: the last proxy is as much as we know
         if address not in trusted:
@@ -126,7 +154,8 @@ def proxied_address(prefix: bytes, addresses: bytes) -> str | None:
         if family == _INET:
             return str(ipaddress.IPv4Address(struct.unpack_from("!4s4sHH", addresses)[0]))
         if family == _INET6:
-            return str(ipaddress.IPv6Address(struct.unpack_from("!16s16sHH", addresses)[0]))
+            address = str(ipaddress.IPv6Address(struct.unpack_from("!16s16sHH", addresses)[0]))
+            return canonical_address(address)
     except struct.error:
         raise ProxyHeaderError("the PROXY header lacks its addresses") from None
     return UNKNOWN

@@ -11,8 +11,9 @@ from typing import Any, Final, Protocol
 
 from rfc6455 import LocalProtocolError, PreparedMessage
 from rfc6455_server.clock import Clock, Timer
+from rfc6455_server.limits import counted_address
 from rfc6455_server.policies import Coalesce, Policy
-from rfc6455_server.rooms import Member, Room, Rooms
+from rfc6455_server.rooms import Member, Room, Rooms, name_size
 from rfc6455_server.socketio.cluster import Cluster, ServerSide
 from rfc6455_server.socketio.documents import Declarations, Declaring
 from rfc6455_server.socketio.encoded import EncodedPacket
@@ -187,12 +188,14 @@ class Namespace(Declaring, SocketNamespace, ServerSide):
         """Leaves out the names that are too long for a room, so that recovery does not keep them."""
         longest = self.server.limits.max_room_name
         rooms, excluded = target.rooms or _NO_ROOMS, target.excluded
-        if max(map(len, (*rooms, *excluded))) <= longest:
-            return target
-        excluded = frozenset(name for name in excluded if len(name) <= longest)
+        if 4 * max(map(len, (*rooms, *excluded))) <= longest:
+            return target  # the usual case, whatever the characters
+        excluded = frozenset(name for name in excluded if name_size(name) <= longest)
         if target.rooms is None:
             return replace(target, excluded=excluded)
-        return replace(target, rooms={name for name in rooms if len(name) <= longest}, excluded=excluded)
+        return replace(
+            target, rooms={name for name in rooms if name_size(name) <= longest}, excluded=excluded
+        )
 
     def _never_drops(self, target: TargetOf[Socket]) -> bool:
         """Whether no policy may drop the event: each client receives it or is disconnected."""
@@ -254,7 +257,7 @@ class Namespace(Declaring, SocketNamespace, ServerSide):
                 rooms=rooms,
                 history=history,
                 data=socket.data,
-                address=socket.handshake.address,
+                address=counted_address(socket.handshake.address),
                 position=socket.position,
             )
             self.keep_lost(lost, reason)

@@ -89,7 +89,7 @@ class LostSocket:
     history: RoomHistory
     data: dict[str, Any]
     address: str
-    """The client's address."""
+    """What the client's address counts for (`limits.counted_address`)."""
     position: int
     """The last offset before the socket was first connected: its client may have seen no event since."""
     lost_at: float = 0.0
