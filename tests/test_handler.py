@@ -12,6 +12,7 @@ import pytest
 from rfc6455 import ClientHandshake, LocalProtocolError, Opcode, PerMessageDeflate, encode_frame
 from rfc6455_server import Cause, CloseReport, Handler, LimitExceededError, Server, WebSocket
 from rfc6455_server.testing import ManualClock, MemoryTransport, TestClient, settle
+from rfc6455_server.websocket.calls import Calls
 from rfc6455_server.websocket.inbox import MAX_UNREAD
 from tests.helpers import KEY, close_payload
 from tests.server_helpers import PATIENCE, RawPeer, Recorder, serving, until
@@ -210,6 +211,7 @@ async def test_a_limit_closes_with_1008_and_a_closed_connection_is_no_error(
 ) -> None:
     class Limited(Diary):
         def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+            assert message != "not passed on"
             if message == "limit":
                 raise LimitExceededError("too much of it")
             raise ws._closed_error()
@@ -218,8 +220,9 @@ async def test_a_limit_closes_with_1008_and_a_closed_connection_is_no_error(
     async with rig.client:
         _, recorder = await rig.open(frame(b"limit"))
         assert recorder.received == b"\x88\x10\x03\xf0too much of it"
-        _, recorder = await rig.open(frame(b"closed"))
-        assert recorder.received == b""
+        _, recorder = await rig.open(frame(b"closed") + frame(b"not passed on"))
+        assert recorder.received == b"\x88\x02\x03\xe8"
+        assert diaries[1].entries == ["open"]
         assert not [record for record in caplog.records if record.exc_info]
 
 
@@ -480,3 +483,58 @@ async def test_text_that_is_no_text_fails_the_handler_only() -> None:
     async with rig.client:
         _, recorder = await rig.open(frame(b"x"))
         assert recorder.received == b"\x81\x04well\x88\x02\x03\xe8"
+
+
+class Large(Diary):
+    """Answers with more than a client that does not read takes, and ends as it is told."""
+
+    def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+        super().on_message(ws, message)
+        match message:
+            case "large":
+                ws.post(bytes(400_000))
+            case "close":
+                ws.start_close(4001)
+            case "raise":
+                raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("how", ["close", "raise"])
+async def test_nothing_runs_after_a_client_that_has_caught_up_was_closed(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Messages of the same batch are left: nothing may try to pass them on until the peer's Close comes."""
+    rig = Rig(Large)
+    turns: list[Calls] = []
+    go_on = Calls.go_on
+    monkeypatch.setattr(Calls, "go_on", lambda calls: (turns.append(calls), go_on(calls)))
+    async with rig.client:
+        wire, _ = await rig.open()
+        (ws,) = rig.server.websockets
+        wire.pause_reading()
+        wire.write(frame(b"large"))
+        await settle()
+        wire.write(frame(how.encode()) + frame(b"left") * 3)
+        await settle()
+        wire.resume_reading()
+        await settle()
+        assert diaries[0].entries == ["open", "large", how]
+        assert len(turns) < 5
+        assert ws.unread_bytes == 0
+
+
+async def test_nothing_is_passed_on_after_a_function_has_failed_even_at_the_end() -> None:
+    rig = Rig(Large)
+    async with rig.client:
+        wire, _ = await rig.open()
+        wire.pause_reading()
+        for data in (
+            frame(b"large"),
+            frame(b"one"),
+            frame(b"raise") + frame(b"two"),
+            frame(b"three"),
+            frame(close_payload(1000), Opcode.CLOSE),
+        ):
+            wire.write(data)
+            await settle()
+        assert diaries[0].entries == ["open", "large", "one", "raise", (Cause.PEER, 1000, 1000)]

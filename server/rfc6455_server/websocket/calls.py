@@ -47,7 +47,7 @@ class Calls(Inbox):
             batch, size = self._later.pop(0)
             self._unread -= size
             self._call(self._pass_on, batch)
-            if batch:
+            if batch and not self._stopped:
                 self._later.insert(0, (batch, size))
                 self._unread += size
             if self._charged:
@@ -106,6 +106,7 @@ class Calls(Inbox):
         try:
             function(*args)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a handler raises
+            self._stopped = True  # even if the connection has ended, and messages are left
             self._owner.end_after(error)
         finally:
             self._calling = False

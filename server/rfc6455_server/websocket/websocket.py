@@ -429,7 +429,9 @@ class WebSocket(RoomMember):
         """Starts to close the connection: its handler has raised ``error``."""
         if isinstance(error, LimitExceededError):
             self.start_close(CloseCode.POLICY_VIOLATION, str(error), cause=Cause.LIMIT)
-        elif not isinstance(error, ConnectionClosedError):  # it used a connection that had ended
+        elif isinstance(error, ConnectionClosedError):
+            self.start_close()  # it used a connection that had ended, this one or another
+        else:
             log(logging.ERROR, "handler failed", exception=error, id=self.id, address=self.address)
             self.start_close(CloseCode.INTERNAL_ERROR, cause=Cause.HANDLER_FAILED)
 
