@@ -190,10 +190,11 @@ async def test_what_a_function_raises_is_logged_and_closes_with_1011(
         assert len(rig.server.make_ready()._keepalive) == 0
 
 
-async def test_what_on_close_raises_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [ZeroDivisionError("x"), asyncio.CancelledError()], ids=repr)
+async def test_what_on_close_raises_is_logged(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
     class Failing(Handler):
         def on_close(self, ws: WebSocket, report: CloseReport) -> None:
-            raise ZeroDivisionError
+            raise error
 
     rig = Rig(Failing)
     async with rig.client:
@@ -202,6 +203,7 @@ async def test_what_on_close_raises_is_logged(caplog: pytest.LogCaptureFixture) 
         await settle()
         assert recorder.received == b"\x88\x02\x03\xe8"
         assert any("on_closed failed" in record.message for record in caplog.records)
+        assert rig.server.make_ready().connections == 0  # TCP is closed
         assert rig.server.websockets == []
         assert len(rig.server.make_ready()._keepalive) == 0
 

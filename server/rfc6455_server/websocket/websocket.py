@@ -476,7 +476,7 @@ class WebSocket(RoomMember):
         for callback in callbacks or ():
             try:
                 callback(self)
-            except Exception:  # noqa: BLE001 - whatever a callback raises
+            except (Exception, asyncio.CancelledError):  # noqa: BLE001 - whatever a callback raises
                 log(logging.ERROR, "a callback of on_closed failed", exception=True, id=self.id)
         if self._hub.on_report is not None and self._hub.wants_reports():
             report = self.report
