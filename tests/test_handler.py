@@ -509,7 +509,7 @@ async def test_nothing_runs_after_a_client_that_has_caught_up_was_closed(
     rig = Rig(Large)
     turns: list[Calls] = []
     go_on = Calls.go_on
-    monkeypatch.setattr(Calls, "go_on", lambda calls: (turns.append(calls), go_on(calls)))
+    monkeypatch.setattr(Calls, "go_on", lambda calls: (turns.append(calls), go_on(calls)))  # type: ignore[func-returns-value]
     async with rig.client:
         wire, _ = await rig.open()
         (ws,) = rig.server.websockets
@@ -540,3 +540,41 @@ async def test_nothing_is_passed_on_after_a_function_has_failed_even_at_the_end(
             wire.write(data)
             await settle()
         assert diaries[0].entries == ["open", "large", "one", "raise", (Cause.PEER, 1000, 1000)]
+
+
+async def test_a_client_that_never_catches_up_is_disconnected_in_time() -> None:
+    """While it is not read, its silence means nothing to `keepalive`; so its own messages wait for it."""
+    rig = Rig(Large, send_timeout=30, ping_interval=1000, ping_timeout=1000)
+    async with rig.client:
+        wire, _ = await rig.open()
+        wire.pause_reading()
+        wire.write(frame(b"large"))
+        await settle()
+        await rig.clock.advance(60)
+        assert diaries[0].entries == ["open", "large"]  # nothing waits for it
+        wire.write(frame(b"waits"))
+        await rig.clock.advance(29)
+        assert diaries[0].entries == ["open", "large"]
+        await rig.clock.advance(1)
+        assert diaries[0].entries == ["open", "large", (Cause.SEND_TIMEOUT, 1008, None)]
+        assert rig.server.make_ready().connections == 0
+
+
+async def test_a_client_that_falls_behind_again_is_disconnected_in_time() -> None:
+    rig = Rig(Large, send_timeout=30, ping_interval=1000, ping_timeout=1000)
+    async with rig.client:
+        wire, recorder = await rig.open()
+        wire.pause_reading()
+        wire.write(frame(b"large"))
+        await settle()
+        wire.write(frame(b"large") + frame(b"waits"))
+        await rig.clock.advance(20)
+        wire.resume_reading()
+        while len(recorder.received) < 400_000:  # noqa: ASYNC110 - each turn counts
+            await asyncio.sleep(0)  # no more turns than that: it would catch up again
+        wire.pause_reading()
+        await settle()
+        await rig.clock.advance(29)
+        assert diaries[0].entries == ["open", "large", "large"]
+        await rig.clock.advance(1)
+        assert diaries[0].entries[3:] == [(Cause.SEND_TIMEOUT, 1008, None)]

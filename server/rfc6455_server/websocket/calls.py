@@ -56,6 +56,8 @@ class Calls(Inbox):
                 self.resume()
             if self._later and not self._outbox.behind:
                 self._hub.loop.call_soon(self.go_on)
+        if self._later and self._outbox.behind:
+            self._outbox.await_peer()
         if self._pull_wanted:
             self.pull()
 
@@ -87,7 +89,11 @@ class Calls(Inbox):
     def _passed_on(self, batch: deque[Event]) -> bool:
         if self._on_message is not None and not self._later and not self._outbox.behind:
             self._call(self._pass_on, batch)
-        return not batch or self._stopped
+        if not batch or self._stopped:
+            return True
+        if self._outbox.behind:
+            self._outbox.await_peer()
+        return False
 
     def _pass_on(self, batch: deque[Event]) -> None:
         """Takes messages from ``batch`` until the peer is behind, or this side closes."""
