@@ -12,6 +12,7 @@ import pytest
 from rfc6455 import ClientHandshake, LocalProtocolError, Opcode, PerMessageDeflate, encode_frame
 from rfc6455_server import Cause, CloseReport, Handler, LimitExceededError, Server, WebSocket
 from rfc6455_server.testing import ManualClock, MemoryTransport, TestClient, settle
+from rfc6455_server.websocket.calls import Calls
 from rfc6455_server.websocket.inbox import MAX_UNREAD
 from tests.helpers import KEY, close_payload
 from tests.server_helpers import PATIENCE, RawPeer, Recorder, serving, until
@@ -189,10 +190,11 @@ async def test_what_a_function_raises_is_logged_and_closes_with_1011(
         assert len(rig.server.make_ready()._keepalive) == 0
 
 
-async def test_what_on_close_raises_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [ZeroDivisionError("x"), asyncio.CancelledError()], ids=repr)
+async def test_what_on_close_raises_is_logged(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
     class Failing(Handler):
         def on_close(self, ws: WebSocket, report: CloseReport) -> None:
-            raise ZeroDivisionError
+            raise error
 
     rig = Rig(Failing)
     async with rig.client:
@@ -201,6 +203,7 @@ async def test_what_on_close_raises_is_logged(caplog: pytest.LogCaptureFixture) 
         await settle()
         assert recorder.received == b"\x88\x02\x03\xe8"
         assert any("on_close failed" in record.message for record in caplog.records)
+        assert rig.server.make_ready().connections == 0  # TCP is closed
         assert rig.server.websockets == []
         assert len(rig.server.make_ready()._keepalive) == 0
 
@@ -210,6 +213,7 @@ async def test_a_limit_closes_with_1008_and_a_closed_connection_is_no_error(
 ) -> None:
     class Limited(Diary):
         def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+            assert message != "not passed on"
             if message == "limit":
                 raise LimitExceededError("too much of it")
             raise ws._closed_error()
@@ -218,8 +222,9 @@ async def test_a_limit_closes_with_1008_and_a_closed_connection_is_no_error(
     async with rig.client:
         _, recorder = await rig.open(frame(b"limit"))
         assert recorder.received == b"\x88\x10\x03\xf0too much of it"
-        _, recorder = await rig.open(frame(b"closed"))
-        assert recorder.received == b""
+        _, recorder = await rig.open(frame(b"closed") + frame(b"not passed on"))
+        assert recorder.received == b"\x88\x02\x03\xe8"
+        assert diaries[1].entries == ["open"]
         assert not [record for record in caplog.records if record.exc_info]
 
 
@@ -480,3 +485,145 @@ async def test_text_that_is_no_text_fails_the_handler_only() -> None:
     async with rig.client:
         _, recorder = await rig.open(frame(b"x"))
         assert recorder.received == b"\x81\x04well\x88\x02\x03\xe8"
+
+
+class Large(Diary):
+    """Answers with more than a client that does not read takes, and ends as it is told."""
+
+    def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+        super().on_message(ws, message)
+        match message:
+            case "large":
+                ws.post(bytes(400_000))
+            case "close":
+                ws.start_close(4001)
+            case "raise":
+                raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("how", ["close", "raise"])
+async def test_nothing_runs_after_a_client_that_has_caught_up_was_closed(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Messages of the same batch are left: nothing may try to pass them on until the peer's Close comes."""
+    rig = Rig(Large)
+    turns: list[Calls] = []
+    go_on = Calls.go_on
+    monkeypatch.setattr(Calls, "go_on", lambda calls: (turns.append(calls), go_on(calls)))  # type: ignore[func-returns-value]
+    async with rig.client:
+        wire, _ = await rig.open()
+        (ws,) = rig.server.websockets
+        wire.pause_reading()
+        wire.write(frame(b"large"))
+        await settle()
+        wire.write(frame(how.encode()) + frame(b"left") * 3)
+        await settle()
+        wire.resume_reading()
+        await settle()
+        assert diaries[0].entries == ["open", "large", how]
+        assert len(turns) < 5
+        assert ws.unread_bytes == 0
+
+
+async def test_nothing_is_passed_on_after_a_function_has_failed_even_at_the_end() -> None:
+    rig = Rig(Large)
+    async with rig.client:
+        wire, _ = await rig.open()
+        wire.pause_reading()
+        for data in (
+            frame(b"large"),
+            frame(b"one"),
+            frame(b"raise") + frame(b"two"),
+            frame(b"three"),
+            frame(close_payload(1000), Opcode.CLOSE),
+        ):
+            wire.write(data)
+            await settle()
+        assert diaries[0].entries == ["open", "large", "one", "raise", (Cause.PEER, 1000, 1000)]
+
+
+async def test_a_client_that_never_catches_up_is_disconnected_in_time() -> None:
+    """While it is not read, its silence means nothing to `keepalive`; so its own messages wait for it."""
+    rig = Rig(Large, send_timeout=30, ping_interval=1000, ping_timeout=1000)
+    async with rig.client:
+        wire, _ = await rig.open()
+        wire.pause_reading()
+        wire.write(frame(b"large"))
+        await settle()
+        await rig.clock.advance(60)
+        assert diaries[0].entries == ["open", "large"]  # nothing waits for it
+        wire.write(frame(b"waits"))
+        await rig.clock.advance(29)
+        assert diaries[0].entries == ["open", "large"]
+        await rig.clock.advance(1)
+        assert diaries[0].entries == ["open", "large", (Cause.SEND_TIMEOUT, 1008, None)]
+        assert rig.server.make_ready().connections == 0
+
+
+async def test_a_client_that_falls_behind_again_is_disconnected_in_time() -> None:
+    rig = Rig(Large, send_timeout=30, ping_interval=1000, ping_timeout=1000)
+    async with rig.client:
+        wire, recorder = await rig.open()
+        wire.pause_reading()
+        wire.write(frame(b"large"))
+        await settle()
+        wire.write(frame(b"large") + frame(b"waits"))
+        await rig.clock.advance(20)
+        wire.resume_reading()
+        while len(recorder.received) < 400_000:  # noqa: ASYNC110 - each turn counts
+            await asyncio.sleep(0)  # no more turns than that: it would catch up again
+        wire.pause_reading()
+        await settle()
+        await rig.clock.advance(29)
+        assert diaries[0].entries == ["open", "large", "large"]
+        await rig.clock.advance(1)
+        assert diaries[0].entries[3:] == [(Cause.SEND_TIMEOUT, 1008, None)]
+
+
+@pytest.mark.parametrize(
+    ("name", "close_frame"),
+    [
+        ("on_open", b"\x88\x02\x03\xf3"),
+        ("on_message", b"\x88\x02\x03\xf3"),
+        ("on_close", b"\x88\x02\x03\xe8"),
+    ],
+)
+async def test_a_coroutine_that_a_plain_function_returns_is_an_error(
+    name: str, close_frame: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def function(*_: object) -> None: ...
+
+    def plain(*arguments: object) -> object:  # as a decorator makes one
+        return function(*arguments)
+
+    rig = Rig(type("Hidden", (Handler,), {name: plain}))
+    async with rig.client:
+        wire, recorder = await rig.open(frame(b"x"))
+        wire.write(frame(close_payload(1000), Opcode.CLOSE))
+        await settle()
+        assert bytes(recorder.received) == close_frame
+        (record,) = [record for record in caplog.records if record.exc_info]
+        assert record.exc_text is not None
+        assert "a called handler has returned a coroutine, which nothing awaits" in record.exc_text
+
+
+@pytest.mark.parametrize("text", ["x" * 200, "x" + "é" * 100, "\ud800"], ids=ascii)
+async def test_the_reason_of_a_limit_is_cut_to_what_a_close_may_have(text: str) -> None:
+    class Limited(Handler):
+        def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+            raise LimitExceededError(text)
+
+    rig = Rig(Limited)
+
+    @rig.server.websocket("/coroutine")
+    async def limited(ws: WebSocket) -> None:
+        raise LimitExceededError(text)
+
+    async with rig.client:
+        _, recorder = await rig.open(frame(b"x"))
+        assert recorder.received[2:4] == b"\x03\xf0"
+        assert recorder.received[4:] == text.encode(errors="replace")[:123].decode(errors="ignore").encode()
+        ws = await rig.client.connect("/coroutine")
+        await until(lambda: ws.closed is not None)
+        assert ws.closed is not None
+        assert (ws.closed.code, ws.closed.reason.encode()) == (1008, bytes(recorder.received[4:]))

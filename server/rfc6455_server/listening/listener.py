@@ -6,7 +6,7 @@ Left to others: accepting (`acceptor`), requests until they are answered (`openi
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Final, cast
 
@@ -19,6 +19,7 @@ from rfc6455_server.listening.opening import Openings
 from rfc6455_server.listening.proxy import forwarded_for, forwarded_scheme
 from rfc6455_server.listening.routing import AsyncHandler, Match, Router, Site
 from rfc6455_server.logs import log
+from rfc6455_server.websocket.calls import refuse_coroutine
 from rfc6455_server.websocket.handler import Handler
 from rfc6455_server.websocket.hub import Hub
 from rfc6455_server.websocket.keepalive import Keepalive
@@ -166,8 +167,9 @@ class Listener:
         self._keepalive.discard(websocket)
         websocket.finish_handling()
         if handler is not None and websocket.report is not None:
+            on_close: Callable[..., object] = handler.on_close
             try:
-                handler.on_close(websocket, websocket.report)
+                refuse_coroutine(on_close(websocket, websocket.report))
             except (Exception, asyncio.CancelledError):  # noqa: BLE001 - whatever a handler raises
                 log(logging.ERROR, "on_close failed", exception=True, id=websocket.id)
 

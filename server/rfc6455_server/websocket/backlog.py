@@ -82,6 +82,7 @@ class Backlog:
         "_count",
         "_droppable",
         "_queue",
+        "awaited",
         "progress_timer",
         "senders",
         "senders_size",
@@ -106,6 +107,8 @@ class Backlog:
         """Bytes that these count for."""
         self.waiting_calls = 0
         """Calls of `send` that wait."""
+        self.awaited = False
+        """Whether what the peer has sent waits until it has caught up."""
         self.progress_timer: Timer | None = None
 
     def __len__(self) -> int:

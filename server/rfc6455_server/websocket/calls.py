@@ -6,7 +6,7 @@ answers would pile up. When too much waits, reading stops; when the peer has cau
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar
 
 from rfc6455 import Connection, Event, LocalProtocolError
@@ -14,6 +14,16 @@ from rfc6455_server.websocket.hub import Hub, Owner
 from rfc6455_server.websocket.inbox import MAX_UNREAD, Inbox
 from rfc6455_server.websocket.outbox import Outbox
 from rfc6455_server.websocket.streams import CodecReader
+
+
+def refuse_coroutine(result: object) -> None:
+    """Raises `TypeError` if what a function of a handler has returned is a coroutine."""
+    if isinstance(result, Coroutine):
+        result.close()
+        raise TypeError(
+            "a called handler has returned a coroutine, which nothing awaits; "
+            "to await, register an async function instead of a class"
+        )
 
 
 class Calls(Inbox):
@@ -47,7 +57,7 @@ class Calls(Inbox):
             batch, size = self._later.pop(0)
             self._unread -= size
             self._call(self._pass_on, batch)
-            if batch:
+            if batch and not self._stopped:
                 self._later.insert(0, (batch, size))
                 self._unread += size
             if self._charged:
@@ -56,6 +66,8 @@ class Calls(Inbox):
                 self.resume()
             if self._later and not self._outbox.behind:
                 self._hub.loop.call_soon(self.go_on)
+        if self._later and self._outbox.behind:
+            self._outbox.await_peer()
         if self._pull_wanted:
             self.pull()
 
@@ -87,14 +99,21 @@ class Calls(Inbox):
     def _passed_on(self, batch: deque[Event]) -> bool:
         if self._on_message is not None and not self._later and not self._outbox.behind:
             self._call(self._pass_on, batch)
-        return not batch or self._stopped
+        if not batch or self._stopped:
+            return True
+        if self._outbox.behind:
+            self._outbox.await_peer()
+        return False
 
     def _pass_on(self, batch: deque[Event]) -> None:
         """Takes messages from ``batch`` until the peer is behind, or this side closes."""
         on_message, owner, outbox = self._on_message, self._owner, self._outbox
         assert on_message is not None  # noqa: S101 - it has started
         while batch and not self._stopped:
-            on_message(owner, batch.popleft().data)  # type: ignore[union-attr]  # batches hold messages only
+            data = batch.popleft().data  # type: ignore[union-attr]  # batches hold messages only
+            result = on_message(owner, data)
+            if result is not None:
+                refuse_coroutine(result)
             if outbox.behind:
                 return
 
@@ -104,8 +123,9 @@ class Calls(Inbox):
         self._calling = True
         outbox.hold()
         try:
-            function(*args)
+            refuse_coroutine(function(*args))
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a handler raises
+            self._stopped = True  # even if the connection has ended, and messages are left
             self._owner.end_after(error)
         finally:
             self._calling = False

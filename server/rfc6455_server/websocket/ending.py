@@ -30,6 +30,10 @@ from rfc6455_server.websocket.streams import LINGER_TIMEOUT
 _CLOSED_BY: Final[dict[Cause, Literal["peer", "nobody"]]] = {Cause.PEER: "peer", Cause.LOST: "nobody"}
 
 
+MAX_REASON: Final = 123
+"""Maximum bytes of the reason in a Close (RFC 6455 §5.5, §5.5.1)."""
+
+
 class ConnectionClosedError(WebSocketError):
     """The connection has ended: ``code``, ``reason`` and ``clean`` as in `rfc6455.ConnectionClosed`."""
 
@@ -223,6 +227,6 @@ class Ending:
         return self._cause
 
     def _start_close_timer(self) -> None:
-        if self._close_timer is None:
+        if self._close_timer is None and not self._tcp_closed:
             timeout = self._hub.limits.close_timeout
             self._close_timer = self._hub.clock.call_later(timeout, self._transport.abort)

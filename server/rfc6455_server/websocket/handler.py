@@ -25,7 +25,10 @@ class Handler:
         """Called with each message, in order, until this side closes."""
 
     def on_close(self, ws: WebSocket, report: CloseReport) -> None:
-        """Called once, when the connection has ended and has left its rooms."""
+        """Called once, when the connection has ended and has left its rooms.
+
+        What another connection does may end this one: then it is called inside that one's function.
+        """
 
 
 def check_handler(handler: type[Handler]) -> None:

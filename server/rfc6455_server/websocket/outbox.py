@@ -24,7 +24,8 @@ _MAX_HELD: Final = 3 << 15
 bring. Writing some of these earlier costs a tenth of an echo (``benchmarks/echo.py``)."""
 
 MIN_PROGRESS: Final = 1 << 16
-"""Bytes that a peer must take within the send timeout if its backlog is full or a call of `send` waits."""
+"""Bytes that a peer must take within the send timeout if its backlog is full, or a call of `send` or what the
+peer itself has sent waits."""
 
 FRAME_COST: Final = 128
 """Bytes counted for a frame in the codec besides its payload: for the objects that hold it."""
@@ -251,6 +252,13 @@ class Outbox:
             self._start_progress_timer(backlog)
         self._charge()
 
+    def await_peer(self) -> None:
+        """Messages of a peer that is behind wait until it has caught up: it has to keep reading."""
+        backlog = self._backlog
+        assert backlog is not None  # noqa: S101 - the peer is behind
+        backlog.awaited = True
+        self._start_progress_timer(backlog)
+
     async def send(self, message: PreparedMessage | str | bytes | None, size: int) -> bool:
         """Queues a message for a peer that is behind as soon as there is room; waits until it has left.
 
@@ -345,10 +353,11 @@ class Outbox:
     def _check_progress(self, backlog: Backlog, taken: int) -> None:
         backlog.progress_timer = None
         full = self.size > self._hub.limits.max_queue
-        if not backlog.waiting_calls and not full:
+        waited_for = backlog.awaited or backlog.waiting_calls > 0
+        if not waited_for and not full:
             return
         if self._taken(backlog) - taken < MIN_PROGRESS:
-            self.disconnect_slow("send timeout" if backlog.waiting_calls else "backlog full")
+            self.disconnect_slow("send timeout" if waited_for else "backlog full")
         else:
             self._start_progress_timer(backlog)
 

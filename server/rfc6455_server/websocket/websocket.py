@@ -32,7 +32,7 @@ from rfc6455_server.logs import log
 from rfc6455_server.policies import Coalesce, Policy, check_policy
 from rfc6455_server.rooms import RoomMember
 from rfc6455_server.websocket.calls import Calls
-from rfc6455_server.websocket.ending import ConnectionClosedError, Ending
+from rfc6455_server.websocket.ending import MAX_REASON, ConnectionClosedError, Ending
 from rfc6455_server.websocket.hub import SLOWNESS_CAUSES, Hub, Slowness
 from rfc6455_server.websocket.inbox import Inbox
 from rfc6455_server.websocket.outbox import Outbox
@@ -428,8 +428,11 @@ class WebSocket(RoomMember):
     def end_after(self, error: BaseException) -> None:
         """Starts to close the connection: its handler has raised ``error``."""
         if isinstance(error, LimitExceededError):
-            self.start_close(CloseCode.POLICY_VIOLATION, str(error), cause=Cause.LIMIT)
-        elif not isinstance(error, ConnectionClosedError):  # it used a connection that had ended
+            reason = str(error).encode(errors="replace")[:MAX_REASON].decode(errors="ignore")
+            self.start_close(CloseCode.POLICY_VIOLATION, reason, cause=Cause.LIMIT)
+        elif isinstance(error, ConnectionClosedError):
+            self.start_close()  # it used a connection that had ended, this one or another
+        else:
             log(logging.ERROR, "handler failed", exception=error, id=self.id, address=self.address)
             self.start_close(CloseCode.INTERNAL_ERROR, cause=Cause.HANDLER_FAILED)
 
@@ -474,7 +477,7 @@ class WebSocket(RoomMember):
         for callback in callbacks or ():
             try:
                 callback(self)
-            except Exception:  # noqa: BLE001 - whatever a callback raises
+            except (Exception, asyncio.CancelledError):  # noqa: BLE001 - whatever a callback raises
                 log(logging.ERROR, "a callback of on_closed failed", exception=True, id=self.id)
         if self._hub.on_ended is not None:
             self._hub.on_ended(self)
