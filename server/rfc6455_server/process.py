@@ -146,7 +146,10 @@ class _Process:
         except OSError as error:
             log(logging.ERROR, "certificates not reloaded", reason=str(error))
         else:
-            log(logging.INFO, "certificates reloaded" if found else "no certificate to reload")
+            if found:
+                log(logging.INFO, "certificates reloaded")
+            else:
+                log(logging.INFO, "no certificate to reload")
         if self._is_ready:
             self._manager.ready()
 
