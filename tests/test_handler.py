@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import os
 import weakref
 from collections.abc import Callable
 from typing import Any, Final
@@ -10,12 +11,21 @@ from typing import Any, Final
 import pytest
 
 from rfc6455 import ClientHandshake, LocalProtocolError, Opcode, PerMessageDeflate, encode_frame
-from rfc6455_server import Cause, CloseReport, Handler, LimitExceededError, Server, WebSocket
+from rfc6455_server import (
+    Cause,
+    CloseReport,
+    Endpoint,
+    Handler,
+    LimitExceededError,
+    Server,
+    WebSocket,
+    connect,
+)
 from rfc6455_server.testing import ManualClock, MemoryTransport, TestClient, settle
 from rfc6455_server.websocket.calls import Calls
 from rfc6455_server.websocket.inbox import MAX_UNREAD
 from tests.helpers import KEY, close_payload
-from tests.server_helpers import PATIENCE, RawPeer, Recorder, serving, until
+from tests.server_helpers import PATIENCE, Certificate, RawPeer, Recorder, serving, until
 
 REQUEST: Final = ClientHandshake("test", "/").data_to_send()
 
@@ -627,3 +637,43 @@ async def test_the_reason_of_a_limit_is_cut_to_what_a_close_may_have(text: str) 
         await until(lambda: ws.closed is not None)
         assert ws.closed is not None
         assert (ws.closed.code, ws.closed.reason.encode()) == (1008, bytes(recorder.received[4:]))
+
+
+@pytest.mark.parametrize("compression", [None, PerMessageDeflate()], ids=["plain", "deflate"])
+async def test_a_client_over_tls_that_reads_late_gets_every_answer(
+    certificate: Certificate, compression: PerMessageDeflate | None
+) -> None:
+    """Over TCP and TLS, where asyncio buffers too: it sends 4 MB before it reads anything."""
+    server = Server(compression=compression)
+    calls = 0
+
+    @server.websocket("/")
+    class Echo(Handler):
+        def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+            nonlocal calls
+            calls += 1
+            ws.post(message)
+
+    await server.listen(Endpoint("127.0.0.1", ssl_context=certificate.server_context()))
+    try:
+        url = f"wss://localhost:{server.port}/"
+        async with connect(url, ssl_context=certificate.client_context(), compression=compression) as client:
+            # Random, so that compression makes nothing of it small.
+            messages = [os.urandom(20_000) for _ in range(200)]
+
+            async def send_all() -> None:
+                for message in messages:
+                    await client.send(message)
+
+            client._protocol.reader.pause()
+            sending = asyncio.create_task(send_all())
+            (ws,) = server.websockets
+            await until(lambda: ws.reading_paused)
+            assert calls < len(messages)
+            assert server.queued < 3_000_000
+            client._protocol.reader.resume()
+            assert [await client.recv() for _ in messages] == messages
+            await sending
+            assert (calls, server.incoming) == (len(messages), 0)
+    finally:
+        await server.stop()
