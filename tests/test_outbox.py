@@ -26,13 +26,8 @@ class Transport(asyncio.WriteTransport):
         self.room = room
         self.kept = 0
         self.outbox: Outbox | None = None
-        self.high = 65536
         self.tls = False
         self.aborted = False
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        assert high is not None
-        self.high = high
 
     def write(self, data: object) -> None:
         assert isinstance(data, bytes | memoryview)
@@ -40,7 +35,7 @@ class Transport(asyncio.WriteTransport):
         taken = min(self.room, len(data))
         self.room -= taken
         before, self.kept = self.kept, self.kept + len(data) - taken
-        if before <= self.high < self.kept and self.outbox is not None:
+        if not before and self.kept and self.outbox is not None:
             self.outbox.pause()
 
     def take(self, size: int = 1 << 40) -> None:

@@ -429,6 +429,33 @@ async def test_a_reset_that_asyncio_has_not_reported_yet(monkeypatch: pytest.Mon
     assert seen[0].failure is not None
 
 
+async def test_eof_waits_until_all_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """asyncio would let it wait too, but raise in the event loop if the peer resets the connection then."""
+    unsent: list[int] = []
+    server = echo_server()
+    async with serving(server) as url:
+        peer = await RawPeer.upgraded(url)
+        (ws,) = server.websockets
+        write_eof, size = ws._transport.write_eof, ws._transport.get_write_buffer_size
+
+        def record() -> None:
+            unsent.append(size())
+            write_eof()
+
+        monkeypatch.setattr(ws._transport, "write_eof", record)
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]  # it is a reading transport as well
+        while not ws.behind:
+            ws.post(bytes(1_000_000))
+        peer.writer.write(b"\x83\x80")  # a reserved opcode
+        await until(lambda: ws.closed is not None)
+        assert size() > 0
+        assert unsent == []
+        peer.writer.transport.resume_reading()  # type: ignore[attr-defined]  # as above
+        assert b"reserved opcode" in (await peer.read_to_end())[-30:]
+        assert unsent == [0]
+        await peer.close()
+
+
 async def test_repr_shows_role_and_state() -> None:
     async with serving(echo_server()) as url:
         async with connect(url + "/echo") as ws:

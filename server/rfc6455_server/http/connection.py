@@ -88,9 +88,6 @@ class HttpConnection:
         self._outcome = Outcome.LOST
         self._closing = False
         self._eof_received = False
-        # `drain` waits until all has left, as for a WebSocket (`outbox`): an answer is held, counted and
-        # watched until then. asyncio would let 64 KiB wait for which nobody looks.
-        transport.set_write_buffer_limits(high=1, low=0)
         h11 = load_h11()
         if h11 is None:
             body = b"HTTP needs h11: install rfc6455[server]\n"
@@ -445,13 +442,10 @@ class HttpConnection:
         if transport.is_closing():
             self._stop_timer()
             return
-        try:
-            if transport.can_write_eof() and not self._eof_received:
-                transport.write_eof()
-            else:
-                transport.close()
-        except OSError:
-            self.abort()  # the client has reset the connection
+        if self._eof_received or not transport.can_write_eof():
+            transport.close()
+        elif not self._protocol.send_eof():
+            self._stop_timer()
             return
         self._linger(transport.get_write_buffer_size())
         if self._refused:

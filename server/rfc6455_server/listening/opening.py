@@ -303,13 +303,9 @@ class Opening:
         record_refusal(openings.hub.stats, status, address=address, path=path, reason=reason)
         self._finish()
         self._transport.write(self._handshake.data_to_send())
-        try:
-            if transport.can_write_eof():
-                transport.write_eof()
-            else:
-                transport.close()  # TLS: waits for the end that the client sends
-        except OSError:
-            transport.abort()  # the client has reset the connection
+        if not transport.can_write_eof():
+            transport.close()  # TLS: waits for the end that the client sends
+        elif not self._protocol.send_eof():
             return
         if len(self._data) > MAX_EARLY:
             self._protocol.reader.resume()

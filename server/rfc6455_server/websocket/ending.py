@@ -9,6 +9,7 @@ does not).
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Final, Literal
 
 from rfc6455 import (
@@ -58,6 +59,7 @@ class Ending:
         "_inbox",
         "_outbox",
         "_reason",
+        "_send_eof",
         "_tcp_closed",
         "_transport",
         "_waiters",
@@ -72,12 +74,15 @@ class Ending:
         outbox: Outbox,
         transport: asyncio.WriteTransport,
         hub: Hub,
+        *,
+        send_eof: Callable[[], bool],
     ) -> None:
         self._connection = connection
         self._inbox = inbox
         self._outbox = outbox
         self._transport = transport
         self._hub = hub
+        self._send_eof = send_eof
         self.closed: ConnectionClosed | None = None
         """The last event of the connection."""
         self.failure: ConnectionFailed | None = None
@@ -164,13 +169,8 @@ class Ending:
         self._start_close_timer()
         # Closing with unread bytes would reset the connection, and the peer would never see our Close.
         # So we send EOF, read on, and close when the peer does.
-        try:
-            if transport.can_write_eof():
-                transport.write_eof()
-        except OSError:
-            transport.abort()  # the peer has reset the connection; `connection_lost` follows
-            return
-        self._hub.clock.call_later(LINGER_TIMEOUT, transport.close)
+        if self._send_eof():
+            self._hub.clock.call_later(LINGER_TIMEOUT, transport.close)
 
     def tcp_lost(self) -> None:
         """Handles the end of TCP."""

@@ -224,7 +224,7 @@ class Hub:
         self.budget = Budget(limits.max_total_queue)
         self.lingering = Lingering()
         self.on_report = on_report
-        self.on_ended: Callable[[Any], None] | None = None
+        self.on_ended: Callable[[Any], object] = lambda _: None
         """Called with each `WebSocket` that has ended."""
         self.wants_reports = wants_reports
         self.by_id: dict[str, object] = {}

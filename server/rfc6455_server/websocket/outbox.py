@@ -75,8 +75,6 @@ class Outbox:
         """Whether the peer is behind: messages then go through `post` and `send`."""
         self.dropped = 0
         """Messages that were dropped because the peer was behind."""
-        # The transport calls `pause` as soon as a write does not fit, and `resume` when all of it has left.
-        transport.set_write_buffer_limits(high=1, low=0)
 
     # A peer that keeps up.
 

@@ -119,6 +119,17 @@ class CodecReader(asyncio.StreamReader):
         if self._reading is not None:
             self._reading.abort()  # type: ignore[attr-defined]  # it is a writing transport as well
 
+    def write_eof(self) -> bool:
+        """Sends EOF if the transport can; returns False if the peer has reset the connection."""
+        writing = cast("asyncio.WriteTransport", self._reading)
+        try:
+            if not writing.is_closing() and writing.can_write_eof():
+                writing.write_eof()
+        except OSError:
+            writing.abort()  # `connection_lost` follows
+            return False
+        return True
+
     def release(self) -> None:
         """Frees the transport without the garbage collector. Call it when TCP is closed."""
         if self._reading is not None:
@@ -170,6 +181,7 @@ class CodecProtocol(asyncio.StreamReaderProtocol, asyncio.BufferedProtocol):
         super().__init__(self.reader, loop=loop)
         drop_drain_waiters(self)
         self._writing_paused = False
+        self._eof_waits = False
         self._lost = False
         self._drain_waiter: asyncio.Future[None] | None = None
         self.websocket: FlowControlled | None = None
@@ -185,10 +197,14 @@ class CodecProtocol(asyncio.StreamReaderProtocol, asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        writing = cast("asyncio.WriteTransport", transport)  # uvloop's are of another class
+        # `pause_writing` is called as soon as a write does not fit, `resume_writing` when all of it has left.
+        # By default, asyncio lets 64 KiB wait in the transport, where nobody counts them.
+        writing.set_write_buffer_limits(high=1, low=0)
         # asyncio's own ``client_connected_cb`` would be kept, and with it all that it refers to.
         connected, self._connected = self._connected, None
         if connected is not None:
-            connected(self, cast("asyncio.WriteTransport", transport))
+            connected(self, writing)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._read_buffer
@@ -208,8 +224,21 @@ class CodecProtocol(asyncio.StreamReaderProtocol, asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self._writing_paused = False
         self._wake_drain()
+        if self._eof_waits:
+            self._eof_waits = False
+            # Not at once: asyncio is in the middle of a write.
+            self._event_loop.call_soon(self.reader.write_eof)
         if self.websocket is not None:
             self.websocket.resume_writing()
+
+    def send_eof(self) -> bool:
+        """Sends EOF when all that was written has left, where the transport can (TLS cannot).
+
+        Returns False if the peer has reset the connection, which is then aborted. asyncio also lets EOF wait,
+        but raises in the event loop if the peer resets the connection meanwhile.
+        """
+        self._eof_waits = self._writing_paused
+        return self._eof_waits or self.reader.write_eof()
 
     async def drain(self) -> None:
         """Waits until the transport takes more; one task at a time.

@@ -461,7 +461,8 @@ class WebSocket(RoomMember):
 
     def _get_ending(self) -> Ending:
         if self._ending is None:
-            self._ending = Ending(self._connection, self._inbox, self._outbox, self._transport, self._hub)
+            parts = self._connection, self._inbox, self._outbox, self._transport, self._hub
+            self._ending = Ending(*parts, send_eof=self._protocol.send_eof)
         return self._ending
 
     def _finish(self, closed: ConnectionClosed) -> None:
@@ -479,8 +480,7 @@ class WebSocket(RoomMember):
                 callback(self)
             except (Exception, asyncio.CancelledError):  # noqa: BLE001 - whatever a callback raises
                 log(logging.ERROR, "a callback of on_closed failed", exception=True, id=self.id)
-        if self._hub.on_ended is not None:
-            self._hub.on_ended(self)
+        self._hub.on_ended(self)
         if self._hub.on_report is not None and self._hub.wants_reports():
             report = self.report
             assert report is not None  # noqa: S101 - the connection has ended
