@@ -22,6 +22,14 @@ from rfc6455_server.command.limit_options import limits_help
 from tests.server_helpers import PATIENCE, Certificate, running_command, serving
 
 
+def status_of(arguments: list[str]) -> int:
+    """Runs the command; returns its status."""
+    try:
+        return main(arguments)
+    except SystemExit as error:
+        return int(str(error.code))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_it_serves_until_a_signal_and_closes_with_1001(number: signal.Signals) -> None:
     with running_command() as (process, url):
@@ -198,11 +206,7 @@ def test_the_endpoints_of_the_options(certificate: Certificate) -> None:
 def test_wrong_values_print_one_line_and_exit_with_status_2(
     arguments: list[str], problem: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    try:
-        status = main(arguments)
-    except SystemExit as error:
-        status = int(str(error.code))
-    assert status == 2
+    assert status_of(arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("rfc6455-server: ")
@@ -264,11 +268,7 @@ def test_wrong_variables_print_one_line_and_exit_with_status_2(
 def test_an_error_neither_breaks_its_line_nor_controls_the_terminal(
     arguments: list[str], shown: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    try:
-        status = main(arguments)
-    except SystemExit as error:
-        status = int(str(error.code))
-    assert status == 2
+    assert status_of(arguments) == 2
     err = capsys.readouterr().err
     assert shown in err
     assert err.endswith("\n")

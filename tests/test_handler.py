@@ -5,7 +5,8 @@ import gc
 import logging
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import pytest
@@ -156,6 +157,17 @@ def test_a_coroutine_function_is_refused(name: str) -> None:
         handler = type("Wrong", (Handler,), {name: awaited})
         with pytest.raises(TypeError, match=rf"Wrong\.{name} must be a plain function"):
             Server().websocket("/")(handler)
+
+
+@pytest.mark.parametrize("path", ["/", "/{name}/{other}", "/{another}"])
+def test_a_handler_that_does_not_take_the_parameters_of_the_path_is_refused(path: str) -> None:
+    class Named(Handler):
+        def __init__(self, name: str) -> None: ...
+
+    with pytest.raises(
+        TypeError, match="Named is made with the parameters of the path"
+    ):
+        Server().websocket(path)(Named)
 
 
 def test_a_class_that_is_no_handler_is_refused() -> None:
@@ -552,14 +564,21 @@ async def test_nothing_is_passed_on_after_a_function_has_failed_even_at_the_end(
         assert diaries[0].entries == ["open", "large", "one", "raise", (Cause.PEER, 1000, 1000)]
 
 
-async def test_a_client_that_never_catches_up_is_disconnected_in_time() -> None:
-    """While it is not read, its silence means nothing to `keepalive`; so its own messages wait for it."""
+@asynccontextmanager
+async def client_that_is_behind() -> AsyncIterator[tuple[Rig, MemoryTransport, Recorder]]:
+    """Yields a client that has not read a large answer; only the send timeout can end it."""
     rig = Rig(Large, send_timeout=30, ping_interval=1000, ping_timeout=1000)
     async with rig.client:
-        wire, _ = await rig.open()
+        wire, recorder = await rig.open()
         wire.pause_reading()
         wire.write(frame(b"large"))
         await settle()
+        yield rig, wire, recorder
+
+
+async def test_a_client_that_never_catches_up_is_disconnected_in_time() -> None:
+    """While it is not read, its silence means nothing to `keepalive`; so its own messages wait for it."""
+    async with client_that_is_behind() as (rig, wire, _):
         await rig.clock.advance(60)
         assert diaries[0].entries == ["open", "large"]  # nothing waits for it
         wire.write(frame(b"waits"))
@@ -571,12 +590,7 @@ async def test_a_client_that_never_catches_up_is_disconnected_in_time() -> None:
 
 
 async def test_a_client_that_falls_behind_again_is_disconnected_in_time() -> None:
-    rig = Rig(Large, send_timeout=30, ping_interval=1000, ping_timeout=1000)
-    async with rig.client:
-        wire, recorder = await rig.open()
-        wire.pause_reading()
-        wire.write(frame(b"large"))
-        await settle()
+    async with client_that_is_behind() as (rig, wire, recorder):
         wire.write(frame(b"large") + frame(b"waits"))
         await rig.clock.advance(20)
         wire.resume_reading()

@@ -66,6 +66,16 @@ async def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
     return process.returncode, output, errors
 
 
+async def drained(process: subprocess.Popen[str], url: str) -> tuple[int, str, str]:
+    """Ends the process while a client is connected, which is told; returns as `ended` does."""
+    ws = await connect(url.replace("http", "ws") + "/echo")
+    process.terminate()
+    await ws.wait_closed()
+    assert ws.closed is not None
+    assert (ws.closed.code, ws.closed.clean) == (1001, True)
+    return await ended(process)
+
+
 def running(program: str, *arguments: str) -> AbstractContextManager[tuple["subprocess.Popen[str]", str]]:
     """Runs the text of a program that prints its URL as the command does."""
     return running_program("-c", program, *arguments)
@@ -76,12 +86,7 @@ def running(program: str, *arguments: str) -> AbstractContextManager[tuple["subp
 
 async def test_a_callback_of_on_stop_that_raises_skips_nothing_and_is_the_status() -> None:
     with running(ERRORS, "stop") as (process, url):
-        ws = await connect(url.replace("http", "ws") + "/echo")
-        process.terminate()
-        await ws.wait_closed()
-        assert ws.closed is not None
-        assert (ws.closed.code, ws.closed.clean) == (1001, True)
-        status, output, errors = await ended(process)
+        status, output, errors = await drained(process, url)
     assert status == 1
     assert output == "the second callback ran\n"
     assert "callbacks of on_stop failed (2 sub-exceptions)" in errors
@@ -91,24 +96,14 @@ async def test_a_callback_of_on_stop_that_raises_skips_nothing_and_is_the_status
 
 async def test_a_callback_of_on_drain_that_raises_skips_nothing_and_is_the_status() -> None:
     with running(ERRORS, "drain") as (process, url):
-        ws = await connect(url.replace("http", "ws") + "/echo")
-        process.terminate()
-        await ws.wait_closed()
-        assert ws.closed is not None
-        assert (ws.closed.code, ws.closed.clean) == (1001, True)
-        status, output, errors = await ended(process)
+        status, output, errors = await drained(process, url)
     assert (status, output) == (1, "")
     assert "callbacks of on_drain failed (1 sub-exception)" in errors
 
 
 async def test_a_callback_that_calls_exit_skips_nothing_and_is_the_status() -> None:
     with running(ERRORS, "exit") as (process, url):
-        ws = await connect(url.replace("http", "ws") + "/echo")
-        process.terminate()
-        await ws.wait_closed()
-        assert ws.closed is not None
-        assert (ws.closed.code, ws.closed.clean) == (1001, True)
-        status, output, errors = await ended(process)
+        status, output, errors = await drained(process, url)
     assert (status, output) == (1, "the second callback ran\n")
     assert errors.count("a callback failed while the server stopped") == 3
     assert "callbacks of on_stop failed (2 sub-exceptions)" in errors

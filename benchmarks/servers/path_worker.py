@@ -65,9 +65,10 @@ async def captured(start: Callable[[], Awaitable[object]]) -> Callable[[], async
         factories.append(factory)
         return await create_server(factory, *args, **options)
 
-    loop.create_server = capture  # type: ignore[method-assign,assignment]
+    loop.create_server = capture  # type: ignore[method-assign,assignment]  # a stand-in that calls it
     await start()
-    return factories[0]  # type: ignore[no-any-return]
+    factory: Callable[[], asyncio.Protocol] = factories[0]
+    return factory
 
 
 async def make_ours(*, called: bool) -> asyncio.BaseProtocol:
@@ -93,7 +94,7 @@ async def make_ours(*, called: bool) -> asyncio.BaseProtocol:
     loop = asyncio.get_running_loop()
     protocol = server.make_ready().make_protocol("127.0.0.1", loop.time() + 3600)
     assert not isinstance(protocol, bytes)
-    protocol.server = server  # type: ignore[attr-defined]  # keeps it
+    protocol.server = server  # type: ignore[attr-defined]  # so that the server lives as long
     return protocol
 
 

@@ -139,16 +139,17 @@ class Server:
     def websocket(self, path: str) -> Callable[[_AnyHandler], _AnyHandler]:
         """Registers the handler of a path: an async function of the `WebSocket` and the path's parameters.
 
-        A class is a `Handler`, which needs no task.
+        Instead of a function, a subclass of `Handler` can be registered: it needs no task.
         ``{name}`` in the path matches one segment, which is percent-decoded and passed as the argument of
         that name. The first path that matches is used. Raises `ValueError` for a malformed path, and
-        `TypeError` for a class that is no `Handler`, or whose functions must be awaited.
+        `TypeError` for any other class, or one with coroutine functions or without the path's parameters.
         """
 
         def register(handler: _AnyHandler) -> _AnyHandler:
+            route = compile_route(path, handler)
             if isinstance(handler, type):
-                check_handler(handler)
-            self.add_websocket_route(compile_route(path, handler))
+                check_handler(handler, route.pattern.groupindex)
+            self.add_websocket_route(route)
             return handler
 
         return register

@@ -1,6 +1,7 @@
 """`Handler`: the plain functions that serve a WebSocket without a task."""
 
 import inspect
+from collections.abc import Iterable
 
 from rfc6455_server.websocket.reports import CloseReport
 from rfc6455_server.websocket.websocket import WebSocket
@@ -31,10 +32,16 @@ class Handler:
         """
 
 
-def check_handler(handler: type[Handler]) -> None:
-    """Raises `TypeError` for a class that is no `Handler`, or that has a coroutine function."""
+def check_handler(handler: type[Handler], parameters: Iterable[str]) -> None:
+    """Raises `TypeError` for a class that is no `Handler`, that cannot be made with these parameters, or that
+    has a coroutine function."""
     if not issubclass(handler, Handler):
         raise TypeError(f"{handler.__name__} is not a subclass of Handler")
+    try:
+        inspect.signature(handler).bind(**dict.fromkeys(parameters, ""))
+    except TypeError as error:
+        problem = f"{handler.__name__} is made with the parameters of the path as keyword arguments: {error}"
+        raise TypeError(problem) from None
     for name in ("on_open", "on_message", "on_close"):
         function = getattr(handler, name)
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
