@@ -164,9 +164,7 @@ def test_a_handler_that_does_not_take_the_parameters_of_the_path_is_refused(path
     class Named(Handler):
         def __init__(self, name: str) -> None: ...
 
-    with pytest.raises(
-        TypeError, match="Named is made with the parameters of the path"
-    ):
+    with pytest.raises(TypeError, match="Named is made with the parameters of the path"):
         Server().websocket(path)(Named)
 
 
