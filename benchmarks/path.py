@@ -14,6 +14,7 @@ from rich.table import Table
 
 from benchmarks.common import HERE, OURS, Report, console, interleaved, options
 
+UNIT = f"µs of CPU per message, without sockets; {OURS} with a called handler"
 PEERS = ["called", "coroutine", "websockets", "aiohttp"]
 SHOWN = {"called": OURS, "coroutine": f"{OURS}, coroutine"}
 
@@ -37,7 +38,7 @@ def run(command: Sequence[str], peer: str, size: int, count: int) -> dict[str, f
 def main() -> None:
     """Prints µs and calls per message."""
     args = options(__doc__)
-    report = Report("path", "µs of CPU per message, without sockets", quick=args.quick)
+    report = Report("path", UNIT, quick=args.quick)
     calls = Table(title="calls per message", title_justify="left")
     peers = [peer for peer in PEERS if peer in SHOWN or args.only is None or peer in args.only]
     for column in ("case", *(SHOWN.get(peer, peer) for peer in peers)):
